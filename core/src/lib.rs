@@ -1,0 +1,27 @@
+//! The sans-IO core of Portolan: pure state machines that take events and emit actions.
+//!
+//! Core has no clock, no sockets and no randomness of its own. An embedder feeds facts into
+//! [`Agent::handle`], performs the [`Action`]s that come out, and calls again when
+//! [`Agent::deadline`] passes. `ARCHITECTURE.md` at the root of the repository has the map.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod wire;
+mod words;
+
+pub use words::action::{Action, Actions, Dial};
+pub use words::addr::{Addr, Class, Family, Group, IpScope, Transport, ip_scope};
+pub use words::config::{self, Config, ConfigError, DialBackConfig};
+pub use words::cx::{Cx, Draw, Signer};
+pub use words::deadline::{Deadline, Wake};
+pub use words::event::{Connected, DialFailure, Event, StreamEnd, StreamFailure};
+pub use words::id::{ConnId, DialId, ListenerId, PeerId, Side, StreamId};
+pub use words::judgement::{
+    FilteringBehavior, MappingBehavior, NodeState, Outcome, Reason, Scope, Source, Sources, State,
+};
+pub use words::notice::{Notice, Oddity, Served};
+pub use words::protocol::{Framing, Protocol, ProtocolSet};
+pub use words::time::{Duration, Instant, UnixTime};

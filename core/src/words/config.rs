@@ -1,0 +1,170 @@
+//! Every knob and every bound. A constant reads: value, unit, source, what grows if it grows.
+
+use super::addr::{Addr, Class};
+use super::judgement::NodeState;
+use super::time::Duration;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+/// How an [`Agent`](crate::Agent) behaves. Built by `Config::default()` and assignment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Config {
+    /// What we call ourselves in identify (`name/version`).
+    pub agent_version: String,
+    /// The protocol family named in identify.
+    pub protocol_version: String,
+    /// Names of application protocols to list in identify beside core's own.
+    pub protocols: Vec<String>,
+    /// Treat private, link-local and loopback addresses as if they were global, and one IP as one
+    /// network. For tests and labs.
+    pub allow_private: bool,
+    /// Ask every peer for its identify. Off for embedders that run identify themselves.
+    pub identify: bool,
+    /// How often a connection is pinged; `None` pings only once where no round-trip time is known.
+    pub ping_interval: Option<Duration>,
+    /// External addresses that the operator declares.
+    pub external: Vec<Addr>,
+    /// Force the state of the node, whatever the evidence.
+    pub force_node: Option<NodeState>,
+    /// Force the state of single classes, whatever the evidence.
+    pub force_class: Vec<(Class, NodeState)>,
+    /// Dial back for others, and how much; `None` offers no AutoNAT v2 service.
+    pub dial_back: Option<DialBackConfig>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            agent_version: concat!("portolan/", env!("CARGO_PKG_VERSION")).into(),
+            protocol_version: "ipfs/0.1.0".into(),
+            protocols: Vec::new(),
+            allow_private: false,
+            identify: true,
+            ping_interval: Some(PING_INTERVAL),
+            external: Vec::new(),
+            force_node: None,
+            force_class: Vec::new(),
+            dial_back: None,
+        }
+    }
+}
+
+/// The dial-back service (AutoNAT v2 server).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DialBackConfig {
+    /// Source IPs for dial-backs only, never listened on nor advertised. Best one of each family.
+    pub sources: Vec<IpAddr>,
+    /// Requests a minute, all requesters together (go-libp2p's value: 60).
+    pub global_per_min: u32,
+    /// Requests a minute of one peer (go-libp2p's value: 12).
+    pub peer_per_min: u32,
+    /// Requests a minute of one network (IPv4 /24, IPv6 /48).
+    pub prefix_per_min: u32,
+    /// Dials a minute to one IP.
+    pub target_per_min: u32,
+    /// Dials a minute to one network.
+    pub target_prefix_per_min: u32,
+    /// Dials in flight, all together.
+    pub dials_max: usize,
+}
+
+impl Default for DialBackConfig {
+    fn default() -> Self {
+        DialBackConfig {
+            sources: Vec::new(),
+            global_per_min: 60,
+            peer_per_min: 12,
+            // Ours: five busy peers of one network; more would let one /24 use up the global 60.
+            prefix_per_min: 36,
+            // Ours: what one peer may ask for. A victim sees at most this many connection attempts.
+            target_per_min: 12,
+            // Ours: as `prefix_per_min`.
+            target_prefix_per_min: 36,
+            dials_max: 8,
+        }
+    }
+}
+
+impl DialBackConfig {
+    /// No rate limits at all: for benchmarks and tests of other things. The cap on dials in
+    /// flight stays.
+    #[must_use]
+    pub fn unlimited() -> DialBackConfig {
+        DialBackConfig {
+            global_per_min: u32::MAX,
+            peer_per_min: u32::MAX,
+            prefix_per_min: u32::MAX,
+            target_per_min: u32::MAX,
+            target_prefix_per_min: u32::MAX,
+            dials_max: 256,
+            ..DialBackConfig::default()
+        }
+    }
+}
+
+/// A configuration that no agent can work with.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// Too many declared external addresses.
+    #[error("{given} external addresses are declared, at most {max} can be", max = CANDIDATES_MAX / 2)]
+    TooManyExternal {
+        /// How many were given.
+        given: usize,
+    },
+    /// A declared external address that nobody could dial.
+    #[error("the external address {0} is not one that peers can dial")]
+    UnusableExternal(Addr),
+    /// Too many application protocols, or names too long, for one identify message.
+    #[error("the protocol names take {bytes} bytes, at most {max} fit in identify", max = IDENTIFY_PROTOCOLS_BYTES_MAX)]
+    ProtocolsTooLong {
+        /// The bytes they take together.
+        bytes: usize,
+    },
+    /// A dial-back source that no socket can be bound to.
+    #[error("{0} cannot be a source of dial-backs")]
+    UnusableSource(IpAddr),
+    /// A dial-back service that may never dial.
+    #[error("the dial-back service has a limit of zero")]
+    ZeroLimit,
+}
+
+/// Connections that core follows, number; ours. Memory grows by about 1 KiB each. When full, a
+/// new connection is ignored and named in a notice (the runtime's own cap is lower).
+pub const CONNECTIONS_MAX: usize = 4_096;
+/// Listening sockets, number; ours. When full, a new one is ignored.
+pub const LISTENERS_MAX: usize = 64;
+/// Interface addresses, number; ours. When full, the rest is ignored, lowest addresses first.
+pub const INTERFACES_MAX: usize = 64;
+/// Contacted IPs, number; ours: a busy DHT node dials some thousands a day. About 40 bytes each.
+/// When full, every IP counts as contacted until one is forgotten: proofs get weaker, never wrong.
+pub const CONTACTED_MAX: usize = 16_384;
+/// How long an IP stays contacted after the first packet was sent, ours: no NAT keeps an idle
+/// binding for a day.
+pub const CONTACTED_FOR: Duration = Duration::from_secs(24 * 3_600);
+/// Candidate addresses, number; ours. Probes grow with it. When full, the weakest is dropped.
+pub const CANDIDATES_MAX: usize = 64;
+/// Bytes of application protocol names in identify; ours: one message stays under 4,096 bytes,
+/// which is all that rust-libp2p reads.
+pub const IDENTIFY_PROTOCOLS_BYTES_MAX: usize = 2_048;
+/// How often a connection is pinged, seconds; ours: under the 30 s for which the shortest common
+/// NATs keep a UDP binding (RFC 4787 §4.3 asks for 120).
+pub const PING_INTERVAL: Duration = Duration::from_secs(25);
+/// Messages that make up one identify, number; go-libp2p's value. Memory grows by 8 KiB each.
+pub const IDENTIFY_MESSAGES_MAX: usize = 10;
+/// How long a proof lasts unless renewed, ours: minutes, so that a closed port is noticed.
+pub const PROOF_LIFETIME: Duration = Duration::from_secs(600);
+/// Servers whose failures make an address unreachable, number of distinct networks; ours.
+pub const SERVERS_ASKED_MAX: usize = 8;
+/// Probes in flight, number; ours. Bursts of traffic grow with it.
+pub const PROBES_MAX: usize = 8;
+/// Probes in flight at one server, number; go-libp2p serves two at once.
+pub const PROBES_PER_SERVER_MAX: usize = 2;
+/// Probes a minute at one server, number; ours: go-libp2p refuses above 12.
+pub const PROBES_PER_SERVER_MIN: usize = 8;
+
+const _: () = assert!(PROBES_PER_SERVER_MAX <= PROBES_MAX);
+const _: () = assert!(SERVERS_ASKED_MAX <= 255);

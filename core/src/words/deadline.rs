@@ -1,0 +1,60 @@
+//! When core wants to be woken, and why.
+
+use super::time::Instant;
+
+/// The next moment at which [`Agent::handle`](crate::Agent::handle) has something to do by
+/// itself. Computed from the state, never stored; a late, early or missing wake-up is harmless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline {
+    /// When.
+    pub at: Instant,
+    /// Why.
+    pub wake: Wake,
+}
+
+impl Deadline {
+    /// A deadline with its reason.
+    pub const fn new(at: Instant, wake: Wake) -> Deadline {
+        Deadline { at, wake }
+    }
+}
+
+/// Why core wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Wake {
+    /// An identify answer is overdue.
+    IdentifyOverdue,
+    /// A ping is due or its echo overdue.
+    Ping,
+    /// A contacted IP is forgotten.
+    ContactForgotten,
+    /// A vote loses weight.
+    VoteDecays,
+    /// A probe's answer is overdue.
+    ProbeOverdue,
+    /// An `OK` without its nonce becomes a lie.
+    NonceOverdue,
+    /// A server may be asked again.
+    ServerRested,
+    /// An address is to be probed again.
+    ProbeAgain,
+    /// A proof is about to age out.
+    VerdictExpires,
+    /// A class's hold-down ends.
+    HoldDownEnds,
+    /// Dial data we asked for is overdue.
+    UploadOverdue,
+    /// A dial-back of ours is overdue.
+    DialBackOverdue,
+    /// A pushed identify is overdue.
+    PushOverdue,
+}
+
+/// The earliest of two optional deadlines.
+pub(crate) fn earliest(a: Option<Deadline>, b: Option<Deadline>) -> Option<Deadline> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, other) => one.or(other),
+    }
+}

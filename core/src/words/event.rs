@@ -1,0 +1,160 @@
+//! What comes in: facts about the world, in the past tense.
+
+use super::addr::Addr;
+use super::id::{ConnId, DialId, ListenerId, PeerId, Side, StreamId};
+use super::protocol::ProtocolSet;
+use super::time::Duration;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::IpAddr;
+
+/// One fact handed to [`Agent::handle`](crate::Agent::handle).
+///
+/// A fact that makes no sense (an unknown connection, a stream that was closed) is ignored,
+/// counted, and named in a notice; it is never an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// Time has passed; nothing else happened.
+    Tick,
+    /// A listening socket stands. `addr` is what it is bound to and may be a wildcard IP; the
+    /// port is never zero.
+    ListenerOpened {
+        /// The new listener.
+        listener: ListenerId,
+        /// The bound address.
+        addr: Addr,
+    },
+    /// A listening socket is gone.
+    ListenerClosed {
+        /// The listener that closed.
+        listener: ListenerId,
+    },
+    /// The host's interface addresses are now these.
+    InterfacesChanged {
+        /// Every IP of an interface that is up.
+        ips: Vec<IpAddr>,
+    },
+    /// We sent a first packet to this IP: a dial of ours, or anything else the application did.
+    /// (Dials reported as [`Event::Connected`] with [`Side::Outbound`] count by themselves.)
+    Contacted {
+        /// The exact IP.
+        ip: IpAddr,
+    },
+    /// A connection finished its handshakes.
+    Connected(Connected),
+    /// A connection is gone, and every stream on it.
+    Disconnected {
+        /// The connection that ended.
+        conn: ConnId,
+    },
+    /// A dial that core asked for failed.
+    DialFailed {
+        /// The id of the dial.
+        dial: DialId,
+        /// How it failed.
+        reason: DialFailure,
+    },
+    /// A stream is open and its protocol agreed: one the other peer opened, or one core asked for.
+    StreamOpened {
+        /// The connection it runs on.
+        conn: ConnId,
+        /// The stream.
+        stream: StreamId,
+    },
+    /// A stream that core asked for could not be opened.
+    StreamFailed {
+        /// The id of the request.
+        stream: StreamId,
+        /// Why not.
+        reason: StreamFailure,
+    },
+    /// One whole message arrived on a stream, without its length prefix.
+    Frame {
+        /// The stream.
+        stream: StreamId,
+        /// The body of the message.
+        body: Bytes,
+    },
+    /// The other peer sends no more on this stream.
+    StreamClosed {
+        /// The stream.
+        stream: StreamId,
+        /// How it ended.
+        end: StreamEnd,
+    },
+    /// A peer told us what address it sees us as. For embedders that run identify themselves;
+    /// with [`Config::identify`](crate::Config::identify) on, core learns it by itself.
+    Observed {
+        /// The connection on which the peer said so.
+        conn: ConnId,
+        /// The address it sees.
+        observed: Addr,
+    },
+    /// A peer told us which protocols it serves. For embedders that run identify themselves.
+    ProtocolsListed {
+        /// The connection on which the peer said so.
+        conn: ConnId,
+        /// The protocols of ours among them.
+        protocols: ProtocolSet,
+    },
+}
+
+/// The facts about a connection that finished its handshakes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connected {
+    /// The connection's id.
+    pub conn: ConnId,
+    /// The authenticated peer.
+    pub peer: PeerId,
+    /// Who opened it.
+    pub side: Side,
+    /// The *actual* local address of the socket, never the one that was wished for.
+    pub local: Addr,
+    /// The remote address of the socket.
+    pub remote: Addr,
+    /// Whether it runs through a relay.
+    pub relayed: bool,
+    /// The dial of core's that it answers, if it does.
+    pub dial: Option<DialId>,
+    /// A round-trip time measured while connecting, if one was.
+    pub rtt: Option<Duration>,
+}
+
+/// How a dial failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DialFailure {
+    /// The remote refused: RST, or ICMP unreachable.
+    Refused,
+    /// Nothing answered in time.
+    TimedOut,
+    /// Something answered, but the security or muxer handshake failed.
+    Handshake,
+    /// Our own host could not try: no route, no socket, no source address, too many open files.
+    LocalFault,
+}
+
+/// Why a stream could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamFailure {
+    /// The other peer does not speak the protocol.
+    Unsupported,
+    /// Reset, connection lost, or a local limit.
+    Failed,
+    /// The other peer did not agree in time.
+    TimedOut,
+}
+
+/// How the receiving side of a stream ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StreamEnd {
+    /// The other peer finished sending.
+    Finished,
+    /// Reset by the other peer, or by the runtime because the connection or the muxer failed.
+    Reset,
+    /// Reset by the runtime: the peer broke the frame rule of the protocol.
+    BadFrame,
+}
