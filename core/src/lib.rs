@@ -9,9 +9,24 @@
 
 extern crate alloc;
 
+mod advertise;
+mod agent;
+mod candidates;
+mod explain;
+mod local;
+mod observed;
+mod peers;
+mod probe;
+mod reachability;
+mod service;
 pub mod wire;
 mod words;
 
+pub use agent::Agent;
+pub use explain::{AddressExplanation, ClassExplanation, Explanation, ServerExplanation};
+pub use libp2p_identity::PublicKey;
+pub use probe::Proof;
+pub use reachability::{Reachability, Status, Verdict};
 pub use words::action::{Action, Actions, Dial};
 pub use words::addr::{Addr, Class, Family, Group, IpScope, Transport, ip_scope};
 pub use words::config::{self, Config, ConfigError, DialBackConfig};

@@ -148,20 +148,24 @@ pub const CONTACTED_FOR: Duration = Duration::from_secs(24 * 3_600);
 /// Candidate addresses, number; ours. Probes grow with it. When full, the weakest is dropped.
 pub const CANDIDATES_MAX: usize = 64;
 /// Bytes of application protocol names in identify; ours: one message stays under 4,096 bytes,
-/// which is all that rust-libp2p reads.
+/// which is all that rust-libp2p reads. When full, `Agent::new` refuses the configuration.
 pub const IDENTIFY_PROTOCOLS_BYTES_MAX: usize = 2_048;
 /// How often a connection is pinged, seconds; ours: under the 30 s for which the shortest common
 /// NATs keep a UDP binding (RFC 4787 §4.3 asks for 120).
 pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// Messages that make up one identify, number; go-libp2p's value. Memory grows by 8 KiB each.
+/// When full, the stream is reset and what was understood so far is kept.
 pub const IDENTIFY_MESSAGES_MAX: usize = 10;
 /// How long a proof lasts unless renewed, ours: minutes, so that a closed port is noticed.
 pub const PROOF_LIFETIME: Duration = Duration::from_secs(600);
-/// Servers whose failures make an address unreachable, number of distinct networks; ours.
+/// Servers whose failures make an address unreachable, number of distinct networks; ours. When
+/// full, no further server is asked: so many failures decide.
 pub const SERVERS_ASKED_MAX: usize = 8;
-/// Probes in flight, number; ours. Bursts of traffic grow with it.
+/// Probes in flight, number; ours. Bursts of traffic grow with it. When full, the next probe
+/// waits until one ends.
 pub const PROBES_MAX: usize = 8;
-/// Probes in flight at one server, number; go-libp2p serves two at once.
+/// Probes in flight at one server, number; go-libp2p serves two at once. When full, another
+/// server is asked, or the probe waits.
 pub const PROBES_PER_SERVER_MAX: usize = 2;
 /// Probes a minute at one server, number; ours: go-libp2p refuses above 12.
 pub const PROBES_PER_SERVER_MIN: usize = 8;

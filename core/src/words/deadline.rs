@@ -27,8 +27,6 @@ pub enum Wake {
     IdentifyOverdue,
     /// A ping is due or its echo overdue.
     Ping,
-    /// A contacted IP is forgotten.
-    ContactForgotten,
     /// A vote loses weight.
     VoteDecays,
     /// A probe's answer is overdue.

@@ -20,8 +20,13 @@ pub enum Source {
 
 impl Source {
     /// Every source, strongest first.
-    pub const ALL: [Source; 5] =
-        [Source::Configured, Source::Mapped, Source::Observed, Source::Interface, Source::Guess];
+    pub const ALL: [Source; 5] = [
+        Source::Configured,
+        Source::Mapped,
+        Source::Observed,
+        Source::Interface,
+        Source::Guess,
+    ];
 
     /// The word in reports.
     pub const fn name(self) -> &'static str {
@@ -61,7 +66,9 @@ impl Sources {
 
     /// The sources of the set, strongest first.
     pub fn iter(self) -> impl Iterator<Item = Source> {
-        Source::ALL.into_iter().filter(move |source| self.contains(*source))
+        Source::ALL
+            .into_iter()
+            .filter(move |source| self.contains(*source))
     }
 }
 
@@ -192,11 +199,15 @@ impl fmt::Display for Reason {
             Reason::StrangersRefused => "only contacted servers get through; strangers are refused",
             Reason::PresumedOpen => "a contacted server dialled back to an address presumed open",
             Reason::DialFailed { servers: 1 } => "1 server could not dial it",
-            Reason::DialFailed { servers } => return write!(f, "{servers} servers could not dial it"),
+            Reason::DialFailed { servers } => {
+                return write!(f, "{servers} servers could not dial it");
+            }
             Reason::Probing => "a probe is in flight",
             Reason::NoServers => "no AutoNAT v2 server in reach",
             Reason::ServersRefused => "every server in reach refuses to test it",
-            Reason::ServersUnhelpful => "every server in reach is silent, at fault or rate-limiting",
+            Reason::ServersUnhelpful => {
+                "every server in reach is silent, at fault or rate-limiting"
+            }
             Reason::ServersDistrusted => "every server in reach has lied",
             Reason::Expired => "the proof aged out with no server in reach",
             Reason::EndpointDependentMapping { provisional: true } => {
@@ -238,6 +249,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether it says anything about the address.
+    pub const fn is_evidence(self) -> bool {
+        matches!(self, Outcome::Proved | Outcome::DialFailed)
+    }
+
     /// The word in reports.
     pub const fn name(self) -> &'static str {
         match self {
@@ -284,7 +300,10 @@ impl MappingBehavior {
 
     /// Whether the external port differs by destination.
     pub const fn is_endpoint_dependent(self) -> bool {
-        matches!(self, MappingBehavior::AddressDependent | MappingBehavior::AddressAndPortDependent)
+        matches!(
+            self,
+            MappingBehavior::AddressDependent | MappingBehavior::AddressAndPortDependent
+        )
     }
 }
 

@@ -1,0 +1,439 @@
+//! Floor 8 · the door: facts come in, every room catches up, orders go out.
+//!
+//! Knows: all rooms, in floor order; nothing is queued between them. An event enters one room; then
+//! `settle` lets every room catch up, upstream first. Feedback to a lower room goes round through
+//! here, as a fact.
+//!
+//! ```text
+//!  Event ─► route ─► one room
+//!           settle:  peers ─► observed ─► candidates ─► probe ─► reachability ─► advertise ─► service
+//!                      ▲                                                                        │
+//!                      └── contacted: whom a dial-back of ours goes to ◄────────────────────────┘
+//! ```
+//!
+//! Limits: those of the rooms. What makes no sense is ignored, counted and named in a notice.
+//!
+//! A good first change here: refuse an `Instant` that runs backwards with a counted notice.
+
+use crate::advertise::Advertise;
+use crate::candidates::Candidates;
+use crate::local::Local;
+use crate::observed::ObservedAddrs;
+use crate::peers::{Learnt, Peers};
+use crate::probe::Probe;
+use crate::reachability::{Ground, Reachability};
+use crate::service::{Caller, Service, View};
+use crate::words::config::{CANDIDATES_MAX, IDENTIFY_PROTOCOLS_BYTES_MAX};
+use crate::words::deadline::earliest;
+use crate::{
+    Action, Addr, Class, Config, ConfigError, ConnId, Connected, Cx, Deadline, Event, Family,
+    Instant, IpScope, Notice, Oddity, PeerId, Protocol, PublicKey, Side, StreamEnd, StreamId,
+    ip_scope,
+};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::IpAddr;
+
+/// A node's mind: every decision about its reachability. Clone it, compare it, replay it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    pub(crate) config: Config,
+    pub(crate) identity: PublicKey,
+    pub(crate) local: Local,
+    pub(crate) peers: Peers,
+    pub(crate) observed: ObservedAddrs,
+    pub(crate) candidates: Candidates,
+    pub(crate) probe: Probe,
+    pub(crate) reachability: Reachability,
+    pub(crate) advertise: Advertise,
+    service: Service,
+    /// The latest moment that was handed in.
+    pub(crate) now: Instant,
+    pub(crate) ignored: u64,
+}
+
+impl Agent {
+    /// An agent for the node that owns `identity`. The only call that can fail: a configuration
+    /// that nobody can work with is refused here.
+    pub fn new(config: Config, identity: PublicKey) -> Result<Agent, ConfigError> {
+        validate(&config)?;
+        Ok(Agent {
+            local: Local::default(),
+            peers: Peers::default(),
+            observed: ObservedAddrs::default(),
+            candidates: Candidates::default(),
+            probe: Probe::new(config.allow_private),
+            reachability: Reachability::default(),
+            advertise: Advertise::default(),
+            service: Service::new(&config, &identity),
+            now: Instant::ZERO,
+            ignored: 0,
+            config,
+            identity,
+        })
+    }
+
+    /// Take in one fact, fire everything that is due at `cx.now`, and write what is to be done
+    /// into `cx.actions`, which is complete when this returns.
+    pub fn handle(&mut self, cx: &mut Cx<'_>, event: Event) {
+        debug_assert!(cx.now >= self.now, "the caller's clock runs backwards");
+        cx.now = cx.now.max(self.now);
+        self.now = cx.now;
+        let first = cx.actions.as_slice().len();
+        self.route(cx, event);
+        self.settle(cx, first);
+        debug_assert!(
+            self.deadline().is_none_or(|deadline| deadline.at > cx.now),
+            "what was due has fired: {:?}",
+            self.deadline()
+        );
+    }
+
+    /// When to call [`Agent::handle`] with [`Event::Tick`] if nothing happens before, and why.
+    pub fn deadline(&self) -> Option<Deadline> {
+        [
+            self.peers.deadline(),
+            self.observed.deadline(),
+            self.probe.deadline(),
+            self.reachability.deadline(),
+            self.service.deadline(),
+        ]
+        .into_iter()
+        .fold(None, earliest)
+    }
+
+    /// The verdicts.
+    pub fn reachability(&self) -> &Reachability {
+        &self.reachability
+    }
+
+    /// The node's own peer id.
+    pub fn peer_id(&self) -> PeerId {
+        self.identity.to_peer_id()
+    }
+
+    /// Whether core needs this connection: a runtime does not close it for idleness. True for
+    /// servers that may dial us back, and for as long as an exchange runs on it.
+    pub fn keeps(&self, conn: ConnId) -> bool {
+        keeps(&self.peers, &self.probe, self.now, conn) || self.service.keeps(conn)
+    }
+
+    fn route(&mut self, cx: &mut Cx<'_>, event: Event) {
+        match event {
+            Event::Tick => {}
+            Event::ListenerOpened { listener, addr } => {
+                let done = self.local.opened(listener, addr);
+                self.note(cx, None, done);
+            }
+            Event::ListenerClosed { listener } => {
+                let done = self.local.closed(listener);
+                self.note(cx, None, done);
+            }
+            Event::InterfacesChanged { ips } => {
+                let done = self.local.interfaces_changed(ips);
+                self.note(cx, None, done);
+            }
+            Event::Contacted { ip } => self.peers.contacted(cx.now, ip),
+            Event::Connected(facts) => self.connected(cx, &facts),
+            Event::Disconnected { conn } => self.disconnected(cx, conn),
+            Event::DialFailed { dial, reason } => {
+                let view = view(&self.local, &self.peers, &self.advertise);
+                let done = self.service.dial_failed(cx, &view, dial, reason);
+                self.note(cx, None, done);
+            }
+            Event::StreamOpened { conn, stream } => self.stream_opened(cx, conn, stream),
+            Event::StreamFailed { stream, reason } => {
+                if is_service(stream) {
+                    let done = self.service.failed(cx, stream, reason);
+                    self.note(cx, None, done);
+                } else {
+                    self.stream_closed(cx, stream, StreamEnd::Reset);
+                }
+            }
+            Event::Frame { stream, body } => self.frame(cx, stream, &body),
+            Event::StreamClosed { stream, end } => self.stream_closed(cx, stream, end),
+            Event::Observed { conn, observed } => self.observed(cx, conn, observed),
+            Event::ProtocolsListed { conn, protocols } => {
+                let done = self.peers.told(conn, protocols);
+                self.note(cx, Some(conn), done);
+            }
+        }
+    }
+
+    fn connected(&mut self, cx: &mut Cx<'_>, facts: &Connected) {
+        if facts.dial.is_some() {
+            // A dial-back of ours belongs to the service alone: it is no connection to a peer.
+            let done = self.service.connected(cx, facts);
+            return self.note(cx, Some(facts.conn), done);
+        }
+        let done = self.peers.connected(cx, facts, self.config.identify);
+        self.note(cx, Some(facts.conn), done);
+    }
+
+    fn disconnected(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let dialled_back = self.service.is_dial_back(conn);
+        self.service.disconnected(cx, conn);
+        if dialled_back {
+            return;
+        }
+        self.probe.disconnected(cx, conn);
+        self.observed.disconnected(conn);
+        let done = self.peers.disconnected(conn).map(drop);
+        self.note(cx, Some(conn), done);
+    }
+
+    fn stream_opened(&mut self, cx: &mut Cx<'_>, conn: ConnId, stream: StreamId) {
+        let done = match (stream.side, stream.protocol) {
+            (Side::Inbound, Protocol::IdentifyPush) => self.peers.push_opened(cx, conn, stream),
+            (Side::Inbound, Protocol::DialBack) => self.probe.dial_back_opened(cx, conn, stream),
+            _ if is_service(stream) => {
+                let view = view(&self.local, &self.peers, &self.advertise);
+                self.service.opened(cx, &view, conn, stream)
+            }
+            // That a stream of ours opened is no news: its frames are already under way.
+            _ => Ok(()),
+        };
+        self.note(cx, Some(conn), done);
+    }
+
+    fn frame(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &Bytes) {
+        let done = match (stream.side, stream.protocol) {
+            (Side::Outbound, Protocol::DialRequest) => self.probe.answered(cx, stream, body),
+            (Side::Inbound, Protocol::DialBack) => {
+                self.probe.dialled_back(cx, stream, body, &self.peers)
+            }
+            _ if is_service(stream) => {
+                let view = view(&self.local, &self.peers, &self.advertise);
+                self.service.frame(cx, &view, stream, body)
+            }
+            _ => match self.peers.frame(cx, stream, body) {
+                Ok(Some((conn, learnt))) => return self.learnt(cx, conn, learnt),
+                Ok(None) => Ok(()),
+                Err(oddity) => Err(oddity),
+            },
+        };
+        self.note(cx, None, done);
+    }
+
+    fn stream_closed(&mut self, cx: &mut Cx<'_>, stream: StreamId, end: StreamEnd) {
+        let done = match (stream.side, stream.protocol) {
+            // A stream that ends after its exchange was over is the normal course of things.
+            (Side::Outbound, Protocol::DialRequest) => {
+                let _ = self.probe.stream_ended(cx, stream);
+                Ok(())
+            }
+            (Side::Inbound, Protocol::DialBack) => {
+                self.probe.dial_back_ended(stream);
+                Ok(())
+            }
+            _ if is_service(stream) => self.service.closed(cx, stream, end),
+            _ => {
+                let _ = self.peers.closed(cx, stream, end);
+                Ok(())
+            }
+        };
+        let bad = if end == StreamEnd::BadFrame {
+            Err(Oddity::MalformedFrame)
+        } else {
+            done
+        };
+        self.note(cx, None, bad);
+    }
+
+    /// What identify taught about a connection goes to the rooms that live on it.
+    fn learnt(&mut self, cx: &mut Cx<'_>, conn: ConnId, learnt: Learnt) {
+        self.note(cx, Some(conn), learnt.oddity.map_or(Ok(()), Err));
+        if let Some(observed) = learnt.observed {
+            self.observed(cx, conn, observed);
+        }
+        if let Some(connection) = self.peers.get(conn) {
+            cx.actions.notify(Notice::Identified {
+                conn,
+                peer: connection.peer,
+                observed: learnt.observed,
+                server: learnt.protocols.contains(Protocol::DialRequest),
+            });
+        }
+    }
+
+    fn observed(&mut self, cx: &mut Cx<'_>, conn: ConnId, observed: Addr) {
+        let allow = self.config.allow_private;
+        let done = self.peers.sees_us(cx.now, allow, conn, observed);
+        if let Some(connection) = self.peers.get(conn) {
+            self.observed
+                .record(cx.now, allow, (conn, connection), &self.local, observed);
+        }
+        self.note(cx, Some(conn), done);
+    }
+
+    /// Let every room catch up, upstream first.
+    fn settle(&mut self, cx: &mut Cx<'_>, first: usize) {
+        let Agent {
+            config,
+            local,
+            peers,
+            observed,
+            candidates,
+            probe,
+            reachability,
+            ..
+        } = self;
+        let now = cx.now;
+        // Pings go to the servers we want to keep.
+        let servers: &Probe = probe;
+        peers.advance(cx, config.ping_interval, |peer| servers.wants(now, peer));
+        observed.advance(cx, local);
+        candidates.advance(cx, config, local, observed);
+        probe.advance(cx, local, candidates, peers);
+        reachability.advance(
+            cx,
+            &Ground {
+                config,
+                local,
+                peers,
+                observed,
+                candidates,
+                probe,
+            },
+        );
+        self.advertise.advance(cx, reachability);
+        let view = view(local, peers, &self.advertise);
+        self.service.advance(cx, &view);
+        // Whoever we dial back for others has been contacted, from this packet on.
+        for action in &cx.actions.as_slice()[first..] {
+            if let Action::Dial(dial) = action {
+                self.peers.contacted(now, dial.addr.ip);
+            }
+        }
+    }
+
+    fn note(&mut self, cx: &mut Cx<'_>, conn: Option<ConnId>, done: Result<(), Oddity>) {
+        if let Err(oddity) = done {
+            self.ignored = self.ignored.saturating_add(1);
+            cx.actions.notify(Notice::Ignored { oddity, conn });
+        }
+    }
+}
+
+fn keeps(peers: &Peers, probe: &Probe, now: Instant, conn: ConnId) -> bool {
+    peers.get(conn).is_some_and(|connection| {
+        let server = connection.protocols.contains(Protocol::DialRequest);
+        connection.is_asking() || server && probe.wants(now, connection.peer)
+    })
+}
+
+/// Whether a stream belongs to what we do for others.
+fn is_service(stream: StreamId) -> bool {
+    match (stream.side, stream.protocol) {
+        (Side::Inbound, Protocol::Identify | Protocol::Ping | Protocol::DialRequest)
+        | (Side::Outbound, Protocol::IdentifyPush | Protocol::DialBack) => true,
+        (Side::Outbound, Protocol::Identify | Protocol::Ping | Protocol::DialRequest)
+        | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack) => false,
+    }
+}
+
+fn validate(config: &Config) -> Result<(), ConfigError> {
+    if config.external.len() > CANDIDATES_MAX / 2 {
+        return Err(ConfigError::TooManyExternal {
+            given: config.external.len(),
+        });
+    }
+    let dialable = |addr: &&Addr| match ip_scope(addr.ip) {
+        IpScope::Global => addr.port != 0,
+        IpScope::Private | IpScope::Loopback => addr.port != 0 && config.allow_private,
+        IpScope::LinkLocal | IpScope::Unusable => false,
+    };
+    if let Some(addr) = config.external.iter().find(|addr| !dialable(addr)) {
+        return Err(ConfigError::UnusableExternal(*addr));
+    }
+    let bytes = config.protocols.iter().map(|name| name.len()).sum();
+    if bytes > IDENTIFY_PROTOCOLS_BYTES_MAX {
+        return Err(ConfigError::ProtocolsTooLong { bytes });
+    }
+    let Some(limits) = &config.dial_back else {
+        return Ok(());
+    };
+    let unusable = |ip: &&IpAddr| matches!(ip_scope(**ip), IpScope::Unusable);
+    if let Some(ip) = limits.sources.iter().find(unusable) {
+        return Err(ConfigError::UnusableSource(*ip));
+    }
+    let rates = [
+        limits.global_per_min,
+        limits.peer_per_min,
+        limits.prefix_per_min,
+        limits.target_per_min,
+        limits.target_prefix_per_min,
+    ];
+    if rates.contains(&0) || limits.dials_max == 0 {
+        return Err(ConfigError::ZeroLimit);
+    }
+    Ok(())
+}
+
+/// The rooms as the service sees them.
+struct Rooms<'a> {
+    local: &'a Local,
+    peers: &'a Peers,
+    advertise: &'a Advertise,
+}
+
+fn view<'a>(local: &'a Local, peers: &'a Peers, advertise: &'a Advertise) -> Rooms<'a> {
+    Rooms {
+        local,
+        peers,
+        advertise,
+    }
+}
+
+impl View for Rooms<'_> {
+    fn caller(&self, conn: ConnId) -> Option<Caller> {
+        let connection = self.peers.get(conn)?;
+        Some(Caller {
+            peer: connection.peer,
+            local: connection.local,
+            remote: connection.remote,
+            relayed: connection.relayed,
+            rtt: connection.rtt,
+        })
+    }
+
+    fn listens_on(&self, addr: Addr) -> bool {
+        self.local.listens_on(addr)
+    }
+
+    fn is_own_ip(&self, ip: IpAddr) -> bool {
+        self.local.is_own_ip(ip)
+    }
+
+    fn can_dial(&self, addr: Addr) -> bool {
+        self.local.can_dial(Family::of(addr.ip), ip_scope(addr.ip))
+    }
+
+    fn heard(&self, class: Class) -> bool {
+        self.peers.heard(class)
+    }
+
+    fn advertised(&self, to: &Caller) -> Vec<Addr> {
+        if to.relayed {
+            return self.proven();
+        }
+        self.advertise.told_to(to.remote, self.local)
+    }
+
+    fn proven(&self) -> Vec<Addr> {
+        self.advertise.told().collect()
+    }
+
+    fn pushable(&self) -> Vec<ConnId> {
+        let takes = self
+            .peers
+            .iter()
+            .filter(|(_, connection)| connection.protocols.contains(Protocol::IdentifyPush));
+        takes.map(|(conn, _)| conn).collect()
+    }
+
+    fn revision(&self) -> u64 {
+        // Each part only ever grows, so that their sum changes whenever one of them does.
+        self.advertise.revision() + self.peers.revision() + self.local.revision()
+    }
+}

@@ -1,0 +1,298 @@
+//! Floor 2 · addresses that peers see us as, and what they betray about the NAT in front.
+//!
+//! Knows: votes. Reads: local (is that socket one we listen on?), peers (who says so, from where).
+//! A vote counts for its observer's network; networks are equal, however many peers speak in one.
+//!
+//! ```text
+//!  Observed ─► vote (fresh) ─10 min─► ½ ─10 min─► ¼ ─10 min─► gone   (never gone while connected)
+//!                │
+//!                └─► values by weight ─► candidates      mapping behaviour ─► reachability, punch
+//! ```
+//!
+//! A port means something only where the connection really left from a listening socket; of any
+//! other connection the IP alone counts. What inbound connections observe is no vote: they name
+//! the address they dialled. Relayed observations and those of non-global observers do not vote.
+//!
+//! Limits: `GROUPS_MAX` networks (the one silent for longest goes, disconnected ones first),
+//! `VOTES_PER_GROUP_MAX` votes in one (its oldest goes), `VALUES_MAX` values a class are offered.
+//! Follows: RFC 4787 §4.1; identify §identify (observedAddr).
+//!
+//! A good first change here: let a vote of a network that once was wrong weigh less.
+
+mod mapping;
+
+use crate::local::Local;
+use crate::peers::Connection;
+use crate::{
+    Addr, Class, ConnId, Cx, Deadline, Duration, Family, Group, Instant, IpScope, MappingBehavior,
+    Notice, Side, Wake, ip_scope,
+};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::IpAddr;
+use mapping::Inferred;
+
+/// Networks that vote, number; ours: some times the servers that are asked.
+const GROUPS_MAX: usize = 128;
+/// Votes of one network, number; ours: a few observers with two ports each.
+const VOTES_PER_GROUP_MAX: usize = 8;
+/// Values offered a class, number; ours: a bound on the probes that liars can cause.
+const VALUES_MAX: usize = 8;
+/// How long until a vote weighs half, ours: three of them outlive any UDP binding.
+const HALF_LIFE: Duration = Duration::from_secs(600);
+/// The weight of a fresh vote; halved with each half-life.
+const FRESH: u32 = 8;
+
+/// One observer's word about one socket of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Vote {
+    /// The observer's own end: two of its ports tell two mapping behaviours apart.
+    observer: Addr,
+    /// The socket the connection left from.
+    socket: Addr,
+    /// Whether we listen on that socket, so that the port means something.
+    listening: bool,
+    value: Addr,
+    at: Instant,
+    /// The connection on which it was said, while it lives.
+    conn: Option<ConnId>,
+}
+
+impl Vote {
+    /// How many half-lives have passed.
+    fn age(&self, now: Instant) -> u32 {
+        let halves = now.since(self.at).as_nanos() / HALF_LIFE.as_nanos();
+        u32::try_from(halves).unwrap_or(u32::MAX)
+    }
+
+    fn weight(&self, now: Instant) -> u32 {
+        let decayed = FRESH.checked_shr(self.age(now)).unwrap_or(0);
+        // A connection that lives holds its NAT binding: the vote may be old, but not void.
+        if self.conn.is_some() {
+            decayed.max(1)
+        } else {
+            decayed
+        }
+    }
+
+    fn decays_at(&self, now: Instant) -> Option<Instant> {
+        (FRESH >> self.age(now).min(31) > 0).then(|| self.at + HALF_LIFE * (self.age(now) + 1))
+    }
+}
+
+/// What the votes of one class add up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    /// Values with a meaningful port, heaviest first.
+    values: Vec<(Addr, u32)>,
+    /// Observed IPs, heaviest first.
+    ips: Vec<(IpAddr, u32)>,
+    inferred: Inferred,
+}
+
+/// The votes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ObservedAddrs {
+    groups: BTreeMap<Group, Vec<Vote>>,
+    tallies: BTreeMap<Class, Tally>,
+    decays_at: Option<Instant>,
+    dirty: bool,
+    local_seen: u64,
+    revision: u64,
+}
+
+impl ObservedAddrs {
+    /// A peer said that it sees this connection come from `observed`.
+    pub(crate) fn record(
+        &mut self,
+        now: Instant,
+        allow_private: bool,
+        (conn, connection): (ConnId, &Connection),
+        local: &Local,
+        observed: Addr,
+    ) {
+        if !may_vote(connection, observed, allow_private) {
+            return;
+        }
+        let vote = Vote {
+            observer: connection.remote,
+            socket: connection.local,
+            listening: local.listens_on(connection.local),
+            value: observed,
+            at: now,
+            conn: Some(conn),
+        };
+        let group = Group::of(connection.remote.ip, allow_private);
+        if !self.groups.contains_key(&group) && self.groups.len() >= GROUPS_MAX {
+            self.forget_a_group();
+        }
+        let votes = self.groups.entry(group).or_default();
+        let same = |old: &&mut Vote| old.observer == vote.observer && old.socket == vote.socket;
+        if let Some(old) = votes.iter_mut().find(same) {
+            // The steady state: the same word again only makes the vote fresh.
+            self.dirty |= old.value != vote.value
+                || old.listening != vote.listening
+                || old.weight(now) != vote.weight(now);
+            *old = vote;
+            return;
+        }
+        if votes.len() >= VOTES_PER_GROUP_MAX {
+            let oldest = votes
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, vote)| (vote.conn, vote.at));
+            if let Some((index, _)) = oldest {
+                votes.remove(index);
+            }
+        }
+        votes.push(vote);
+        self.dirty = true;
+    }
+
+    /// A connection is gone: its vote decays from now on like any other.
+    pub(crate) fn disconnected(&mut self, conn: ConnId) {
+        for vote in self
+            .groups
+            .values_mut()
+            .flatten()
+            .filter(|vote| vote.conn == Some(conn))
+        {
+            vote.conn = None;
+            self.dirty = true;
+        }
+    }
+
+    /// Count again where something changed or decayed.
+    pub(crate) fn advance(&mut self, cx: &mut Cx<'_>, local: &Local) {
+        let decayed = self.decays_at.is_some_and(|at| at <= cx.now);
+        if !self.dirty && !decayed && self.local_seen == local.revision() {
+            return;
+        }
+        let now = cx.now;
+        for votes in self.groups.values_mut() {
+            votes.retain_mut(|vote| {
+                // A port whose listener is gone means nothing any more.
+                vote.listening &= local.listens_on(vote.socket);
+                vote.weight(now) > 0
+            });
+        }
+        self.groups.retain(|_, votes| !votes.is_empty());
+        let votes = self.groups.values().flatten();
+        self.decays_at = votes.filter_map(|vote| vote.decays_at(now)).min();
+        self.dirty = false;
+        self.local_seen = local.revision();
+        for class in Class::ALL {
+            self.count(cx, class);
+        }
+    }
+
+    /// When the next vote loses weight.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        self.decays_at.map(|at| Deadline::new(at, Wake::VoteDecays))
+    }
+
+    /// Counts changes of the tallies.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Addresses that we are seen at, heaviest first, each with its weight.
+    pub(crate) fn values(&self, class: Class) -> &[(Addr, u32)] {
+        self.tallies.get(&class).map_or(&[], |tally| &tally.values)
+    }
+
+    /// IPs that we are seen at in this class, heaviest first, each with its weight.
+    pub(crate) fn ips(&self, class: Class) -> &[(IpAddr, u32)] {
+        self.tallies.get(&class).map_or(&[], |tally| &tally.ips)
+    }
+
+    /// How the NAT in front maps this class, and whether that rests on two networks only.
+    pub(crate) fn mapping(&self, class: Class) -> (MappingBehavior, bool) {
+        self.tallies
+            .get(&class)
+            .map_or((MappingBehavior::Unknown, false), |tally| {
+                (tally.inferred.mapping, tally.inferred.provisional)
+            })
+    }
+
+    fn count(&mut self, cx: &mut Cx<'_>, class: Class) {
+        let mut tally = Tally::default();
+        let mut values = BTreeMap::new();
+        let mut ips = BTreeMap::new();
+        for votes in self.groups.values() {
+            let of_class = votes.iter().filter(|vote| vote.socket.class() == class);
+            if let Some(vote) = voice(of_class.clone().filter(|vote| vote.listening), cx.now) {
+                *values.entry(vote.value).or_insert(0) += vote.weight(cx.now);
+            }
+            if let Some(vote) = voice(of_class, cx.now) {
+                *ips.entry(vote.value.ip).or_insert(0) += vote.weight(cx.now);
+            }
+        }
+        tally.values = heaviest(values);
+        tally.ips = heaviest(ips);
+        tally.inferred = mapping::infer(&self.groups, class);
+        let old = self.tallies.get(&class);
+        let inferred = old.map_or(Inferred::default(), |old| old.inferred);
+        if tally.inferred != inferred {
+            let Inferred {
+                mapping,
+                provisional,
+            } = tally.inferred;
+            cx.actions.notify(Notice::MappingInferred {
+                class,
+                mapping,
+                provisional,
+            });
+        }
+        if old.map_or(tally != Tally::default(), |old| *old != tally) {
+            self.revision += 1;
+            self.tallies.insert(class, tally);
+        }
+    }
+
+    /// Make room: the network silent for longest goes, disconnected ones first.
+    fn forget_a_group(&mut self) {
+        let staleness = |votes: &Vec<Vote>| {
+            let live = votes.iter().any(|vote| vote.conn.is_some());
+            (live, votes.iter().map(|vote| vote.at).max())
+        };
+        let stalest = self.groups.iter().min_by_key(|(_, votes)| staleness(votes));
+        if let Some(group) = stalest.map(|(group, _)| *group) {
+            self.groups.remove(&group);
+            self.dirty = true;
+        }
+    }
+}
+
+/// The one vote that a network casts: what most of its observers say; among equals the latest.
+fn voice<'a>(votes: impl Iterator<Item = &'a Vote> + Clone, now: Instant) -> Option<&'a Vote> {
+    votes.clone().max_by_key(|vote| {
+        let agreeing = votes.clone().filter(|other| other.value == vote.value);
+        (
+            agreeing.map(|other| other.weight(now)).sum::<u32>(),
+            vote.at,
+        )
+    })
+}
+
+fn heaviest<K: Ord + Copy>(weights: BTreeMap<K, u32>) -> Vec<(K, u32)> {
+    let mut all: Vec<(K, u32)> = weights.into_iter().collect();
+    all.sort_by_key(|(key, weight)| (core::cmp::Reverse(*weight), *key));
+    all.truncate(VALUES_MAX);
+    all
+}
+
+fn may_vote(connection: &Connection, observed: Addr, allow_private: bool) -> bool {
+    let usable = |ip: IpAddr| match ip_scope(ip) {
+        IpScope::Global => true,
+        IpScope::Private | IpScope::Loopback => allow_private,
+        IpScope::LinkLocal | IpScope::Unusable => false,
+    };
+    connection.side == Side::Outbound
+        && !connection.relayed
+        && observed.port != 0
+        && observed.transport == connection.local.transport
+        && Family::of(observed.ip) == Family::of(connection.remote.ip)
+        && usable(observed.ip)
+        && usable(connection.remote.ip)
+}

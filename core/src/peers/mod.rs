@@ -1,0 +1,282 @@
+//! Floor 1 · who we are connected to, and what they told us.
+//!
+//! Knows: connections with their actual addresses, protocols and round-trip times; the IPs that we
+//! contacted; strangers who came in. Reads: wire. Runs the asking half of identify and of ping.
+//!
+//! ```text
+//!  Connected ─► asks identify ─► Learnt { observed, protocols } ─► observed, probe
+//!            └► pings where no round-trip time is known, then where the door says so
+//!  InboundStream push ─► Learnt        Disconnected ─► forgotten
+//! ```
+//!
+//! Limits: `CONNECTIONS_MAX` connections (more are ignored and named in a notice),
+//! `CONTACTED_MAX` IPs (when full every IP counts as contacted: proofs get weaker, never wrong),
+//! `STRANGERS_MAX` sightings (the oldest goes), one push at a time per connection.
+//! Follows: identify §identify and §identify/push; ping §Protocol; RFC 0003 (reading).
+//!
+//! A good first change here: remember the listen addresses that a peer certifies.
+
+mod contacted;
+mod identify;
+mod ping;
+
+use crate::words::deadline::earliest;
+use crate::{
+    Addr, Class, ConnId, Connected, Cx, Deadline, Duration, Family, Instant, IpScope, Oddity,
+    PeerId, ProtocolSet, Side, StreamEnd, StreamId, ip_scope,
+};
+use alloc::collections::BTreeMap;
+use bytes::Bytes;
+use core::net::IpAddr;
+
+use crate::words::config::CONNECTIONS_MAX;
+use contacted::Contacted;
+pub(crate) use identify::Learnt;
+use identify::{Asking, Push};
+use ping::Pinging;
+
+/// Sightings of strangers, number of our addresses they were seen on; ours. When full, the
+/// oldest sighting goes.
+const STRANGERS_MAX: usize = 64;
+
+/// One connection and what its peer told us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Connection {
+    pub(crate) peer: PeerId,
+    pub(crate) side: Side,
+    pub(crate) local: Addr,
+    pub(crate) remote: Addr,
+    pub(crate) relayed: bool,
+    /// Whether the remote IP had never been contacted when the connection came up.
+    pub(crate) stranger: bool,
+    /// Connections are numbered in the order in which they came up.
+    pub(crate) serial: u64,
+    pub(crate) rtt: Option<Duration>,
+    pub(crate) protocols: ProtocolSet,
+    /// The address that the peer sees us as.
+    pub(crate) observed: Option<Addr>,
+    asking: Asking,
+    push: Option<(StreamId, Push)>,
+    record_seq: Option<u64>,
+    pinging: Pinging,
+}
+
+impl Connection {
+    /// Whether identify has not answered yet.
+    pub(crate) fn is_asking(&self) -> bool {
+        matches!(self.asking, Asking::Asked { .. })
+    }
+}
+
+/// What came of an event for a stream of this room.
+pub(crate) type Heard = Result<Option<(ConnId, Learnt)>, Oddity>;
+
+/// The peers we are connected to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Peers {
+    connections: BTreeMap<ConnId, Connection>,
+    /// Streams that we opened, by number: identify and ping.
+    asked: BTreeMap<StreamId, ConnId>,
+    contacted: Contacted,
+    /// Classes in which a packet ever reached us.
+    heard: u8,
+    /// Our addresses on which a stranger came in and named the address, with the last time.
+    strangers: BTreeMap<Addr, Instant>,
+    serial: u64,
+    streams: u64,
+    revision: u64,
+}
+
+impl Peers {
+    /// A connection finished its handshakes. Asks identify at once if `ask`.
+    pub(crate) fn connected(
+        &mut self,
+        cx: &mut Cx<'_>,
+        facts: &Connected,
+        ask: bool,
+    ) -> Result<(), Oddity> {
+        if self.connections.contains_key(&facts.conn) {
+            return Err(Oddity::ReusedId);
+        }
+        if self.connections.len() >= CONNECTIONS_MAX {
+            return Err(Oddity::Full);
+        }
+        if !facts.relayed {
+            self.heard |= class_bit(facts.remote.class());
+            if facts.side == Side::Outbound {
+                self.contacted.record(cx.now, facts.remote.ip);
+            }
+        }
+        self.serial += 1;
+        self.connections.insert(
+            facts.conn,
+            Connection {
+                peer: facts.peer,
+                side: facts.side,
+                local: facts.local,
+                remote: facts.remote,
+                relayed: facts.relayed,
+                stranger: !facts.relayed && !self.contacted.contains(cx.now, facts.remote.ip),
+                serial: self.serial,
+                rtt: facts.rtt,
+                protocols: ProtocolSet::NONE,
+                observed: None,
+                asking: Asking::Idle,
+                push: None,
+                record_seq: None,
+                pinging: Pinging::default(),
+            },
+        );
+        self.revision += 1;
+        if ask {
+            self.ask_identify(cx, facts.conn);
+        }
+        if facts.rtt.is_none() && !facts.relayed {
+            self.ping(cx, facts.conn);
+        }
+        Ok(())
+    }
+
+    /// A connection is gone.
+    pub(crate) fn disconnected(&mut self, conn: ConnId) -> Result<Connection, Oddity> {
+        let gone = self
+            .connections
+            .remove(&conn)
+            .ok_or(Oddity::UnknownConnection)?;
+        self.asked.retain(|_, of| *of != conn);
+        self.revision += 1;
+        Ok(gone)
+    }
+
+    /// We sent a first packet to this IP.
+    pub(crate) fn contacted(&mut self, now: Instant, ip: IpAddr) {
+        self.contacted.record(now, ip.to_canonical());
+    }
+
+    /// An embedder told us what identify would have.
+    pub(crate) fn told(&mut self, conn: ConnId, protocols: ProtocolSet) -> Result<(), Oddity> {
+        let connection = self
+            .connections
+            .get_mut(&conn)
+            .ok_or(Oddity::UnknownConnection)?;
+        if connection.protocols != protocols {
+            connection.protocols = protocols;
+            self.revision += 1;
+        }
+        Ok(())
+    }
+
+    /// The peer says that it sees us at `observed`. What a stranger dialled is remembered: he got
+    /// in where only the whole world gets in.
+    pub(crate) fn sees_us(
+        &mut self,
+        now: Instant,
+        allow_private: bool,
+        conn: ConnId,
+        observed: Addr,
+    ) -> Result<(), Oddity> {
+        let connection = self
+            .connections
+            .get_mut(&conn)
+            .ok_or(Oddity::UnknownConnection)?;
+        connection.observed = Some(observed);
+        let world = allow_private || ip_scope(connection.remote.ip) == IpScope::Global;
+        let inbound_stranger = connection.side == Side::Inbound && connection.stranger;
+        if world && inbound_stranger && connection.local.class() == observed.class() {
+            self.strangers.insert(observed, now);
+            if self.strangers.len() > STRANGERS_MAX {
+                let oldest = self
+                    .strangers
+                    .iter()
+                    .min_by_key(|(_, at)| **at)
+                    .map(|(addr, _)| *addr);
+                oldest.and_then(|addr| self.strangers.remove(&addr));
+            }
+        }
+        Ok(())
+    }
+
+    /// Fire what is due. `keeps` says which peers are worth a regular ping.
+    pub(crate) fn advance(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ping_interval: Option<Duration>,
+        keeps: impl Fn(PeerId) -> bool,
+    ) {
+        self.expire_identify(cx);
+        self.advance_pings(cx, ping_interval, keeps);
+    }
+
+    /// When something here is due.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        let of = |connection: &Connection| {
+            earliest(connection.asking.deadline(), connection.pinging.deadline())
+        };
+        self.connections
+            .values()
+            .fold(None, |least, connection| earliest(least, of(connection)))
+    }
+
+    /// The connection with this id.
+    pub(crate) fn get(&self, conn: ConnId) -> Option<&Connection> {
+        self.connections.get(&conn)
+    }
+
+    /// Every connection, in order of id.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
+        self.connections
+            .iter()
+            .map(|(conn, connection)| (*conn, connection))
+    }
+
+    /// Counts changes to who is connected and what they serve.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The serial number of the newest connection.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// Whether a packet of this class ever reached us.
+    pub(crate) fn heard(&self, class: Class) -> bool {
+        self.heard & class_bit(class) != 0
+    }
+
+    /// When a stranger last came in on this address of ours.
+    pub(crate) fn stranger_at(&self, addr: Addr) -> Option<Instant> {
+        self.strangers.get(&addr).copied()
+    }
+
+    /// A message arrived on a stream of this room: an identify answer, a push, or an echo.
+    pub(crate) fn frame(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &Bytes) -> Heard {
+        match (stream.side, stream.protocol) {
+            (Side::Outbound, crate::Protocol::Ping) => self.echoed(cx, stream, body).map(|()| None),
+            (Side::Outbound, _) => self.identify_frame(cx, stream, body),
+            (Side::Inbound, _) => self.push_frame(cx, stream, body),
+        }
+    }
+
+    /// A stream of this room ended, or could not be opened.
+    pub(crate) fn closed(&mut self, cx: &mut Cx<'_>, stream: StreamId, end: StreamEnd) -> Heard {
+        match (stream.side, stream.protocol) {
+            (Side::Outbound, crate::Protocol::Ping) => self.ping_closed(cx, stream).map(|()| None),
+            (Side::Outbound, _) => self.identify_closed(cx, stream, end).map(|()| None),
+            (Side::Inbound, _) => self.push_closed(cx, stream).map(|()| None),
+        }
+    }
+
+    fn mint(&mut self, conn: ConnId, protocol: crate::Protocol) -> StreamId {
+        self.streams += 1;
+        let stream = StreamId::outbound(protocol, self.streams);
+        self.asked.insert(stream, conn);
+        stream
+    }
+}
+
+fn class_bit(class: Class) -> u8 {
+    let family = u8::from(class.family == Family::Ip6);
+    let transport = u8::from(class.transport == crate::Transport::Quic);
+    1 << (family * 2 + transport)
+}

@@ -1,0 +1,157 @@
+//! The asking half of ping: a round-trip time where none is known, then a sign of life on the
+//! connections that the door wants kept.
+
+use super::Peers;
+use crate::words::config::PING_INTERVAL;
+use crate::words::deadline::earliest;
+use crate::{
+    Action, ConnId, Cx, Deadline, Duration, Instant, Oddity, PeerId, Protocol, StreamId, Wake,
+};
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+/// How long an echo may take, ours: as long as go-libp2p's stream time-outs are short.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the question "are you there" stands on one connection. One stream serves every ping.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Pinging {
+    stream: Option<StreamId>,
+    /// What was sent last and when, until its echo comes.
+    sent: Option<(Bytes, Instant)>,
+    due_at: Option<Instant>,
+}
+
+impl Pinging {
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        let overdue = self.sent.as_ref().map(|(_, at)| *at + ECHO_TIMEOUT);
+        let due = if self.sent.is_none() {
+            self.due_at
+        } else {
+            None
+        };
+        earliest(overdue.map(ping_at), due.map(ping_at))
+    }
+}
+
+fn ping_at(at: Instant) -> Deadline {
+    Deadline::new(at, Wake::Ping)
+}
+
+impl Peers {
+    pub(super) fn ping(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let Some(connection) = self.connections.get(&conn) else {
+            return;
+        };
+        // ping §Protocol: MUST NOT keep more than one outbound ping stream to a peer.
+        let elsewhere = self.connections.iter().any(|(other, one)| {
+            *other != conn && one.peer == connection.peer && one.pinging.stream.is_some()
+        });
+        if elsewhere {
+            return self.put_off(cx, conn);
+        }
+        let open = connection.pinging.stream;
+        let stream = open.unwrap_or_else(|| {
+            let stream = self.mint(conn, Protocol::Ping);
+            cx.actions.push(Action::OpenStream { conn, stream });
+            stream
+        });
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        let mut body = [0; 32];
+        for word in body.chunks_exact_mut(8) {
+            word.copy_from_slice(&cx.draw.nonce().to_le_bytes());
+        }
+        let body = Bytes::copy_from_slice(&body);
+        cx.actions.push(Action::Send {
+            stream,
+            body: body.clone(),
+        });
+        connection.pinging = Pinging {
+            stream: Some(stream),
+            sent: Some((body, cx.now)),
+            due_at: None,
+        };
+    }
+
+    /// Another connection to the same peer is being pinged: its turn comes later.
+    fn put_off(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.pinging.due_at = connection.pinging.due_at.map(|_| cx.now + PING_INTERVAL);
+        }
+    }
+
+    pub(super) fn echoed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stream: StreamId,
+        body: &Bytes,
+    ) -> Result<(), Oddity> {
+        let conn = *self.asked.get(&stream).ok_or(Oddity::UnknownStream)?;
+        let connection = self
+            .connections
+            .get_mut(&conn)
+            .ok_or(Oddity::UnknownConnection)?;
+        let Some((sent, at)) = connection.pinging.sent.take() else {
+            return Err(Oddity::UnexpectedFrame);
+        };
+        if sent != body {
+            connection.pinging = Pinging::default();
+            self.asked.remove(&stream);
+            cx.actions.push(Action::ResetStream { stream });
+            return Err(Oddity::MalformedFrame);
+        }
+        let sample = cx.now.since(at);
+        // RFC 6298 §2: seven parts old, one part new.
+        let smooth = |old: Duration| (old * 7 + sample) / 8;
+        connection.rtt = Some(connection.rtt.map_or(sample, smooth));
+        Ok(())
+    }
+
+    pub(super) fn ping_closed(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Result<(), Oddity> {
+        let conn = self.asked.remove(&stream).ok_or(Oddity::UnknownStream)?;
+        cx.actions.push(Action::CloseStream { stream });
+        let connection = self
+            .connections
+            .get_mut(&conn)
+            .ok_or(Oddity::UnknownConnection)?;
+        connection.pinging = Pinging::default();
+        Ok(())
+    }
+
+    pub(super) fn advance_pings(
+        &mut self,
+        cx: &mut Cx<'_>,
+        interval: Option<Duration>,
+        keeps: impl Fn(PeerId) -> bool,
+    ) {
+        let overdue = |sent: &Option<(Bytes, Instant)>| {
+            sent.as_ref()
+                .is_some_and(|(_, at)| *at + ECHO_TIMEOUT <= cx.now)
+        };
+        let mut due = Vec::new();
+        for (conn, connection) in &mut self.connections {
+            let wanted = interval.filter(|_| !connection.relayed && keeps(connection.peer));
+            let pinging = &mut connection.pinging;
+            if overdue(&pinging.sent) {
+                if let Some(stream) = pinging.stream.take() {
+                    self.asked.remove(&stream);
+                    cx.actions.push(Action::ResetStream { stream });
+                }
+                pinging.sent = None;
+            }
+            match (wanted, pinging.due_at) {
+                (None, _) => pinging.due_at = None,
+                (Some(interval), None) if pinging.sent.is_none() => {
+                    pinging.due_at = Some(cx.now + interval);
+                }
+                (Some(_), Some(at)) if at <= cx.now && pinging.sent.is_none() => due.push(*conn),
+                (Some(_), _) => {}
+            }
+        }
+        for conn in due {
+            self.ping(cx, conn);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! One probe: a `DialRequest` on a stream of its own, and all that follows on that stream.
+//!
+//! ```text
+//!            ┌─ DialDataRequest ─► pays (or declines: reset) ─┐
+//!  asked ────┴────────────────────────────────────────────────┴─► answered ─► ended
+//!    │                                            OK, no nonce yet ─► awaits nonce ─► proved | lie
+//!    └─ overdue ─► timeout          (a nonce proves at any moment, whatever status follows)
+//! ```
+
+use crate::wire::autonat::{DialStatus, Message, ResponseStatus, dial_data_chunk};
+use crate::words::deadline::Deadline;
+use crate::{
+    Action, Actions, Addr, ConnId, Duration, Group, Instant, Outcome, PeerId, StreamId, Wake,
+};
+use bytes::Bytes;
+
+/// How long a server may take beside two round trips: go-libp2p's 15 s stream limit.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the dial data may take on its way, ours: 100 kB over 30 kbit/s.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The least time between an `OK` and its nonce, ours: the two travel on different connections,
+/// and one of them may have lost a packet.
+const NONCE_GRACE: Duration = Duration::from_secs(2);
+/// The most dial data a server may ask for: autonat-v2's range ends at 100,000 bytes.
+const DIAL_DATA_MAX: u64 = 100_000;
+/// The most data in one chunk (autonat-v2 §Amplification Attack Prevention: 4,096 bytes).
+const CHUNK_MAX: u64 = 4_096;
+
+/// One probe in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Exchange {
+    pub(super) peer: PeerId,
+    pub(super) group: Group,
+    pub(super) conn: ConnId,
+    pub(super) addr: Addr,
+    pub(super) proved: bool,
+    /// Whether a failure to dial would come from an IP that we never contacted.
+    pub(super) cold: bool,
+    rtt: Duration,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Asked { overdue_at: Instant, paid: bool },
+    AwaitsNonce { lie_at: Instant },
+}
+
+/// What a message of the server means for the probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// Nothing is decided yet.
+    Goes,
+    /// It wants this much dial data.
+    WantsData(u64),
+    /// The probe is over.
+    Ends(Outcome),
+}
+
+impl Exchange {
+    pub(super) fn new(
+        now: Instant,
+        (peer, group, conn): (PeerId, Group, ConnId),
+        addr: Addr,
+        cold: bool,
+        rtt: Option<Duration>,
+    ) -> Exchange {
+        // Without a measured round trip, a slow one.
+        let rtt = rtt.unwrap_or(Duration::from_secs(1));
+        let overdue_at = now + ANSWER_TIMEOUT + rtt * 2;
+        let phase = Phase::Asked {
+            overdue_at,
+            paid: false,
+        };
+        Exchange {
+            peer,
+            group,
+            conn,
+            addr,
+            proved: false,
+            cold,
+            rtt,
+            phase,
+        }
+    }
+
+    /// A message came. Only the first response counts; js-libp2p sends several.
+    pub(super) fn answered(&mut self, now: Instant, body: &Bytes) -> Progress {
+        let Phase::Asked { paid, .. } = self.phase else {
+            return Progress::Goes;
+        };
+        let Ok(message) = Message::decode(body) else {
+            return Progress::Ends(Outcome::Error);
+        };
+        match message {
+            Message::DialResponse {
+                status,
+                addr_idx,
+                dial_status,
+            } => self.judge(now, status, addr_idx, dial_status),
+            // We sent one address; another index, or more than the range, is no honest request.
+            Message::DialDataRequest {
+                addr_idx: 0,
+                num_bytes: 1..=DIAL_DATA_MAX,
+            } if paid => Progress::Ends(Outcome::Error),
+            Message::DialDataRequest {
+                addr_idx: 0,
+                num_bytes: wanted @ 1..=DIAL_DATA_MAX,
+            } => Progress::WantsData(wanted),
+            Message::DialDataRequest { .. } => Progress::Ends(Outcome::Declined),
+            Message::DialRequest { .. } | Message::DialDataResponse { .. } => {
+                Progress::Ends(Outcome::Error)
+            }
+        }
+    }
+
+    fn judge(
+        &mut self,
+        now: Instant,
+        status: ResponseStatus,
+        addr_idx: u32,
+        dial_status: DialStatus,
+    ) -> Progress {
+        let outcome = match status {
+            // autonat-v2 §DialResponse: only with OK do index and dial status mean anything, and
+            // an index that was not sent is no answer to this request.
+            ResponseStatus::Ok if addr_idx != 0 => Outcome::Error,
+            ResponseStatus::Ok => match dial_status {
+                DialStatus::Ok if self.proved => Outcome::Proved,
+                DialStatus::Ok => {
+                    let lie_at = now + (self.rtt * 4).max(NONCE_GRACE);
+                    self.phase = Phase::AwaitsNonce { lie_at };
+                    return Progress::Goes;
+                }
+                DialStatus::DialError => Outcome::DialFailed,
+                DialStatus::DialBackError => Outcome::DialBackError,
+                // MUST discard a status that is not understood.
+                DialStatus::Unused | DialStatus::Unknown(_) => Outcome::Error,
+            },
+            ResponseStatus::Rejected => Outcome::Rejected,
+            ResponseStatus::Refused => Outcome::Refused,
+            ResponseStatus::InternalError | ResponseStatus::Unknown(_) => Outcome::Error,
+        };
+        Progress::Ends(outcome)
+    }
+
+    /// Whether the server has answered and only its nonce is missing.
+    pub(super) fn awaits_nonce(&self) -> bool {
+        matches!(self.phase, Phase::AwaitsNonce { .. })
+    }
+
+    /// Send the dial data, all at once; the stream's back-pressure paces it.
+    pub(super) fn pay(
+        &mut self,
+        now: Instant,
+        actions: &mut Actions,
+        stream: StreamId,
+        wanted: u64,
+    ) {
+        let mut left = wanted;
+        let whole = usize::try_from(CHUNK_MAX).unwrap_or(usize::MAX);
+        // Serialised once and sent again and again: only the length of the data counts, and the
+        // last chunk may be longer than what is missing.
+        let chunk = dial_data_chunk(whole);
+        while left > 0 {
+            actions.push(Action::Send {
+                stream,
+                body: chunk.clone(),
+            });
+            left = left.saturating_sub(CHUNK_MAX);
+        }
+        let overdue_at = now + UPLOAD_TIMEOUT + ANSWER_TIMEOUT + self.rtt * 2;
+        self.phase = Phase::Asked {
+            overdue_at,
+            paid: true,
+        };
+    }
+
+    /// How the probe ends if nothing more comes, and when.
+    pub(super) fn expiry(&self) -> (Instant, Outcome) {
+        match self.phase {
+            Phase::Asked { overdue_at, .. } => (overdue_at, Outcome::Timeout),
+            Phase::AwaitsNonce { lie_at } => (lie_at, Outcome::Lie),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Deadline {
+        match self.phase {
+            Phase::Asked { overdue_at, .. } => Deadline::new(overdue_at, Wake::ProbeOverdue),
+            Phase::AwaitsNonce { lie_at } => Deadline::new(lie_at, Wake::NonceOverdue),
+        }
+    }
+}

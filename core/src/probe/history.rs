@@ -1,0 +1,211 @@
+//! What the probes of one address have shown, and when it is to be probed again.
+
+use super::nonce::Proof;
+use crate::words::config::SERVERS_ASKED_MAX;
+use crate::{Draw, Duration, Group, Instant, Outcome, PeerId};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+
+/// The first pause between two rounds, ours: a change right after the start is seen in seconds.
+const PAUSE_FIRST: Duration = Duration::from_secs(15);
+/// The longest pause, ours: minutes, and well inside `PROOF_LIFETIME`.
+const PAUSE_MAX: Duration = Duration::from_secs(240);
+/// Servers remembered as provers, number; ours: they are asked first when a proof is renewed.
+const PROVERS_MAX: usize = 8;
+/// Answers of one round, number; ours: the eight that count and as many that say nothing.
+/// When full, the round ends.
+pub(super) const ANSWERS_MAX: usize = 4 * SERVERS_ASKED_MAX;
+
+const _: () = assert!(
+    PAUSE_MAX.as_secs() * 2 <= crate::words::config::PROOF_LIFETIME.as_secs(),
+    "a proof is renewed at least once in its life"
+);
+
+/// What a round of questions about one address is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    /// Everybody is asked, side by side: nothing is known, or what was known is in doubt.
+    Search,
+    /// It was proven: earlier provers are asked, one after the other, until one proves it again.
+    Renew,
+    /// It was refuted, or nobody could say: one after the other, until one says something.
+    Recheck,
+    /// Nobody is asked until then.
+    Rest { until: Instant },
+}
+
+/// One server's answer in the present round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) outcome: Outcome,
+    pub(super) group: Group,
+}
+
+/// The history of one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct History {
+    pub(super) round: Round,
+    round_at: Instant,
+    /// The answers of this round; a server is asked once a round.
+    pub(super) answers: BTreeMap<PeerId, Answer>,
+    pub(super) in_flight: BTreeMap<PeerId, Group>,
+    pub(super) proofs: u32,
+    pub(super) last: Option<Proof>,
+    /// The last proof by an IP that was never contacted.
+    pub(super) by_stranger: Option<Proof>,
+    /// Networks whose servers failed to dial from IPs never contacted, since one last succeeded.
+    pub(super) cold_failures: BTreeSet<Group>,
+    /// So many servers failed and none succeeded, in a round that asked every one of them.
+    pub(super) refuted: Option<u8>,
+    /// When a search last ended with nobody left to ask; later servers are news.
+    pub(super) searched_at: Option<Instant>,
+    pub(super) provers: Vec<PeerId>,
+    step: u32,
+}
+
+impl History {
+    pub(super) fn new(now: Instant) -> History {
+        History {
+            round: Round::Search,
+            round_at: now,
+            answers: BTreeMap::new(),
+            in_flight: BTreeMap::new(),
+            proofs: 0,
+            last: None,
+            by_stranger: None,
+            cold_failures: BTreeSet::new(),
+            refuted: None,
+            searched_at: None,
+            provers: Vec::new(),
+            step: 0,
+        }
+    }
+
+    /// Something happened that may change the answer: ask everybody, soon and often.
+    pub(super) fn doubt(&mut self, now: Instant) {
+        self.step = 0;
+        self.searched_at = None;
+        self.enter(now, Round::Search);
+    }
+
+    /// The pause is over.
+    pub(super) fn wake(&mut self, now: Instant) {
+        let round = match (self.refuted, self.last) {
+            (None, Some(_)) => Round::Renew,
+            (Some(_), _) => Round::Recheck,
+            (None, None) => Round::Search,
+        };
+        self.enter(now, round);
+    }
+
+    pub(super) fn proved(&mut self, proof: Proof, group: Group) {
+        let news = self.refuted.is_some() || self.last.is_none();
+        self.step = if news { 0 } else { self.step };
+        self.proofs = self.proofs.saturating_add(1);
+        self.last = Some(proof);
+        self.refuted = None;
+        if proof.by_stranger() {
+            self.by_stranger = Some(proof);
+            self.cold_failures.clear();
+        }
+        self.provers.retain(|peer| *peer != proof.server());
+        // Those who prove more come first.
+        let place = if proof.by_stranger() {
+            0
+        } else {
+            self.provers.len()
+        };
+        self.provers.insert(place, proof.server());
+        self.provers.truncate(PROVERS_MAX);
+        self.answers.insert(
+            proof.server(),
+            Answer {
+                outcome: Outcome::Proved,
+                group,
+            },
+        );
+        if self.round == Round::Recheck {
+            self.round = Round::Search;
+        }
+    }
+
+    /// A probe ended without a proof. `cold` says that the failure came from an IP never contacted.
+    pub(super) fn answered(&mut self, peer: PeerId, answer: Answer, cold: bool) {
+        let proved = self
+            .answers
+            .get(&peer)
+            .is_some_and(|old| old.outcome == Outcome::Proved);
+        if proved || self.answers.len() >= ANSWERS_MAX {
+            return;
+        }
+        self.answers.insert(peer, answer);
+        if answer.outcome == Outcome::DialFailed {
+            if cold && self.cold_failures.len() < SERVERS_ASKED_MAX {
+                self.cold_failures.insert(answer.group);
+            }
+            // A failure puts a proven address in doubt: everybody is asked, side by side.
+            if self.round == Round::Renew {
+                self.round = Round::Search;
+            }
+        }
+    }
+
+    /// Whether a proof came in this round.
+    pub(super) fn proof_of_round(&self) -> Option<Proof> {
+        self.last.filter(|proof| proof.at() >= self.round_at)
+    }
+
+    /// How many networks' servers failed to dial it in this round.
+    pub(super) fn failures(&self) -> usize {
+        let failed = self
+            .answers
+            .values()
+            .filter(|one| one.outcome == Outcome::DialFailed);
+        failed.map(|one| one.group).collect::<BTreeSet<_>>().len()
+    }
+
+    /// Whether this round has its answer.
+    pub(super) fn is_answered(&self) -> bool {
+        match self.round {
+            Round::Search => self
+                .by_stranger
+                .is_some_and(|proof| proof.at() >= self.round_at),
+            Round::Renew => self.proof_of_round().is_some(),
+            Round::Recheck => self.failures() > 0 || self.proof_of_round().is_some(),
+            Round::Rest { .. } => true,
+        }
+    }
+
+    /// Nobody is left to ask in this round: judge it, and pause.
+    pub(super) fn conclude(&mut self, now: Instant, draw: &mut dyn Draw) {
+        let failures = self.failures();
+        let refuting = self.round == Round::Search && self.proof_of_round().is_none();
+        if refuting && failures > 0 {
+            let servers = u8::try_from(failures).unwrap_or(u8::MAX);
+            self.step = if self.refuted.is_some() { self.step } else { 0 };
+            self.refuted = Some(servers);
+        }
+        if self.round == Round::Search {
+            self.searched_at = Some(now);
+        }
+        let pause = (PAUSE_FIRST * 2u32.saturating_pow(self.step.min(16))).min(PAUSE_MAX);
+        self.step = self.step.saturating_add(1);
+        // A quarter of jitter, so that nodes that started together do not ask together.
+        let quarter = u64::try_from(pause.as_nanos() / 4).unwrap_or(u64::MAX);
+        let jitter = Duration::from_nanos(draw.below(quarter));
+        self.enter(
+            now,
+            Round::Rest {
+                until: now + (pause - jitter),
+            },
+        );
+    }
+
+    fn enter(&mut self, now: Instant, round: Round) {
+        if !matches!(round, Round::Rest { .. }) {
+            self.round_at = now;
+            self.answers.clear();
+        }
+        self.round = round;
+    }
+}

@@ -1,0 +1,443 @@
+//! Floor 4 · AutoNAT v2, the asking side: who is asked about which address, and what came of it.
+//!
+//! Knows: servers and their standing, probes in flight, the history of every address.
+//! Reads: candidates (what to ask), peers (whom to ask, on which connection).
+//!
+//! ```text
+//!  a round:  search (all at once) ─► rest ─► renew | recheck (one by one) ─► rest ─► …
+//!               ▲ a new fact: network, candidate, failed renewal     pauses: 15 s doubling to 4 min
+//!  a probe:  asked ─► [pays dial data] ─► answered | awaits nonce ─► one Outcome
+//! ```
+//!
+//! Only a matched nonce (`nonce.rs`) proves; only `Proved` and `DialFailed` are evidence about the
+//! address; every other outcome is about the server and costs it a rest, a class or its standing.
+//!
+//! Limits: `PROBES_MAX` in flight, `PROBES_PER_SERVER_MAX` a server, `PROBES_PER_SERVER_MIN` a
+//! minute a server, `SERVERS_ASKED_MAX` networks a round, `DATA_BUDGET` bytes of dial data,
+//! `HISTORIES_MAX` histories (the one proven longest ago goes; candidates never).
+//! Follows: autonat-v2 §Overview, §Requirements for DialStatus, §Amplification Attack Prevention.
+//!
+//! A good first change here: ask a server that is about to disconnect no more.
+
+mod exchange;
+mod history;
+mod nonce;
+mod plan;
+mod servers;
+
+use crate::candidates::Candidates;
+use crate::local::Local;
+use crate::peers::Peers;
+use crate::wire::autonat::{DialBack, DialBackResponse};
+use crate::words::config::{PROBES_MAX, PROOF_LIFETIME};
+use crate::words::deadline::{Deadline, earliest};
+use crate::{
+    Action, Addr, ConnId, Cx, Duration, Instant, Notice, Oddity, Outcome, PeerId, StreamId,
+};
+use alloc::collections::BTreeMap;
+use bytes::Bytes;
+use exchange::{Exchange, Progress};
+use history::{Answer, History, Round};
+use nonce::Nonces;
+pub use nonce::Proof;
+pub(crate) use servers::Server;
+use servers::Servers;
+
+/// Addresses with a history, number; ours: every candidate and as many that flap.
+const HISTORIES_MAX: usize = 2 * crate::words::config::CANDIDATES_MAX;
+/// Bytes of dial data paid in one `DATA_WINDOW`; ours: twelve average demands. Upload grows with it.
+const DATA_BUDGET: u64 = 800_000;
+/// The window of `DATA_BUDGET`.
+const DATA_WINDOW: Duration = Duration::from_secs(600);
+/// Dial-back streams that are open and silent, number; ours. When full, the newest is reset.
+const DIAL_BACKS_MAX: usize = 64;
+
+/// What is known about one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Evidence {
+    pub(crate) proofs: u32,
+    pub(crate) last: Option<Proof>,
+    pub(crate) by_stranger: Option<Proof>,
+    /// So many servers failed and none succeeded, everybody in reach having been asked.
+    pub(crate) refuted: Option<u8>,
+    /// Networks that failed from IPs never contacted, since one such last succeeded.
+    pub(crate) cold_failures: usize,
+    pub(crate) outlook: Outlook,
+}
+
+/// What is to be expected of the servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// A probe is in flight or about to be sent.
+    Probing,
+    /// No server is in reach.
+    NoServers,
+    /// All in reach refuse the class.
+    Refused,
+    /// All in reach have lied.
+    Distrusted,
+    /// Nobody says anything useful for now.
+    Unhelpful,
+}
+
+/// The asking side of AutoNAT v2.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Probe {
+    allow_private: bool,
+    servers: Servers,
+    exchanges: BTreeMap<StreamId, Exchange>,
+    nonces: Nonces,
+    histories: BTreeMap<Addr, History>,
+    /// Inbound dial-back streams that have not said their nonce.
+    dial_backs: BTreeMap<StreamId, ConnId>,
+    data_paid: u64,
+    data_since: Option<Instant>,
+    asked: u64,
+    dirty: bool,
+    seen: Option<(u64, u64, u64)>,
+    wake: Option<Deadline>,
+    revision: u64,
+}
+
+impl Probe {
+    pub(crate) fn new(allow_private: bool) -> Probe {
+        Probe {
+            allow_private,
+            ..Probe::default()
+        }
+    }
+
+    /// A message came on a stream that asks a server.
+    pub(crate) fn answered(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stream: StreamId,
+        body: &Bytes,
+    ) -> Result<(), Oddity> {
+        let exchange = self
+            .exchanges
+            .get_mut(&stream)
+            .ok_or(Oddity::UnknownStream)?;
+        match exchange.answered(cx.now, body) {
+            Progress::Goes if exchange.awaits_nonce() => {
+                // autonat-v2 §Overview: the client MUST close the stream after the response.
+                cx.actions.push(Action::CloseStream { stream });
+                self.dirty = true;
+            }
+            Progress::Goes => {}
+            Progress::WantsData(bytes) => self.pay_or_decline(cx, stream, bytes),
+            Progress::Ends(outcome) => {
+                let broken = matches!(outcome, Outcome::Error | Outcome::Declined);
+                cx.actions.push(if broken {
+                    Action::ResetStream { stream }
+                } else {
+                    Action::CloseStream { stream }
+                });
+                self.end(cx, stream, outcome);
+            }
+        }
+        Ok(())
+    }
+
+    /// A stream that asks a server ended, or could not be opened.
+    pub(crate) fn stream_ended(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Result<(), Oddity> {
+        let exchange = self.exchanges.get(&stream).ok_or(Oddity::UnknownStream)?;
+        if !exchange.awaits_nonce() {
+            cx.actions.push(Action::ResetStream { stream });
+            self.end(cx, stream, Outcome::Error);
+        }
+        Ok(())
+    }
+
+    /// A peer opened a dial-back stream.
+    pub(crate) fn dial_back_opened(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        stream: StreamId,
+    ) -> Result<(), Oddity> {
+        if self.dial_backs.len() >= DIAL_BACKS_MAX {
+            cx.actions.push(Action::ResetStream { stream });
+            return Err(Oddity::Full);
+        }
+        self.dial_backs.insert(stream, conn);
+        Ok(())
+    }
+
+    /// A nonce came back, on whatever stream.
+    pub(crate) fn dialled_back(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stream: StreamId,
+        body: &Bytes,
+        peers: &Peers,
+    ) -> Result<(), Oddity> {
+        let conn = self
+            .dial_backs
+            .remove(&stream)
+            .ok_or(Oddity::UnknownStream)?;
+        let matched = DialBack::decode(body)
+            .map_err(|_| Oddity::MalformedFrame)
+            .and_then(|DialBack { nonce }| {
+                let connection = peers.get(conn).ok_or(Oddity::UnknownConnection)?;
+                self.nonces.matched(cx.now, nonce, connection)
+            });
+        match matched {
+            Ok((proof, probe)) => {
+                // autonat-v2 §Overview: answer OK, and MUST close the stream then.
+                cx.actions.push(Action::Send {
+                    stream,
+                    body: DialBackResponse::OK.encode(),
+                });
+                cx.actions.push(Action::CloseStream { stream });
+                self.proved(cx, proof, probe);
+                Ok(())
+            }
+            Err(oddity) => {
+                cx.actions.push(Action::ResetStream { stream });
+                Err(oddity)
+            }
+        }
+    }
+
+    /// A dial-back stream ended without a nonce.
+    pub(crate) fn dial_back_ended(&mut self, stream: StreamId) {
+        self.dial_backs.remove(&stream);
+    }
+
+    /// A connection is gone: its probes return to the queue, but an `OK` still awaits its nonce,
+    /// which comes on another connection.
+    pub(crate) fn disconnected(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        self.dial_backs.retain(|_, of| *of != conn);
+        let lost = |(stream, exchange): (&StreamId, &Exchange)| {
+            (exchange.conn == conn && !exchange.awaits_nonce()).then_some(*stream)
+        };
+        while let Some(stream) = self.exchanges.iter().find_map(lost) {
+            self.end(cx, stream, Outcome::Error);
+        }
+    }
+
+    /// Expire what is overdue and start what is due.
+    pub(crate) fn advance(
+        &mut self,
+        cx: &mut Cx<'_>,
+        local: &Local,
+        candidates: &Candidates,
+        peers: &Peers,
+    ) {
+        let now = cx.now;
+        let overdue = |(stream, exchange): (&StreamId, &Exchange)| {
+            let (at, outcome) = exchange.expiry();
+            (at <= now).then_some((*stream, outcome))
+        };
+        while let Some((stream, outcome)) = self.exchanges.iter().find_map(overdue) {
+            if outcome == Outcome::Timeout {
+                cx.actions.push(Action::ResetStream { stream });
+            }
+            self.end(cx, stream, outcome);
+        }
+        let seen = (local.revision(), candidates.revision(), peers.revision());
+        let woken = self.wake.is_some_and(|wake| wake.at <= cx.now);
+        if !self.dirty && !woken && self.seen == Some(seen) {
+            return;
+        }
+        self.servers.reconcile(cx.now, peers);
+        if self
+            .seen
+            .is_some_and(|(network, ..)| network != local.revision())
+        {
+            // Another network, another socket: whatever was proven or refuted is in doubt.
+            for history in self.histories.values_mut() {
+                history.doubt(cx.now);
+            }
+        }
+        self.seen = Some(seen);
+        self.dirty = false;
+        self.plan(cx, candidates, peers);
+        self.revision += 1;
+    }
+
+    /// When the next probe is overdue or due.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        let exchanges = self.exchanges.values().map(Exchange::deadline).min();
+        earliest(exchanges, self.wake)
+    }
+
+    /// Counts every step in which evidence or outlook may have changed.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// What is known about an address.
+    pub(crate) fn evidence(&self, now: Instant, peers: &Peers, addr: Addr) -> Option<Evidence> {
+        let history = self.histories.get(&addr)?;
+        Some(Evidence {
+            proofs: history.proofs,
+            last: history.last,
+            by_stranger: history.by_stranger,
+            refuted: history.refuted,
+            cold_failures: history.cold_failures.len(),
+            outlook: self.outlook(now, peers, addr, history),
+        })
+    }
+
+    /// Addresses with a proof that has not aged out, whether or not any source names them.
+    pub(crate) fn proven(&self, now: Instant) -> impl Iterator<Item = Addr> + '_ {
+        let fresh = move |history: &History| {
+            history
+                .last
+                .is_some_and(|proof| now < proof.at() + PROOF_LIFETIME)
+        };
+        self.histories
+            .iter()
+            .filter(move |(_, history)| fresh(history))
+            .map(|(addr, _)| *addr)
+    }
+
+    /// Every server met.
+    pub(crate) fn servers(&self) -> impl Iterator<Item = (PeerId, &Server)> {
+        self.servers.iter()
+    }
+
+    /// Whether a probe of this address is in flight.
+    pub(crate) fn is_probing(&self, addr: Addr) -> bool {
+        self.histories
+            .get(&addr)
+            .is_some_and(|history| !history.in_flight.is_empty())
+    }
+
+    /// Whether core would rather keep this peer's connection: it can dial us back.
+    pub(crate) fn wants(&self, now: Instant, peer: PeerId) -> bool {
+        self.servers
+            .get(peer)
+            .is_some_and(|server| !server.is_distrusted(now))
+    }
+
+    fn outlook(&self, now: Instant, peers: &Peers, addr: Addr, history: &History) -> Outlook {
+        if !history.in_flight.is_empty() {
+            return Outlook::Probing;
+        }
+        let (mut connected, mut refuse, mut lied, mut soon) = (0, 0, 0, 0);
+        for (_, server) in self
+            .servers
+            .iter()
+            .filter(|(_, server)| server.is_connected())
+        {
+            connected += 1;
+            match server.askable(now, peers, addr) {
+                servers::Askable::Refuses => refuse += 1,
+                servers::Askable::Distrusted => lied += 1,
+                servers::Askable::Now(_) | servers::Askable::Soon(_) => soon += 1,
+                servers::Askable::Resting(_) | servers::Askable::Disconnected => {}
+            }
+        }
+        match connected {
+            0 => Outlook::NoServers,
+            _ if soon > 0 && !matches!(history.round, Round::Rest { .. }) => Outlook::Probing,
+            n if n == lied => Outlook::Distrusted,
+            n if n == refuse + lied => Outlook::Refused,
+            _ => Outlook::Unhelpful,
+        }
+    }
+
+    fn exchanges_in_flight(&self) -> usize {
+        debug_assert!(
+            self.exchanges.len() <= PROBES_MAX,
+            "probes in flight are bounded"
+        );
+        self.exchanges.len()
+    }
+
+    fn pay_or_decline(&mut self, cx: &mut Cx<'_>, stream: StreamId, bytes: u64) {
+        if self
+            .data_since
+            .is_none_or(|since| since + DATA_WINDOW <= cx.now)
+        {
+            self.data_since = Some(cx.now);
+            self.data_paid = 0;
+        }
+        let Some(exchange) = self.exchanges.get_mut(&stream) else {
+            return;
+        };
+        if self.data_paid + bytes > DATA_BUDGET {
+            cx.actions.push(Action::ResetStream { stream });
+            return self.end(cx, stream, Outcome::Declined);
+        }
+        self.data_paid += bytes;
+        exchange.pay(cx.now, cx.actions, stream, bytes);
+    }
+
+    /// The nonce of a probe came back: news, whether the probe still runs or not.
+    fn proved(&mut self, cx: &mut Cx<'_>, proof: Proof, probe: StreamId) {
+        self.dirty = true;
+        let group = match self.servers.get_mut(proof.server()) {
+            Some(server) => {
+                server.multihomed |= proof.by_stranger();
+                server.group(self.allow_private)
+            }
+            None => crate::Group::of(proof.from(), self.allow_private),
+        };
+        if let Some(history) = self.histories.get_mut(&proof.addr()) {
+            history.proved(proof, group);
+        }
+        let answered = match self.exchanges.get_mut(&probe) {
+            Some(exchange) => {
+                exchange.proved = true;
+                exchange.awaits_nonce()
+            }
+            None => {
+                if let Some(server) = self.servers.get_mut(proof.server()) {
+                    server.proved_late();
+                }
+                let (peer, addr) = (proof.server(), proof.addr());
+                let outcome = Outcome::Proved;
+                return cx.actions.notify(Notice::ProbeEnded {
+                    peer,
+                    addr,
+                    outcome,
+                });
+            }
+        };
+        if answered {
+            self.end(cx, probe, Outcome::Proved);
+        }
+    }
+
+    /// The only end of a probe. A nonce that came proves, whatever the server said afterwards.
+    fn end(&mut self, cx: &mut Cx<'_>, stream: StreamId, outcome: Outcome) {
+        let Some(exchange) = self.exchanges.remove(&stream) else {
+            return;
+        };
+        self.dirty = true;
+        self.nonces.retire(cx.now, stream);
+        let outcome = if exchange.proved {
+            Outcome::Proved
+        } else {
+            outcome
+        };
+        let Exchange {
+            peer,
+            group,
+            addr,
+            cold,
+            ..
+        } = exchange;
+        if let Some(history) = self.histories.get_mut(&addr) {
+            history.in_flight.remove(&peer);
+            if outcome != Outcome::Proved {
+                history.answered(peer, Answer { outcome, group }, cold);
+            }
+        }
+        if let Some(server) = self.servers.get_mut(peer) {
+            server.ended(cx.now, addr.class(), outcome);
+        }
+        cx.actions.notify(Notice::ProbeEnded {
+            peer,
+            addr,
+            outcome,
+        });
+        if outcome == Outcome::Lie {
+            cx.actions.notify(Notice::ServerDistrusted { peer });
+        }
+    }
+}

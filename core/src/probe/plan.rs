@@ -1,0 +1,279 @@
+//! Who is asked about what, now: the only place that starts probes.
+
+use super::exchange::Exchange;
+use super::history::{History, Round};
+use super::servers::{Askable, Server};
+use super::{HISTORIES_MAX, Probe};
+use crate::candidates::Candidates;
+use crate::peers::Peers;
+use crate::wire::autonat::Message;
+use crate::wire::multiaddr;
+use crate::words::config::{PROBES_MAX, PROOF_LIFETIME, SERVERS_ASKED_MAX};
+use crate::words::deadline::{Deadline, earliest};
+use crate::{Action, Addr, ConnId, Cx, Duration, Group, Instant, PeerId, Protocol, StreamId, Wake};
+use alloc::collections::BTreeSet;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Who comes first; see [`Probe::rank`].
+type Rank = (usize, bool, Duration, u64);
+
+/// What can be done about one address at this moment.
+enum Next {
+    /// Ask this server.
+    Ask(PeerId, ConnId),
+    /// Somebody could be asked, but not before then (`None`: not before a probe has ended).
+    Wait(Option<Instant>),
+    /// Nobody is left who could be asked in this round.
+    Exhausted,
+}
+
+impl Probe {
+    /// Start every probe that is due, and find out when the next one is.
+    pub(super) fn plan(&mut self, cx: &mut Cx<'_>, candidates: &Candidates, peers: &Peers) {
+        let targets = self.targets(cx.now, candidates);
+        self.wake = None;
+        for addr in &targets {
+            self.pursue(cx, peers, *addr);
+        }
+        self.get_to_know_servers(cx, peers, &targets);
+    }
+
+    /// What is to be probed: the candidates, strongest first, and what is proven though no source
+    /// names it any more (it is advertised, so it must stay under proof).
+    fn targets(&mut self, now: Instant, candidates: &Candidates) -> Vec<Addr> {
+        let mut targets: Vec<Addr> = candidates.iter().map(|candidate| candidate.addr).collect();
+        for (addr, history) in &self.histories {
+            let proven = history.refuted.is_none()
+                && history
+                    .last
+                    .is_some_and(|proof| now < proof.at() + PROOF_LIFETIME);
+            if proven && candidates.get(*addr).is_none() {
+                targets.push(*addr);
+            }
+        }
+        for addr in &targets {
+            self.histories
+                .entry(*addr)
+                .or_insert_with(|| History::new(now));
+        }
+        // A candidate that flaps finds its history again, as long as there is room.
+        while self.histories.len() > HISTORIES_MAX {
+            let stale = self
+                .histories
+                .iter()
+                .filter(|(addr, history)| !targets.contains(addr) && history.in_flight.is_empty());
+            let oldest = stale.min_by_key(|(_, history)| history.last.map(|proof| proof.at()));
+            let Some(addr) = oldest.map(|(addr, _)| *addr) else {
+                break;
+            };
+            self.histories.remove(&addr);
+        }
+        targets
+    }
+
+    /// Ask about one address as much as its round wants and the limits allow.
+    fn pursue(&mut self, cx: &mut Cx<'_>, peers: &Peers, addr: Addr) {
+        if let Some(history) = self.histories.get_mut(&addr)
+            && let Round::Rest { until } = history.round
+            && until <= cx.now
+        {
+            history.wake(cx.now);
+        }
+        loop {
+            let Some(history) = self.histories.get(&addr) else {
+                return;
+            };
+            let searching = matches!(history.round, Round::Search | Round::Rest { .. });
+            let busy = !searching && !history.in_flight.is_empty();
+            let next = match self.next(cx.now, peers, addr, history) {
+                Next::Ask(..) | Next::Wait(_) if busy => return,
+                Next::Ask(..) if self.exchanges_in_flight() >= PROBES_MAX => return,
+                next @ (Next::Ask(..) | Next::Wait(_) | Next::Exhausted) => next,
+            };
+            match next {
+                Next::Ask(peer, conn) => self.ask(cx, peers, (peer, conn), addr),
+                Next::Wait(at) => return self.wake_at(at, Wake::ServerRested),
+                Next::Exhausted => return self.rest(cx, addr),
+            }
+        }
+    }
+
+    /// The round has its answer or nobody left to ask: pause, once all answers are in.
+    fn rest(&mut self, cx: &mut Cx<'_>, addr: Addr) {
+        let rested = self.earliest_rest(cx.now, addr);
+        let Some(history) = self.histories.get_mut(&addr) else {
+            return;
+        };
+        let waiting = !history.in_flight.is_empty();
+        let untouched = history.answers.is_empty() && history.proof_of_round().is_none();
+        if !matches!(history.round, Round::Rest { .. }) && !waiting {
+            if untouched {
+                // Nobody was there to be asked: the question stays open, without a timer of its
+                // own, until a server appears or comes back from its rest.
+                return self.wake_at(rested, Wake::ServerRested);
+            }
+            history.conclude(cx.now, cx.draw);
+        }
+        if let Round::Rest { until } = history.round {
+            self.wake_at(Some(until), Wake::ProbeAgain);
+        }
+    }
+
+    fn next(&self, now: Instant, peers: &Peers, addr: Addr, history: &History) -> Next {
+        let anywhere = history
+            .by_stranger
+            .is_some_and(|proof| history.refuted.is_none() && now < proof.at() + PROOF_LIFETIME);
+        let resting = matches!(history.round, Round::Rest { .. });
+        if history.is_answered() && (anywhere || !resting) {
+            return Next::Exhausted;
+        }
+        let answered = history
+            .answers
+            .values()
+            .filter(|answer| answer.outcome.is_evidence());
+        let heard: BTreeSet<Group> = answered
+            .map(|answer| answer.group)
+            .chain(history.in_flight.values().copied())
+            .collect();
+        if heard.len() >= SERVERS_ASKED_MAX {
+            return Next::Exhausted;
+        }
+        let mut best: Option<(Rank, PeerId, ConnId)> = None;
+        let mut wait: Option<Option<Instant>> = None;
+        for (peer, server) in self.servers.iter() {
+            let group = server.group(self.allow_private);
+            let asked = history.answers.contains_key(&peer) || heard.contains(&group);
+            // What is searched through is asked again of newcomers only.
+            let news = history.searched_at.is_none_or(|at| server.met_at > at);
+            let thorough =
+                resting || history.proof_of_round().is_some() && history.searched_at.is_some();
+            if asked || thorough && !news {
+                continue;
+            }
+            match server.askable(now, peers, addr) {
+                Askable::Now(conn) => {
+                    let rank = self.rank(peers, history, (peer, conn, server));
+                    if best.is_none_or(|(least, ..)| rank < least) {
+                        best = Some((rank, peer, conn));
+                    }
+                }
+                Askable::Soon(at) => wait = Some(soonest(wait, at)),
+                Askable::Resting(_)
+                | Askable::Refuses
+                | Askable::Distrusted
+                | Askable::Disconnected => {}
+            }
+        }
+        match (best, wait) {
+            (Some((_, peer, conn)), _) => Next::Ask(peer, conn),
+            (None, Some(at)) => Next::Wait(at),
+            (None, None) => Next::Exhausted,
+        }
+    }
+
+    /// Who is asked first: earlier provers of this address, then servers with nothing to do, then
+    /// the nearest.
+    fn rank(
+        &self,
+        peers: &Peers,
+        history: &History,
+        (peer, conn, server): (PeerId, ConnId, &Server),
+    ) -> Rank {
+        let prover = history.provers.iter().position(|one| *one == peer);
+        let rtt = peers.get(conn).and_then(|connection| connection.rtt);
+        (
+            prover.unwrap_or(usize::MAX),
+            !server.is_idle(),
+            rtt.unwrap_or(Duration::MAX),
+            server.met,
+        )
+    }
+
+    fn ask(&mut self, cx: &mut Cx<'_>, peers: &Peers, (peer, conn): (PeerId, ConnId), addr: Addr) {
+        let Some(server) = self.servers.get_mut(peer) else {
+            return;
+        };
+        let Some(history) = self.histories.get_mut(&addr) else {
+            return;
+        };
+        self.asked += 1;
+        let stream = StreamId::outbound(Protocol::DialRequest, self.asked);
+        let group = server.group(self.allow_private);
+        let cold = server.is_cold_for(peers, addr);
+        let rtt = peers.get(conn).and_then(|connection| connection.rtt);
+        let nonce = self
+            .nonces
+            .bind(cx.draw, (addr, peer, stream), peers.serial());
+        server.sent(cx.now);
+        history.in_flight.insert(peer, group);
+        let exchange = Exchange::new(cx.now, (peer, group, conn), addr, cold, rtt);
+        self.exchanges.insert(stream, exchange);
+        // autonat-v2 §Overview: the address whose verdict is wanted comes first. We send no other,
+        // so that whichever one a server picks, the nonce is bound to it.
+        let request = Message::DialRequest {
+            addrs: vec![multiaddr::encode(addr)],
+            nonce,
+        };
+        cx.actions.push(Action::OpenStream { conn, stream });
+        cx.actions.push(Action::Send {
+            stream,
+            body: request.encode(),
+        });
+    }
+
+    /// A server that never answered anything gets one question about the strongest address, so
+    /// that its worth is known before it is needed.
+    fn get_to_know_servers(&mut self, cx: &mut Cx<'_>, peers: &Peers, targets: &[Addr]) {
+        let unknown: Vec<PeerId> = self
+            .servers
+            .iter()
+            .filter(|(_, server)| !server.has_history() && server.is_idle())
+            .map(|(peer, _)| peer)
+            .collect();
+        for peer in unknown {
+            if self.exchanges_in_flight() >= PROBES_MAX {
+                return;
+            }
+            let Some(server) = self.servers.get(peer) else {
+                continue;
+            };
+            let askable =
+                targets
+                    .iter()
+                    .find_map(|addr| match server.askable(cx.now, peers, *addr) {
+                        Askable::Now(conn) => Some((*addr, conn)),
+                        Askable::Soon(_)
+                        | Askable::Resting(_)
+                        | Askable::Refuses
+                        | Askable::Distrusted
+                        | Askable::Disconnected => None,
+                    });
+            if let Some((addr, conn)) = askable {
+                self.ask(cx, peers, (peer, conn), addr);
+            }
+        }
+    }
+
+    /// When the first of the servers that are at rest, or refuse this class, may be asked again.
+    fn earliest_rest(&self, now: Instant, addr: Addr) -> Option<Instant> {
+        let back = self
+            .servers
+            .iter()
+            .filter(|(_, server)| server.is_connected());
+        back.filter_map(|(_, server)| server.back_at(now, addr.class()))
+            .min()
+    }
+
+    fn wake_at(&mut self, at: Option<Instant>, wake: Wake) {
+        self.wake = earliest(self.wake, at.map(|at| Deadline::new(at, wake)));
+    }
+}
+
+/// The sooner of two waits; a wait for the end of a probe needs no timer, so that any timer counts.
+fn soonest(one: Option<Option<Instant>>, other: Option<Instant>) -> Option<Instant> {
+    match (one.flatten(), other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

@@ -1,0 +1,277 @@
+//! The servers we know, what each of them is worth, and when it may be asked again.
+
+use crate::peers::Peers;
+use crate::words::config::{PROBES_PER_SERVER_MAX, PROBES_PER_SERVER_MIN};
+use crate::{Addr, Class, ConnId, Duration, Family, Group, Instant, Outcome, PeerId, Protocol};
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+
+/// Servers remembered, number; ours. About 300 bytes each. When full, a disconnected one goes;
+/// where all are connected, a new one is not asked.
+const SERVERS_MAX: usize = 256;
+/// Connections of one server that are considered, number; ours: two transports, two families.
+const CONNECTIONS_PER_SERVER_MAX: usize = 4;
+/// How long a liar's word counts nothing, ours: longer than any reachability is cached elsewhere.
+const DISTRUST_FOR: Duration = Duration::from_secs(3_600);
+/// How long a refusal of a class is believed, ours: go-libp2p pauses for ten minutes as well.
+const REFUSED_FOR: Duration = Duration::from_secs(600);
+/// The first rest after a rejection or a time-out, ours: half of go-libp2p's one-minute windows.
+const REST_FIRST: Duration = Duration::from_secs(30);
+/// The longest rest, ours: minutes, never hours.
+const REST_MAX: Duration = Duration::from_secs(480);
+/// The window in which requests to one server are counted.
+const WINDOW: Duration = Duration::from_secs(60);
+
+const OUTCOMES: [Outcome; 9] = [
+    Outcome::Proved,
+    Outcome::DialFailed,
+    Outcome::Refused,
+    Outcome::Rejected,
+    Outcome::Error,
+    Outcome::DialBackError,
+    Outcome::Timeout,
+    Outcome::Lie,
+    Outcome::Declined,
+];
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// Live unrelayed connections on which it offers to dial back.
+    conns: Vec<ConnId>,
+    pub(crate) remote: Addr,
+    /// Servers are numbered in the order of meeting.
+    pub(crate) met: u64,
+    pub(super) met_at: Instant,
+    outcomes: [u32; OUTCOMES.len()],
+    distrusted_until: Option<Instant>,
+    rest_until: Option<Instant>,
+    strikes: u32,
+    refused_until: BTreeMap<Class, Instant>,
+    /// When the requests of the last minute were sent.
+    recent: Vec<Instant>,
+    in_flight: usize,
+    /// Whether a dial-back of it ever came from an IP that we had not contacted.
+    pub(super) multihomed: bool,
+}
+
+/// Whether a server can be asked about an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Askable {
+    Now(ConnId),
+    /// Not before this moment, but soon: its budget of the minute is used up, or two probes run.
+    Soon(Option<Instant>),
+    /// It asked for a rest or is at fault: it counts as out of reach until then.
+    Resting(Instant),
+    /// It cannot test this class.
+    Refuses,
+    Distrusted,
+    Disconnected,
+}
+
+impl Server {
+    pub(crate) fn is_connected(&self) -> bool {
+        !self.conns.is_empty()
+    }
+
+    pub(crate) fn is_distrusted(&self, now: Instant) -> bool {
+        self.distrusted_until.is_some_and(|until| now < until)
+    }
+
+    /// Every outcome that occurred, with its count.
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = (Outcome, u32)> + '_ {
+        OUTCOMES
+            .into_iter()
+            .zip(self.outcomes)
+            .filter(|(_, count)| *count > 0)
+    }
+
+    /// Whether it has answered, or failed to, at least once.
+    pub(crate) fn has_history(&self) -> bool {
+        self.outcomes.iter().any(|count| *count > 0)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight == 0
+    }
+
+    pub(super) fn group(&self, allow_private: bool) -> Group {
+        Group::of(self.remote.ip, allow_private)
+    }
+
+    pub(super) fn askable(&self, now: Instant, peers: &Peers, addr: Addr) -> Askable {
+        let Some(conn) = self.conn_for(peers, addr) else {
+            return Askable::Disconnected;
+        };
+        if self.is_distrusted(now) {
+            return Askable::Distrusted;
+        }
+        if self
+            .refused_until
+            .get(&addr.class())
+            .is_some_and(|until| now < *until)
+        {
+            return Askable::Refuses;
+        }
+        if let Some(until) = self.rest_until.filter(|until| now < *until) {
+            return Askable::Resting(until);
+        }
+        if self.in_flight >= PROBES_PER_SERVER_MAX {
+            return Askable::Soon(None);
+        }
+        let oldest = self.recent.first().map(|at| *at + WINDOW);
+        match oldest.filter(|at| self.recent.len() >= PROBES_PER_SERVER_MIN && now < *at) {
+            Some(at) => Askable::Soon(Some(at)),
+            None => Askable::Now(conn),
+        }
+    }
+
+    /// When it may be asked about this class again, where something forbids it until then.
+    pub(super) fn back_at(&self, now: Instant, class: Class) -> Option<Instant> {
+        let refused = self.refused_until.get(&class).copied();
+        let bars = [refused, self.rest_until, self.distrusted_until];
+        bars.into_iter()
+            .flatten()
+            .filter(|until| now < *until)
+            .max()
+    }
+
+    /// The connection on which asking about `addr` is cheapest: a server that sees us at that very
+    /// address, or at least that IP, does not ask for dial data.
+    fn conn_for(&self, peers: &Peers, addr: Addr) -> Option<ConnId> {
+        let cost = |conn: &&ConnId| {
+            let connection = peers.get(**conn);
+            let observed = connection.and_then(|connection| connection.observed);
+            let rtt = connection
+                .and_then(|connection| connection.rtt)
+                .unwrap_or(Duration::MAX);
+            (
+                observed != Some(addr),
+                observed.map(|seen| seen.ip) != Some(addr.ip),
+                rtt,
+                **conn,
+            )
+        };
+        self.conns.iter().min_by_key(cost).copied()
+    }
+
+    /// Whether this server's failure to dial `addr` came from where we never sent a packet.
+    pub(super) fn is_cold_for(&self, peers: &Peers, addr: Addr) -> bool {
+        let family = Family::of(addr.ip);
+        let knows_family = |conn: &ConnId| {
+            peers
+                .get(*conn)
+                .is_none_or(|connection| Family::of(connection.remote.ip) == family)
+        };
+        self.multihomed || !self.conns.iter().any(knows_family)
+    }
+
+    pub(super) fn sent(&mut self, now: Instant) {
+        self.recent.retain(|at| now < *at + WINDOW);
+        self.recent.push(now);
+        self.in_flight += 1;
+    }
+
+    /// A probe of it ended so. Only what is about the server changes here.
+    pub(super) fn ended(&mut self, now: Instant, class: Class, outcome: Outcome) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.count(outcome);
+        match outcome {
+            Outcome::Proved | Outcome::DialFailed => self.strikes = 0,
+            Outcome::Refused => {
+                self.refused_until.insert(class, now + REFUSED_FOR);
+            }
+            Outcome::Rejected | Outcome::Timeout | Outcome::Error => {
+                let rest = REST_FIRST * 2u32.saturating_pow(self.strikes.min(8));
+                self.rest_until = Some(now + rest.min(REST_MAX));
+                self.strikes += 1;
+            }
+            Outcome::Lie => self.distrusted_until = Some(now + DISTRUST_FOR),
+            Outcome::DialBackError | Outcome::Declined => {}
+        }
+    }
+
+    /// A proof came after its probe had ended otherwise: it counts all the same.
+    pub(super) fn proved_late(&mut self) {
+        self.distrusted_until = None;
+        self.count(Outcome::Proved);
+    }
+
+    fn count(&mut self, outcome: Outcome) {
+        if let Some(index) = OUTCOMES.iter().position(|one| *one == outcome) {
+            self.outcomes[index] = self.outcomes[index].saturating_add(1);
+        }
+    }
+}
+
+/// Every server met.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Servers {
+    all: BTreeMap<PeerId, Server>,
+    met: u64,
+}
+
+impl Servers {
+    /// Take over who is connected and offers to dial back.
+    pub(super) fn reconcile(&mut self, now: Instant, peers: &Peers) {
+        for server in self.all.values_mut() {
+            server.conns.clear();
+        }
+        for (conn, connection) in peers.iter() {
+            if connection.relayed || !connection.protocols.contains(Protocol::DialRequest) {
+                continue;
+            }
+            if !self.all.contains_key(&connection.peer) && !self.make_room() {
+                continue;
+            }
+            let met = self.met;
+            let server = self.all.entry(connection.peer).or_insert_with(|| Server {
+                conns: Vec::new(),
+                remote: connection.remote,
+                met,
+                met_at: now,
+                outcomes: [0; OUTCOMES.len()],
+                distrusted_until: None,
+                rest_until: None,
+                strikes: 0,
+                refused_until: BTreeMap::new(),
+                recent: Vec::new(),
+                in_flight: 0,
+                multihomed: false,
+            });
+            self.met += u64::from(server.met == met);
+            if server.conns.is_empty() {
+                server.remote = connection.remote;
+            }
+            if server.conns.len() < CONNECTIONS_PER_SERVER_MAX {
+                server.conns.push(conn);
+            }
+        }
+    }
+
+    pub(super) fn get(&self, peer: PeerId) -> Option<&Server> {
+        self.all.get(&peer)
+    }
+
+    pub(super) fn get_mut(&mut self, peer: PeerId) -> Option<&mut Server> {
+        self.all.get_mut(&peer)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PeerId, &Server)> {
+        self.all.iter().map(|(peer, server)| (*peer, server))
+    }
+
+    fn make_room(&mut self) -> bool {
+        if self.all.len() < SERVERS_MAX {
+            return true;
+        }
+        let spare = self
+            .all
+            .iter()
+            .filter(|(_, server)| server.conns.is_empty() && server.is_idle());
+        let oldest = spare
+            .min_by_key(|(_, server)| server.met)
+            .map(|(peer, _)| *peer);
+        oldest.is_some_and(|peer| self.all.remove(&peer).is_some())
+    }
+}

@@ -1,0 +1,63 @@
+//! How a request that was served ends, in the protocol's words and in ours.
+
+use super::session::Pick;
+use crate::Served;
+use crate::wire::autonat::{DialStatus, Message, ResponseStatus};
+
+/// How a request ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Too many requests of this peer are open; this one has not even come.
+    Busy,
+    /// A limit was reached.
+    Rejected,
+    /// There is nothing that we can or will dial, or the fault of the failure may be ours.
+    Refused,
+    /// The runtime let us down.
+    InternalError,
+    /// An address was dialled.
+    Dialled(DialStatus),
+}
+
+impl Verdict {
+    /// The message that says so (autonat-v2 §Requirements for ResponseStatus) and the word for
+    /// the operator.
+    pub(super) fn answer(self, pick: Option<Pick>) -> (Message, Served) {
+        let (status, dial_status, served) = match self {
+            Verdict::Busy | Verdict::Rejected => (
+                ResponseStatus::Rejected,
+                DialStatus::Unused,
+                Served::Rejected,
+            ),
+            Verdict::Refused => (ResponseStatus::Refused, DialStatus::Unused, Served::Refused),
+            Verdict::InternalError => (
+                ResponseStatus::InternalError,
+                DialStatus::Unused,
+                Served::InternalError,
+            ),
+            Verdict::Dialled(status) => (ResponseStatus::Ok, status, served_as(status)),
+        };
+        // autonat-v2 §Requirements for DialStatus: the index means something with OK alone.
+        let addr_idx = match (self, pick) {
+            (Verdict::Dialled(_), Some(pick)) => pick.index,
+            (_, _) => 0,
+        };
+        (
+            Message::DialResponse {
+                status,
+                addr_idx,
+                dial_status,
+            },
+            served,
+        )
+    }
+}
+
+fn served_as(status: DialStatus) -> Served {
+    match status {
+        DialStatus::Ok => Served::Delivered,
+        DialStatus::DialError => Served::DialFailed,
+        DialStatus::DialBackError => Served::DialBackFailed,
+        DialStatus::Unused | DialStatus::Unknown(_) => Served::InternalError,
+    }
+}

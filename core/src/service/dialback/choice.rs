@@ -1,0 +1,113 @@
+//! Which one of the requested addresses is dialled, and from where: pure.
+
+use crate::service::{Caller, View};
+use crate::wire::autonat::DIAL_REQUEST_ADDRS_MAX;
+use crate::wire::multiaddr::{self, Decoded};
+use crate::{Addr, Family, IpScope, PeerId, Transport, ip_scope};
+use bytes::Bytes;
+use core::net::{IpAddr, Ipv4Addr};
+
+/// The first address that we are able and willing to dial, with its place in the list.
+pub(super) fn first_dialable(
+    addrs: &[Bytes],
+    caller: &Caller,
+    allow_private: bool,
+    view: &dyn View,
+) -> Option<(u32, Addr)> {
+    // autonat-v2 §AutoNAT V2 Protocol: the server SHOULD use the first address it is willing to
+    // dial. One that does not decode is one that we cannot dial.
+    (0..)
+        .zip(addrs.iter().take(DIAL_REQUEST_ADDRS_MAX))
+        .find_map(|(index, bytes)| {
+            let addr = direct(bytes, caller.peer)?;
+            is_dialable(addr, caller, allow_private, view).then_some((index, addr))
+        })
+}
+
+fn direct(bytes: &[u8], requester: PeerId) -> Option<Addr> {
+    match multiaddr::decode(bytes) {
+        // An address that names another peer cannot be the requester's.
+        Ok(Decoded::Direct { addr, peer }) if peer.is_none_or(|peer| peer == requester) => {
+            Some(addr)
+        }
+        Ok(Decoded::Direct { .. } | Decoded::Relayed | Decoded::Other) | Err(_) => None,
+    }
+}
+
+fn is_dialable(addr: Addr, caller: &Caller, allow_private: bool, view: &dyn View) -> bool {
+    addr.port != 0
+        && is_allowed(addr.ip, caller.remote.ip, allow_private)
+        && !is_own(addr, view)
+        // autonat-v2 §Implementation Suggestions: IPv4-only servers SHOULD refuse IPv6 addresses,
+        // and the reverse.
+        && view.can_dial(addr)
+}
+
+/// autonat-v2 §AutoNAT V2 Protocol: the server SHOULD NOT dial any private address. Ours: unless
+/// private is allowed, and then only for a requester who is seen in the same scope, so that
+/// nobody scans a network that he is not in.
+fn is_allowed(target: IpAddr, requester: IpAddr, allow_private: bool) -> bool {
+    match ip_scope(target) {
+        IpScope::Global => is_global_inside(target),
+        IpScope::Private | IpScope::Loopback => {
+            allow_private && ip_scope(requester) == ip_scope(target)
+        }
+        // Without a zone no link-local IPv6 address can be dialled; IPv4's needs none.
+        IpScope::LinkLocal => {
+            allow_private && target.is_ipv4() && ip_scope(requester) == IpScope::LinkLocal
+        }
+        IpScope::Unusable => false,
+    }
+}
+
+/// An IPv6 address that a translator or a tunnel turns into an IPv4 one must not smuggle a
+/// private one in: NAT64 (RFC 6052 §3.1), 6to4 (RFC 3056 §2).
+fn is_global_inside(target: IpAddr) -> bool {
+    let IpAddr::V6(ip) = target.to_canonical() else {
+        return true;
+    };
+    let (high, low) = match ip.segments() {
+        [0x0064, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => (high, low),
+        _ => return true,
+    };
+    let inner = Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low));
+    ip_scope(inner.into()) == IpScope::Global
+}
+
+/// A socket of ours, under whatever transport: we would answer ourselves, and a requester could
+/// have us dial round in circles. Every loopback address is ours.
+fn is_own(addr: Addr, view: &dyn View) -> bool {
+    let is_ours = view.is_own_ip(addr.ip) || ip_scope(addr.ip) == IpScope::Loopback;
+    let listens = |transport| view.listens_on(Addr::new(addr.ip, addr.port, transport));
+    is_ours && (listens(Transport::Tcp) || listens(Transport::Quic))
+}
+
+/// Whether the dial has to be paid for with dial data.
+pub(super) fn needs_data(target: Addr, caller: &Caller) -> bool {
+    // autonat-v2 §Amplification Attack Prevention: another IP than the observed one costs data.
+    // Ours: over a circuit the observed IP is the relay's, and nothing vouches for the requester's.
+    caller.relayed || target.ip.to_canonical() != caller.remote.ip.to_canonical()
+}
+
+/// The IP to dial from: one of `sources` that the requester has not met, as far as we can know.
+/// A dial-back from there proves more, because no NAT let it in on account of this connection.
+pub(super) fn source(sources: &[IpAddr], target: Addr, caller: &Caller) -> Option<IpAddr> {
+    let met = [
+        caller.local.ip.to_canonical(),
+        caller.remote.ip.to_canonical(),
+    ];
+    let fits = |source: &IpAddr| {
+        let source = source.to_canonical();
+        Family::of(source) == Family::of(target.ip)
+            && !met.contains(&source)
+            // A source inside this host reaches nothing outside, and a link's nothing elsewhere.
+            && [IpScope::Loopback, IpScope::LinkLocal]
+                .into_iter()
+                .all(|scope| (ip_scope(source) == scope) == (ip_scope(target.ip) == scope))
+    };
+    sources
+        .iter()
+        .copied()
+        .find(fits)
+        .map(|source| source.to_canonical())
+}

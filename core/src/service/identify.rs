@@ -1,0 +1,292 @@
+//! The answering half of identify, and the sending half of identify/push.
+//!
+//! Each connection's peer is told what it asks for; what it was told is remembered, and when that
+//! is no longer so, it gets one push. A peer with several connections gets it once. A push that
+//! fails is not repeated: the next change brings another.
+
+use super::View;
+use crate::wire::identify::Identify;
+use crate::wire::multiaddr;
+use crate::wire::peer_record::PeerRecord;
+use crate::{
+    Action, Addr, Config, ConnId, Cx, Deadline, Duration, Instant, Oddity, PeerId, Protocol,
+    ProtocolSet, PublicKey, StreamId, Wake,
+};
+use alloc::borrow::ToOwned;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+use super::Caller;
+
+/// Identify streams of one connection that the peer has not closed, number; ours: one to ask, one
+/// that is about to be closed. Over it a stream is reset.
+const STREAMS_PER_CONN_MAX: usize = 2;
+/// Pushes in flight, number; ours. Bursts of traffic grow with it, by up to 4 KiB each. When full,
+/// the other peers wait for their turn.
+const PUSHES_MAX: usize = 64;
+/// How long a peer may take to read a push and close the stream, ours: as long as we wait for an
+/// answer of identify.
+const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a peer was told that may change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct News {
+    addrs: Vec<Addr>,
+    /// The sequence number of the record; 0 when there was none.
+    seq: u64,
+}
+
+/// The newest record of our own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Certificate {
+    addrs: Vec<Addr>,
+    seq: u64,
+    envelope: Bytes,
+}
+
+/// A push in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Push {
+    conn: ConnId,
+    peer: PeerId,
+    overdue_at: Instant,
+}
+
+/// Describes us to others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identifier {
+    identity: PublicKey,
+    /// What everybody is told alike.
+    base: Identify,
+    certificate: Option<Certificate>,
+    /// Streams on which we answered and that the peer has not closed.
+    answered: BTreeMap<StreamId, ConnId>,
+    told: BTreeMap<ConnId, News>,
+    pushes: BTreeMap<StreamId, Push>,
+    /// Connections to look at: what their peer was told may be out of date.
+    due: BTreeSet<ConnId>,
+    /// Connections to look at once a push to the same peer is over.
+    waiting: BTreeSet<ConnId>,
+    /// The revision of the view that `due` was filled at.
+    revision: u64,
+    streams: u64,
+}
+
+impl Identifier {
+    pub(super) fn new(config: &Config, identity: &PublicKey, served: ProtocolSet) -> Identifier {
+        let own = served.iter().map(|protocol| protocol.name().to_owned());
+        let base = Identify {
+            public_key: Some(identity.encode_protobuf().into()),
+            protocols: own.chain(config.protocols.iter().cloned()).collect(),
+            protocol_version: Some(config.protocol_version.clone()),
+            agent_version: Some(config.agent_version.clone()),
+            ..Identify::default()
+        };
+        Identifier {
+            identity: identity.clone(),
+            base,
+            certificate: None,
+            answered: BTreeMap::new(),
+            told: BTreeMap::new(),
+            pushes: BTreeMap::new(),
+            due: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+            revision: 0,
+            streams: 0,
+        }
+    }
+
+    /// A peer asks who we are.
+    pub(super) fn asked(
+        &mut self,
+        cx: &mut Cx<'_>,
+        view: &dyn View,
+        conn: ConnId,
+        stream: StreamId,
+    ) -> Result<(), Oddity> {
+        if self.answered.contains_key(&stream) {
+            return Err(Oddity::ReusedId);
+        }
+        let Some(caller) = view.caller(conn) else {
+            cx.actions.push(Action::ResetStream { stream });
+            return Err(Oddity::UnknownConnection);
+        };
+        if self.answered.values().filter(|of| **of == conn).count() >= STREAMS_PER_CONN_MAX {
+            cx.actions.push(Action::ResetStream { stream });
+            return Err(Oddity::Full);
+        }
+        let news = self.news(cx, view, &caller);
+        self.answered.insert(stream, conn);
+        self.tell(cx, stream, conn, &caller, news);
+        Ok(())
+    }
+
+    pub(super) fn push_opened(&self, stream: StreamId) -> Result<(), Oddity> {
+        if self.pushes.contains_key(&stream) {
+            Ok(())
+        } else {
+            Err(Oddity::UnknownStream)
+        }
+    }
+
+    /// Nobody has anything to say on these streams but us.
+    pub(super) fn frame(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Result<(), Oddity> {
+        if !self.answered.contains_key(&stream) && !self.pushes.contains_key(&stream) {
+            return Err(Oddity::UnknownStream);
+        }
+        self.closed(stream);
+        cx.actions.push(Action::ResetStream { stream });
+        Err(Oddity::UnexpectedFrame)
+    }
+
+    /// The peer has closed its side, or the push could not be opened: a stream is over.
+    pub(super) fn closed(&mut self, stream: StreamId) {
+        self.answered.remove(&stream);
+        if self.pushes.remove(&stream).is_some() {
+            self.due.append(&mut self.waiting);
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, conn: ConnId) {
+        self.answered.retain(|_, of| *of != conn);
+        self.told.remove(&conn);
+        self.due.remove(&conn);
+        self.waiting.remove(&conn);
+        let of_conn = |(stream, push): (&StreamId, &Push)| (push.conn == conn).then_some(*stream);
+        while let Some(stream) = self.pushes.iter().find_map(of_conn) {
+            self.closed(stream);
+        }
+    }
+
+    /// Give up pushes that are overdue, and start those that are due.
+    pub(super) fn advance(&mut self, cx: &mut Cx<'_>, view: &dyn View) {
+        let now = cx.now;
+        let overdue =
+            |(stream, push): (&StreamId, &Push)| (push.overdue_at <= now).then_some(*stream);
+        while let Some(stream) = self.pushes.iter().find_map(overdue) {
+            self.closed(stream);
+            cx.actions.push(Action::ResetStream { stream });
+        }
+        if self.revision != view.revision() {
+            self.revision = view.revision();
+            self.due.extend(view.pushable());
+        }
+        while self.pushes.len() < PUSHES_MAX
+            && let Some(conn) = self.due.pop_first()
+        {
+            self.catch_up(cx, view, conn);
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        let overdue_at = self.pushes.values().map(|push| push.overdue_at).min()?;
+        Some(Deadline::new(overdue_at, Wake::PushOverdue))
+    }
+
+    pub(super) fn keeps(&self, conn: ConnId) -> bool {
+        self.pushes.values().any(|push| push.conn == conn)
+    }
+
+    /// identify §identify/push: push what changed to a peer that was told otherwise.
+    fn catch_up(&mut self, cx: &mut Cx<'_>, view: &dyn View, conn: ConnId) {
+        let Some(caller) = view.caller(conn) else {
+            return;
+        };
+        let news = self.news(cx, view, &caller);
+        let Some(told) = self.told.get(&conn) else {
+            // It has not asked yet. It will, or does not care; a push would only come double.
+            self.told.insert(conn, news);
+            return;
+        };
+        if *told == news {
+            return;
+        }
+        let in_flight = self.pushes.values().find(|push| push.peer == caller.peer);
+        if let Some(push) = in_flight {
+            if self.told.get(&push.conn) == Some(&news) {
+                self.told.insert(conn, news);
+            } else {
+                self.waiting.insert(conn);
+            }
+            return;
+        }
+        self.streams += 1;
+        let stream = StreamId::outbound(Protocol::IdentifyPush, self.streams);
+        let overdue_at = cx.now + PUSH_TIMEOUT;
+        self.pushes.insert(
+            stream,
+            Push {
+                conn,
+                peer: caller.peer,
+                overdue_at,
+            },
+        );
+        cx.actions.push(Action::OpenStream { conn, stream });
+        self.tell(cx, stream, conn, &caller, news);
+    }
+
+    /// Say it, and remember that it was said.
+    fn tell(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stream: StreamId,
+        conn: ConnId,
+        caller: &Caller,
+        news: News,
+    ) {
+        let record = self
+            .certificate
+            .as_ref()
+            .map(|certificate| certificate.envelope.clone());
+        let identify = Identify {
+            listen_addrs: news.addrs.iter().copied().map(multiaddr::encode).collect(),
+            // Through a relay we see the relay, not the peer.
+            observed: (!caller.relayed).then(|| multiaddr::encode(caller.remote)),
+            signed_peer_record: record,
+            ..self.base.clone()
+        };
+        self.told.insert(conn, news);
+        for body in identify.encode_split().messages {
+            cx.actions.push(Action::Send { stream, body });
+        }
+        cx.actions.push(Action::CloseStream { stream });
+    }
+
+    fn news(&mut self, cx: &mut Cx<'_>, view: &dyn View, caller: &Caller) -> News {
+        self.certify(cx, &view.proven());
+        let seq = self
+            .certificate
+            .as_ref()
+            .map_or(0, |certificate| certificate.seq);
+        News {
+            addrs: view.advertised(caller),
+            seq,
+        }
+    }
+
+    /// Keep the record up to date. Once there was one, an empty list withdraws what it said:
+    /// identify itself cannot tell an empty list from an absent one.
+    fn certify(&mut self, cx: &mut Cx<'_>, proven: &[Addr]) {
+        let last = self.certificate.as_ref();
+        if last.map_or(proven.is_empty(), |last| last.addrs == proven) {
+            return;
+        }
+        // RFC 0003 §Address Record Format: seq MUST increase monotonically and MAY be Unix time;
+        // two changes within a millisecond, or a clock set back, must not keep it still.
+        let next = last.map_or(1, |last| last.seq.saturating_add(1));
+        let seq = next.max(cx.unix.as_millis());
+        let addrs = proven.iter().copied().map(multiaddr::encode).collect();
+        let record = PeerRecord {
+            peer_id: self.identity.to_peer_id(),
+            seq,
+            addrs,
+        };
+        let envelope = record.sealed(&self.identity, cx.sign);
+        self.certificate = Some(Certificate {
+            addrs: proven.to_vec(),
+            seq,
+            envelope,
+        });
+    }
+}

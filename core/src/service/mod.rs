@@ -1,0 +1,256 @@
+//! Beside the floors · what we do for others.
+//!
+//! Knows: streams that peers opened to be served, pushes of ours, dial-backs in flight. Reads:
+//! words, wire, and the [`View`] that the door fills from the rooms.
+//!
+//! ```text
+//!  <identify     ─► identify   answers, remembers what it told, pushes when that changed
+//!  >push         ─► identify   (the end of a push of ours)
+//!  <ping         ─► ping       echoes
+//!  <dial-request ─► dialback   judges, asks for dial data, dials, delivers the nonce, answers
+//!  >dial-back, DialFailed, Connected{dial} ─► dialback
+//! ```
+//!
+//! Limits: two identify streams and two ping streams a connection, 64 pushes in flight; the
+//! dial-back server's stand in `dialback`. What is over them is reset, and named as `Full`.
+//! Every function takes one fact; what made no sense comes back as an [`Oddity`] for the door to
+//! count.
+//! Follows: identify §identify and §identify/push; ping §Protocol; AutoNAT v2, the server's half.
+//!
+//! A good first change here: answer AutoNAT v1, whose dial-backs need the same admission.
+
+mod dialback;
+#[cfg(test)]
+mod fake;
+mod identify;
+mod ping;
+#[cfg(test)]
+mod tests;
+
+use crate::words::deadline::earliest;
+use crate::{
+    Action, Addr, Class, Config, ConnId, Connected, Cx, Deadline, DialFailure, DialId, Duration,
+    Oddity, PeerId, Protocol, ProtocolSet, PublicKey, Side, StreamEnd, StreamFailure, StreamId,
+};
+use alloc::vec::Vec;
+use bytes::Bytes;
+use core::net::IpAddr;
+
+use dialback::DialBackServer;
+use identify::Identifier;
+use ping::Echo;
+
+/// What the service may know of a connection; the door fills it from `peers`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) peer: PeerId,
+    /// The address on which the peer reaches us over this connection.
+    pub(crate) local: Addr,
+    /// The address from which we see the peer; of a relayed connection the relay's.
+    pub(crate) remote: Addr,
+    pub(crate) relayed: bool,
+    pub(crate) rtt: Option<Duration>,
+}
+
+/// What the service may know of the rest: read-only, answered out of the rooms by the door.
+pub(crate) trait View {
+    /// The connection with this id, if it is up.
+    fn caller(&self, conn: ConnId) -> Option<Caller>;
+    /// Whether a socket of ours listens on this port and this or the wildcard IP.
+    fn listens_on(&self, addr: Addr) -> bool;
+    /// Whether an interface of ours has this IP.
+    fn is_own_ip(&self, ip: IpAddr) -> bool;
+    /// Whether this host has an address from which this one could be dialled at all.
+    fn can_dial(&self, addr: Addr) -> bool;
+    /// Whether a packet of this class ever reached us.
+    fn heard(&self, class: Class) -> bool;
+    /// The addresses that this peer is told.
+    fn advertised(&self, to: &Caller) -> Vec<Addr>;
+    /// The addresses that strangers may be told: those that are certified in the peer record.
+    fn proven(&self) -> Vec<Addr>;
+    /// The connections whose peers take a push.
+    fn pushable(&self) -> Vec<ConnId>;
+    /// Counts every change of what [`View::advertised`], [`View::proven`] and [`View::pushable`]
+    /// answer; it need not be exact, but must never miss one.
+    fn revision(&self) -> u64;
+}
+
+/// Everything we do for others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Service {
+    identifier: Identifier,
+    echo: Echo,
+    /// `None`: we dial for nobody.
+    dialback: Option<DialBackServer>,
+}
+
+impl Service {
+    pub(crate) fn new(config: &Config, identity: &PublicKey) -> Service {
+        let dialback = config.dial_back.as_ref();
+        Service {
+            identifier: Identifier::new(config, identity, served(config)),
+            echo: Echo::default(),
+            dialback: dialback.map(|limits| DialBackServer::new(limits, config.allow_private)),
+        }
+    }
+
+    /// A stream opened: one that a peer wants served, or one that we asked for.
+    pub(crate) fn opened(
+        &mut self,
+        cx: &mut Cx<'_>,
+        view: &dyn View,
+        conn: ConnId,
+        stream: StreamId,
+    ) -> Result<(), Oddity> {
+        match (stream.side, stream.protocol) {
+            (Side::Inbound, Protocol::Identify) => self.identifier.asked(cx, view, conn, stream),
+            (Side::Outbound, Protocol::IdentifyPush) => self.identifier.push_opened(stream),
+            (Side::Inbound, Protocol::Ping) => self.echo.opened(cx, conn, stream),
+            (Side::Inbound, Protocol::DialRequest) | (Side::Outbound, Protocol::DialBack) => {
+                match &mut self.dialback {
+                    Some(server) => server.opened(cx, view, conn, stream),
+                    None => {
+                        cx.actions.push(Action::ResetStream { stream });
+                        Err(Oddity::UnknownStream)
+                    }
+                }
+            }
+            (Side::Outbound, Protocol::Identify | Protocol::Ping | Protocol::DialRequest)
+            | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack) => {
+                Err(Oddity::UnknownStream)
+            }
+        }
+    }
+
+    /// A message arrived on a stream of the service.
+    pub(crate) fn frame(
+        &mut self,
+        cx: &mut Cx<'_>,
+        view: &dyn View,
+        stream: StreamId,
+        body: &Bytes,
+    ) -> Result<(), Oddity> {
+        match stream.protocol {
+            Protocol::Identify | Protocol::IdentifyPush => self.identifier.frame(cx, stream),
+            Protocol::Ping => self.echo.frame(cx, stream, body),
+            Protocol::DialRequest | Protocol::DialBack => match &mut self.dialback {
+                Some(server) => server.frame(cx, view, stream, body),
+                None => Err(Oddity::UnknownStream),
+            },
+        }
+    }
+
+    /// The peer sends no more on a stream of the service. That a stream is not known is no
+    /// oddity here: it may be one that was reset while its end was on the way.
+    pub(crate) fn closed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stream: StreamId,
+        end: StreamEnd,
+    ) -> Result<(), Oddity> {
+        match stream.protocol {
+            Protocol::Identify | Protocol::IdentifyPush => self.identifier.closed(stream),
+            Protocol::Ping => self.echo.closed(cx, stream, end),
+            Protocol::DialRequest | Protocol::DialBack => {
+                if let Some(server) = &mut self.dialback {
+                    server.closed(cx, stream, end);
+                }
+            }
+        }
+        match end {
+            StreamEnd::BadFrame => Err(Oddity::MalformedFrame),
+            StreamEnd::Finished | StreamEnd::Reset => Ok(()),
+        }
+    }
+
+    /// A stream that the service asked for could not be opened. The reason makes no difference:
+    /// a push is given up, and a nonce was not delivered.
+    pub(crate) fn failed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stream: StreamId,
+        _reason: StreamFailure,
+    ) -> Result<(), Oddity> {
+        self.closed(cx, stream, StreamEnd::Reset)
+    }
+
+    /// A dial-back connected. Such a connection belongs to the service alone.
+    pub(crate) fn connected(&mut self, cx: &mut Cx<'_>, facts: &Connected) -> Result<(), Oddity> {
+        match (&mut self.dialback, facts.dial) {
+            (Some(server), Some(dial)) => server.connected(cx, dial, facts),
+            (None, _) | (_, None) => {
+                cx.actions.push(Action::Disconnect { conn: facts.conn });
+                Err(Oddity::UnknownDial)
+            }
+        }
+    }
+
+    /// A dial-back did not connect.
+    pub(crate) fn dial_failed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        view: &dyn View,
+        dial: DialId,
+        reason: DialFailure,
+    ) -> Result<(), Oddity> {
+        match &mut self.dialback {
+            Some(server) => server.dial_failed(cx, view, dial, reason),
+            None => Err(Oddity::UnknownDial),
+        }
+    }
+
+    /// A connection is gone: a requester's, or one of our dial-backs.
+    pub(crate) fn disconnected(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        self.identifier.disconnected(conn);
+        self.echo.disconnected(conn);
+        if let Some(server) = &mut self.dialback {
+            server.disconnected(cx, conn);
+        }
+    }
+
+    /// Fire what is due, and catch up with what changed in the view.
+    pub(crate) fn advance(&mut self, cx: &mut Cx<'_>, view: &dyn View) {
+        self.identifier.advance(cx, view);
+        if let Some(server) = &mut self.dialback {
+            server.advance(cx);
+        }
+    }
+
+    /// When something here is due.
+    pub(crate) fn deadline(&self) -> Option<Deadline> {
+        let dialback = self.dialback.as_ref().and_then(DialBackServer::deadline);
+        earliest(self.identifier.deadline(), dialback)
+    }
+
+    /// Whether something of the service still runs on this connection.
+    pub(crate) fn keeps(&self, conn: ConnId) -> bool {
+        self.identifier.keeps(conn)
+            || self
+                .dialback
+                .as_ref()
+                .is_some_and(|server| server.keeps(conn))
+    }
+
+    /// Whether this is a connection that a dial-back made: no peer of ours, whoever answers.
+    pub(crate) fn is_dial_back(&self, conn: ConnId) -> bool {
+        self.dialback
+            .as_ref()
+            .is_some_and(|server| server.is_dial_back(conn))
+    }
+}
+
+/// The protocols that we accept inbound streams of.
+fn served(config: &Config) -> ProtocolSet {
+    // identify (specs, connections §Protocol negotiation): list only what inbound streams of are
+    // accepted. A client takes dial-backs; only a server takes dial requests.
+    let set = ProtocolSet::NONE
+        .with(Protocol::Identify)
+        .with(Protocol::IdentifyPush)
+        .with(Protocol::Ping)
+        .with(Protocol::DialBack);
+    if config.dial_back.is_some() {
+        set.with(Protocol::DialRequest)
+    } else {
+        set
+    }
+}
