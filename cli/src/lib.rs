@@ -1,1 +1,24 @@
-//! Placeholder.
+//! What the `portolan` program can do, as a library.
+//!
+//! [`check`] asks real peers whether this machine can be reached, [`serve`] dials back for
+//! others, [`demo`] does both in one process; a [`Report`] says what came out. Everything rests
+//! on the public API of [`portolan_tokio::Node`].
+
+mod address;
+mod check;
+mod demo;
+mod job;
+mod report;
+mod serve;
+mod timeline;
+
+pub use address::{AddressError, AddressProblem, listen_address, multiaddr, peer_address, split};
+pub use check::{CheckError, CheckOptions, check};
+pub use demo::{DemoError, Servers, demo};
+pub use job::Progress;
+pub use report::{
+    AddressReport, ClassReport, NatReport, Outcomes, PeerFate, PeerReport, Report, ServerReport,
+    TimelineEntry,
+};
+pub use serve::{ServeError, ServeOptions, serve};
+pub use timeline::{LINES_MAX, Timeline};

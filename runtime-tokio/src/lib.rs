@@ -1,1 +1,13 @@
-//! Placeholder.
+//! Portolan on tokio: real sockets, and the public [`Node`].
+//!
+//! `examples/embed.rs` shows how to embed a node in a program.
+
+mod node;
+mod runtime;
+
+pub use node::{Builder, Node};
+pub use portolan_runtime::{
+    AcceptError, AddressError, ConnectionInfo, DialError, Dialled, Incoming, Limits, ListenError,
+    Noticed, Notices, OpenError, StartError, Stopped, Stream, identity, net,
+};
+pub use runtime::Tokio;

@@ -1,1 +1,19 @@
-//! Placeholder.
+//! The runtime-neutral driver of Portolan and its libp2p connection stack.
+//!
+//! An application holds a [`Node`]. Behind it one task, the driver, owns the sans-IO core: it
+//! hands core facts about connections and streams, and performs core's actions. The [`net`] module
+//! makes those connections out of sockets. What differs between asynchronous runtimes stands
+//! behind the [`traits`]; adapters such as `portolan-tokio` implement them.
+
+mod driver;
+pub mod identity;
+pub mod net;
+mod node;
+mod sockets;
+pub mod traits;
+
+pub use node::{
+    AcceptError, AddressError, Builder, ConnectionInfo, DialError, Dialled, Incoming, Limits,
+    ListenError, NOTICES_MAX, Node, Noticed, Notices, OpenError, PROTOCOL_NAME_MAX, PROTOCOLS_MAX,
+    StartError, Stopped, Stream,
+};

@@ -1,1 +1,10 @@
-//! Placeholder.
+//! What crosses crates: the scenario runner, and what the tests of other packages share.
+
+pub mod rust_peer;
+pub mod scenario;
+pub mod scripted;
+
+/// The examples of the README, compiled as doc tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::service::fake::{Fixed, World, sent_on};
-use crate::wire::autonat::dial_data_chunk;
+use crate::wire::autonat::{ResponseStatus, dial_data_chunk};
 use crate::wire::multiaddr;
 use crate::{Addr, Duration, Family, PeerId, UnixTime};
 use alloc::vec;

@@ -111,3 +111,107 @@ pub(super) fn source(sources: &[IpAddr], target: Addr, caller: &Caller) -> Optio
         .find(fits)
         .map(|source| source.to_canonical())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::fake::World;
+    use alloc::vec;
+
+    const HERE: &str = "44.9.9.9";
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn caller(from: &str) -> Caller {
+        let local = Addr::tcp(ip(HERE), 4001);
+        let remote = Addr::tcp(ip(from), 1);
+        Caller {
+            peer: PeerId::random(),
+            local,
+            remote,
+            relayed: false,
+            rtt: None,
+        }
+    }
+
+    #[test]
+    fn scope_decides_who_may_have_what_dialled() {
+        // target, requester, (dialled in the world, dialled where private is allowed)
+        let table = [
+            ("44.1.1.1", "44.2.2.2", (true, true)),
+            ("2600::1", "44.2.2.2", (true, true)),
+            ("10.0.0.1", "44.2.2.2", (false, false)),
+            ("10.0.0.1", "192.168.0.1", (false, true)),
+            ("100.64.0.1", "10.0.0.1", (false, true)),
+            ("fd00::1", "fd00::2", (false, true)),
+            ("127.0.0.1", "127.0.0.2", (false, true)),
+            ("::1", "127.0.0.1", (false, true)),
+            ("127.0.0.1", "10.0.0.1", (false, false)),
+            ("169.254.0.1", "169.254.0.2", (false, true)),
+            ("fe80::1", "fe80::2", (false, false)),
+            ("224.0.0.1", "224.0.0.1", (false, false)),
+            ("0.0.0.0", "0.0.0.0", (false, false)),
+            ("255.255.255.255", "44.2.2.2", (false, false)),
+            ("64:ff9b::808:808", "44.2.2.2", (true, true)),
+            ("64:ff9b::a00:1", "44.2.2.2", (false, false)),
+            ("2002:0808:0808::1", "44.2.2.2", (true, true)),
+            ("2002:c0a8:0101::1", "44.2.2.2", (false, false)),
+            ("::ffff:10.0.0.1", "44.2.2.2", (false, false)),
+        ];
+        for (target, requester, (world, lab)) in table {
+            let allowed = |private| is_allowed(ip(target), ip(requester), private);
+            assert_eq!(
+                (allowed(false), allowed(true)),
+                (world, lab),
+                "{target} for {requester}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_list_is_read_to_its_fiftieth_address() {
+        let world = World {
+            families: vec![Family::Ip4],
+            ..World::default()
+        };
+        let good = multiaddr::encode(Addr::tcp(ip("44.1.1.1"), 1));
+        let bad = multiaddr::encode(Addr::tcp(ip("10.0.0.1"), 1));
+        let found = |at: usize| {
+            let mut addrs = vec![bad.clone(); at];
+            addrs.push(good.clone());
+            first_dialable(&addrs, &caller("44.1.1.1"), false, &world).map(|(index, _)| index)
+        };
+        assert_eq!((found(0), found(49), found(50)), (Some(0), Some(49), None));
+    }
+
+    #[test]
+    fn an_address_that_names_another_peer_is_not_the_requesters() {
+        let world = World {
+            families: vec![Family::Ip4],
+            ..World::default()
+        };
+        let (asker, addr) = (caller("44.1.1.1"), Addr::quic(ip("44.1.1.1"), 1));
+        for (peer, found) in [(asker.peer, Some((0, addr))), (PeerId::random(), None)] {
+            let listed = multiaddr::to_multiaddr(addr, Some(peer)).to_vec();
+            assert_eq!(
+                first_dialable(&[listed.into()], &asker, false, &world),
+                found
+            );
+        }
+    }
+
+    #[test]
+    fn a_port_of_ours_is_ours_under_either_transport() {
+        let listens = vec![Addr::tcp(ip(HERE), 4001), Addr::quic(ip("127.0.0.1"), 4001)];
+        let world = World {
+            listens,
+            ..World::default()
+        };
+        assert!(is_own(Addr::quic(ip(HERE), 4001), &world));
+        assert!(is_own(Addr::tcp(ip("127.0.0.1"), 4001), &world));
+        assert!(!is_own(Addr::tcp(ip(HERE), 4002), &world));
+        assert!(!is_own(Addr::tcp(ip("44.1.1.1"), 4001), &world));
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::bench::{ASKER, Bench, DIALLED, HANG_UP, HOME, RESET, back, ip, request, stream, tcp};
 use super::*;
-use crate::wire::autonat::dial_data_chunk;
+use crate::wire::autonat::{ResponseStatus, dial_data_chunk};
 use crate::{Addr, Duration, PeerId};
 use alloc::vec;
 use alloc::vec::Vec;

@@ -1,0 +1,163 @@
+//! `portolan check`: can this machine be reached? Asked of real peers.
+
+use crate::job::{self, Progress};
+use crate::report::Report;
+use multiaddr::{Multiaddr, Protocol};
+use portolan_core::{Config, Duration};
+use portolan_runtime::identity::{self, Keypair};
+use portolan_runtime::{Limits, ListenError, Notices, StartError, Stopped, net};
+use portolan_tokio::Node;
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+
+/// How often another port is tried when the kernel's choice for one socket is taken for another;
+/// ours: with half of all ports taken, all fail once in 65,536 starts.
+const PORT_TRIES: usize = 16;
+
+/// What to check, and how. Built by `CheckOptions::default()` and assignment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct CheckOptions {
+    /// The peers to dial; those among them that offer AutoNAT v2 dial back.
+    pub peers: Vec<Multiaddr>,
+    /// What to listen on; when empty, every IPv4 and IPv6 address, with TCP and QUIC on one port
+    /// that the kernel chooses.
+    pub listen: Vec<Multiaddr>,
+    /// The identity to use.
+    pub keypair: Keypair,
+    /// Treat private and loopback addresses as if they were global.
+    pub allow_private: bool,
+    /// When to end without a verdict.
+    pub timeout: Duration,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        CheckOptions {
+            peers: Vec::new(),
+            listen: Vec::new(),
+            keypair: identity::generate(),
+            allow_private: false,
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why a check could not be made. (That peers cannot be reached is no error: the report says so.)
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// There is nobody to ask.
+    #[error("there is no peer to ask")]
+    NoPeers,
+    /// The node did not start, most often because a port is in use.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The node ended before the check did.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Listen, dial every peer, and report when every address has a verdict, when nobody can give
+/// one, or when the time is up. `progress` is called whenever something has changed.
+///
+/// # Errors
+/// If there is no peer, or if the node does not start.
+pub async fn check(
+    options: CheckOptions,
+    mut progress: impl FnMut(&Progress),
+) -> Result<Report, CheckError> {
+    if options.peers.is_empty() {
+        return Err(CheckError::NoPeers);
+    }
+    let (node, notices) = if options.listen.is_empty() {
+        listen_everywhere(&options).await?
+    } else {
+        start(&options, options.listen.clone()).await?
+    };
+    let report = job::run(&node, notices, &options.peers, options.timeout, &mut progress).await;
+    node.shutdown().await;
+    Ok(report?)
+}
+
+async fn start(
+    options: &CheckOptions,
+    listen: Vec<Multiaddr>,
+) -> Result<(Node, Notices), StartError> {
+    let mut config = Config::default();
+    config.allow_private = options.allow_private;
+    // A server that is slow to answer must not be lost for looking idle.
+    let mut limits = Limits::default();
+    limits.idle_timeout = limits.idle_timeout.max(options.timeout);
+    let mut builder = Node::builder(options.keypair.clone()).config(config).limits(limits);
+    for addr in listen {
+        builder = builder.listen(addr);
+    }
+    let notices = builder.notices();
+    Ok((builder.start().await?, notices))
+}
+
+/// Listen on the wildcards of both families with one port number for all sockets, as routers and
+/// people like it. The number is the kernel's choice for one of them, and may be taken for
+/// another: then another number is tried.
+async fn listen_everywhere(options: &CheckOptions) -> Result<(Node, Notices), StartError> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let port = free_port().unwrap_or(0);
+        match start(options, everywhere(port, has_ip6())).await {
+            Err(error) if is_in_use(&error) && tries < PORT_TRIES => {}
+            started => return started,
+        }
+    }
+}
+
+fn is_in_use(error: &StartError) -> bool {
+    matches!(error, StartError::Listen(ListenError::Socket(net::ListenError::InUse(_))))
+}
+
+/// A UDP port that was free a moment ago.
+fn free_port() -> Option<u16> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.local_addr().ok().map(|addr| addr.port())
+}
+
+/// Whether this host speaks IPv6 at all.
+fn has_ip6() -> bool {
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
+}
+
+fn everywhere(port: u16, ip6: bool) -> Vec<Multiaddr> {
+    let mut ips = vec![Multiaddr::from(Ipv4Addr::UNSPECIFIED)];
+    if ip6 {
+        ips.push(Multiaddr::from(Ipv6Addr::UNSPECIFIED));
+    }
+    let tcp = |ip: &Multiaddr| ip.clone().with(Protocol::Tcp(port));
+    let quic = |ip: &Multiaddr| ip.clone().with(Protocol::Udp(port)).with(Protocol::QuicV1);
+    ips.iter().flat_map(|ip| [tcp(ip), quic(ip)]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn by_default_everything_is_listened_on_with_one_port() {
+        let text = |addrs: Vec<Multiaddr>| addrs.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            text(everywhere(4001, true)),
+            [
+                "/ip4/0.0.0.0/tcp/4001",
+                "/ip4/0.0.0.0/udp/4001/quic-v1",
+                "/ip6/::/tcp/4001",
+                "/ip6/::/udp/4001/quic-v1",
+            ]
+        );
+        assert_eq!(everywhere(4001, false).len(), 2);
+    }
+
+    #[tokio::test]
+    async fn without_peers_nothing_is_started() {
+        let result = check(CheckOptions::default(), |_| ()).await;
+        assert!(matches!(result, Err(CheckError::NoPeers)));
+    }
+}

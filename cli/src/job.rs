@@ -1,0 +1,174 @@
+//! The main job: dial peers, follow what the node learns, end when nothing more is to be learnt.
+
+use crate::report::{PeerFate, PeerReport, Report};
+use crate::timeline::Timeline;
+use futures::future::{FusedFuture, FutureExt};
+use futures::stream::{FuturesUnordered, StreamExt};
+use multiaddr::Multiaddr;
+use portolan_core::{ConnId, Duration, Explanation, Instant, Notice, Scope, State};
+use portolan_runtime::{DialError, Dialled, Noticed, Notices, Stopped};
+use portolan_tokio::Node;
+use std::collections::BTreeMap;
+
+/// How far a job has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Peers that are to be dialled.
+    pub peers: usize,
+    /// Peers that are connected.
+    pub connected: usize,
+    /// Peers that could not be reached.
+    pub failed: usize,
+    /// Addresses that may be ours.
+    pub addresses: usize,
+    /// Those of them that have a verdict.
+    pub decided: usize,
+}
+
+/// Dial every peer at once, and report when nothing more is to be learnt or `timeout` has passed.
+/// `notices` is a subscription of the node's.
+///
+/// # Errors
+/// If the node shuts down meanwhile.
+pub(crate) async fn run(
+    node: &Node,
+    mut notices: Notices,
+    peers: &[Multiaddr],
+    timeout: Duration,
+    progress: &mut dyn FnMut(&Progress),
+) -> Result<Report, Stopped> {
+    let mut job = Job::new(node.now(), peers);
+    let mut dials: FuturesUnordered<_> = peers
+        .iter()
+        .enumerate()
+        .map(|(index, peer)| node.dial(peer.clone()).map(move |dialled| (index, dialled)))
+        .collect();
+    let mut expired = Box::pin(tokio::time::sleep(timeout).fuse());
+    loop {
+        tokio::select! {
+            Some((index, dialled)) = dials.next() => match dialled {
+                Ok(dialled) => job.dialled(index, &dialled, node.now()),
+                Err(error) => job.failed(index, &error, node.now()),
+            },
+            Some(noticed) = notices.next() => job.noticed(&noticed),
+            () = &mut expired => job.timeline.push(node.now(), "the time is up"),
+        }
+        while let Some(noticed) = notices.try_next() {
+            job.noticed(&noticed);
+        }
+        let explanation = node.explain().await?;
+        progress(&job.progress(&explanation));
+        if expired.is_terminated() || job.is_over(&explanation) {
+            return Ok(Report::new(&explanation, job.since, &job.timeline, job.peers()));
+        }
+    }
+}
+
+/// What is kept while a job runs.
+struct Job {
+    since: Instant,
+    timeline: Timeline,
+    peers: Vec<PeerReport>,
+    dialling: usize,
+    /// The connections whose peer has told about itself, and whether it offers to dial back. The
+    /// notice may come before the dial that made the connection is known to have ended.
+    told: BTreeMap<ConnId, bool>,
+    /// The connection to each peer, by its index.
+    conns: BTreeMap<usize, ConnId>,
+}
+
+impl Job {
+    fn new(since: Instant, peers: &[Multiaddr]) -> Job {
+        let mut timeline = Timeline::new();
+        for peer in peers {
+            timeline.push(since, format!("dialling {peer}"));
+        }
+        Job {
+            since,
+            timeline,
+            peers: peers.iter().map(|peer| PeerReport::new(peer.to_string())).collect(),
+            dialling: peers.len(),
+            told: BTreeMap::new(),
+            conns: BTreeMap::new(),
+        }
+    }
+
+    fn dialled(&mut self, index: usize, dialled: &Dialled, at: Instant) {
+        let peer = &mut self.peers[index];
+        self.timeline.push(at, format!("connected to {} from {}", peer.address, dialled.local));
+        peer.fate = PeerFate::Connected(dialled.peer);
+        self.conns.insert(index, dialled.conn);
+        self.dialling -= 1;
+    }
+
+    fn failed(&mut self, index: usize, error: &DialError, at: Instant) {
+        let error = without_address(error);
+        let peer = &mut self.peers[index];
+        self.timeline.push(at, format!("cannot reach {}: {error}", peer.address));
+        peer.fate = PeerFate::Failed(error);
+        self.dialling -= 1;
+    }
+
+    fn noticed(&mut self, noticed: &Noticed) {
+        self.timeline.notice(noticed.at, noticed.missed, &noticed.notice);
+        if let Notice::Identified { conn, server, .. } = noticed.notice {
+            self.told.insert(conn, server);
+        }
+    }
+
+    /// The peers, with what they told about themselves.
+    fn peers(&self) -> Vec<PeerReport> {
+        let told = |index| self.conns.get(&index).and_then(|conn| self.told.get(conn));
+        let fate = |(index, peer): (usize, &PeerReport)| {
+            let mut peer = peer.clone();
+            if let PeerFate::Connected(id) = peer.fate {
+                peer.fate = match told(index) {
+                    Some(true) => PeerFate::Server(id),
+                    Some(false) => PeerFate::NoServer(id),
+                    None => PeerFate::Connected(id),
+                };
+            }
+            peer
+        };
+        self.peers.iter().enumerate().map(fate).collect()
+    }
+
+    /// Whether nothing more is to be learnt: everything that can be proved is, or every peer has
+    /// answered and either all is settled or nobody offers to dial back. A peer that takes its
+    /// time to connect could still raise `contacted` to `anywhere`, so that it is waited for.
+    fn is_over(&self, explanation: &Explanation) -> bool {
+        let addresses = &explanation.addresses;
+        let anywhere = |scope| scope == Some(Scope::Anywhere);
+        let proved = !addresses.is_empty() && addresses.iter().all(|a| anywhere(a.scope));
+        if explanation.settled && proved {
+            return true;
+        }
+        let answered = self.dialling == 0 && self.conns.values().all(|c| self.told.contains_key(c));
+        answered && (explanation.settled || !self.told.values().any(|server| *server))
+    }
+
+    fn progress(&self, explanation: &Explanation) -> Progress {
+        let failed = |peer: &&PeerReport| matches!(peer.fate, PeerFate::Failed(_));
+        Progress {
+            peers: self.peers.len(),
+            connected: self.conns.len(),
+            failed: self.peers.iter().filter(failed).count(),
+            addresses: explanation.addresses.len(),
+            decided: explanation.addresses.iter().filter(|a| a.state != State::Unknown).count(),
+        }
+    }
+}
+
+/// The error in words. The line that it stands in names the address already.
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "errors may be added; the words of each do, and only these two repeat the address"
+)]
+fn without_address(error: &DialError) -> String {
+    match error {
+        DialError::Address { error, .. } => error.to_string(),
+        DialError::Failed { error, .. } => error.to_string(),
+        _ => error.to_string(),
+    }
+}

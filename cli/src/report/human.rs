@@ -1,0 +1,206 @@
+//! The report for people: a sentence, then tables.
+
+use super::{AddressReport, Outcomes, PeerFate, Report};
+use portolan_core::{NodeState, PeerId};
+use std::fmt;
+
+impl fmt::Display for Report {
+    /// Lines of text, each ended by a newline.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = match self.reachability {
+            NodeState::Public => "Public: anybody can dial this node",
+            NodeState::Limited => "Limited: this node can be dialled, but perhaps not by strangers",
+            NodeState::Private => "Private: nobody can dial this node",
+            NodeState::Unknown => "Unknown: nothing is proved, either way",
+        };
+        writeln!(f, "{node} ({}).", self.reason)?;
+        writeln!(f, "{} after {}.", self.peer_id, span(self.elapsed_ms))?;
+        self.addresses_table(f)?;
+        self.nat_table(f)?;
+        self.server_table(f)?;
+        self.peer_table(f)
+    }
+}
+
+impl Report {
+    fn addresses_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nAddresses")?;
+        if self.addresses.is_empty() {
+            return writeln!(f, "  none is known that others could dial");
+        }
+        let mut table = Table::new(["address", "verdict", "scope", "how learnt", "proved by", "when"]);
+        for address in &self.addresses {
+            table.row([
+                address.address.clone(),
+                address.verdict.to_owned(),
+                address.scope.unwrap_or("-").to_owned(),
+                address.sources.join(", "),
+                proved_by(address),
+                address.first_verdict_ms.map_or_else(|| "-".to_owned(), span),
+            ]);
+            // The verdict sentence above already gives the reason of what is reachable.
+            if address.scope.is_none() {
+                table.remark(format!("because: {}", address.reason));
+            }
+        }
+        table.write(f)
+    }
+
+    fn nat_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nNAT and firewall")?;
+        if self.nat.is_empty() {
+            return writeln!(f, "  nothing is listened on");
+        }
+        let mut table = Table::new(["class", "reachability", "mapping", "filtering", "because"]);
+        for (nat, class) in self.nat.iter().zip(&self.classes) {
+            table.row([
+                format!("{}/{}", nat.family, nat.transport),
+                class.reachability.name().to_owned(),
+                nat.mapping.to_owned(),
+                nat.filtering.to_owned(),
+                class.reason.clone(),
+            ]);
+        }
+        table.write(f)
+    }
+
+    fn server_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nServers")?;
+        if self.servers.is_empty() {
+            return writeln!(f, "  no peer offers to dial back (AutoNAT v2)");
+        }
+        let mut table = Table::new(["server", "address", "what it said"]);
+        for server in &self.servers {
+            let mut said = said(&server.outcomes);
+            if server.distrusted {
+                said.push_str("; trusted no more");
+            }
+            table.row([server.peer_id.clone(), server.address.clone(), said]);
+        }
+        table.write(f)
+    }
+
+    /// Peers that are no servers; the others are in the table of servers.
+    fn peer_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(["peer", "what became of it"]);
+        for peer in &self.peers {
+            let fate = match &peer.fate {
+                PeerFate::Server(_) => continue,
+                PeerFate::Dialling => "no answer yet".to_owned(),
+                PeerFate::Connected(_) => "connected; it has not told about itself".to_owned(),
+                PeerFate::NoServer(_) => "connected; it does not offer to dial back".to_owned(),
+                PeerFate::Failed(error) => format!("not reached: {error}"),
+            };
+            table.row([peer.address.clone(), fate]);
+        }
+        if table.rows.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nOther peers")?;
+        table.write(f)
+    }
+}
+
+/// Every outcome that occurred, with its count.
+fn said(outcomes: &Outcomes) -> String {
+    let all = [
+        (outcomes.proved, "proved"),
+        (outcomes.dial_failed, "dial failed"),
+        (outcomes.refused, "refused"),
+        (outcomes.rejected, "rejected"),
+        (outcomes.error, "error"),
+        (outcomes.dial_back_error, "dial-back error"),
+        (outcomes.timeout, "timeout"),
+        (outcomes.lie, "lie"),
+    ];
+    let said: Vec<String> = all
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{word} {count}"))
+        .collect();
+    if said.is_empty() { "was not asked, or has not answered".to_owned() } else { said.join(", ") }
+}
+
+/// The last prover and how many proofs there are.
+fn proved_by(address: &AddressReport) -> String {
+    match (address.proofs, address.proved_by) {
+        (0, _) => "-".to_owned(),
+        (1, Some(peer)) => short(peer),
+        (proofs, Some(peer)) => format!("{} and {} more", short(peer), proofs - 1),
+        (proofs, None) => format!("{proofs} proofs"),
+    }
+}
+
+/// The end of a peer id: its beginning is the same for all keys of a type.
+fn short(peer: PeerId) -> String {
+    let text = peer.to_string();
+    let start = text.len().saturating_sub(8);
+    format!("…{}", &text[start..])
+}
+
+/// Milliseconds as people read them.
+fn span(millis: u64) -> String {
+    if millis < 10_000 {
+        format!("{millis} ms")
+    } else {
+        format!("{}.{} s", millis / 1_000, millis % 1_000 / 100)
+    }
+}
+
+/// Columns as wide as their widest cell, under a heading.
+struct Table<const N: usize> {
+    heading: [&'static str; N],
+    rows: Vec<Row<N>>,
+}
+
+enum Row<const N: usize> {
+    Cells([String; N]),
+    Remark(String),
+}
+
+impl<const N: usize> Table<N> {
+    fn new(heading: [&'static str; N]) -> Self {
+        Table { heading, rows: Vec::new() }
+    }
+
+    fn row(&mut self, cells: [String; N]) {
+        self.rows.push(Row::Cells(cells));
+    }
+
+    /// A line of its own below the last row.
+    fn remark(&mut self, text: String) {
+        self.rows.push(Row::Remark(text));
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut widths = self.heading.map(str::len);
+        for row in &self.rows {
+            if let Row::Cells(cells) = row {
+                for (width, cell) in widths.iter_mut().zip(cells) {
+                    *width = (*width).max(cell.chars().count());
+                }
+            }
+        }
+        write_row(f, &widths, &self.heading)?;
+        for row in &self.rows {
+            match row {
+                Row::Cells(cells) => write_row(f, &widths, cells)?,
+                Row::Remark(text) => writeln!(f, "      {text}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_row<const N: usize>(
+    f: &mut fmt::Formatter<'_>,
+    widths: &[usize; N],
+    cells: &[impl AsRef<str>; N],
+) -> fmt::Result {
+    let mut line = String::new();
+    for (width, cell) in widths.iter().zip(cells) {
+        line.push_str("  ");
+        line.push_str(&format!("{:<width$}", cell.as_ref()));
+    }
+    writeln!(f, "{}", line.trim_end())
+}

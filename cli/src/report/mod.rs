@@ -1,0 +1,287 @@
+//! The report: what a node knows about its own reachability, as one document.
+//!
+//! [`Report::new`] is a pure function of an [`Explanation`] and what was noted along the way. The
+//! document serializes to the JSON form of `docs/cli.md`, which is stable, and prints
+//! ([`Display`](std::fmt::Display)) as the form for people.
+
+mod human;
+
+use crate::timeline::Timeline;
+use portolan_core::{
+    AddressExplanation, Class, ClassExplanation, Explanation, Instant, NodeState, Outcome, PeerId,
+    ServerExplanation,
+};
+use serde::{Serialize, Serializer};
+
+/// The report. Every `*_ms` counts milliseconds from the first dial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The node's own peer id.
+    pub peer_id: String,
+    /// The node's state.
+    #[serde(serialize_with = "state_name")]
+    pub reachability: NodeState,
+    /// Why, in words.
+    pub reason: String,
+    /// When the report was made.
+    pub elapsed_ms: u64,
+    /// Every (family, transport) class that is listened on or has a candidate.
+    pub classes: Vec<ClassReport>,
+    /// Every candidate address, in order of priority.
+    pub addresses: Vec<AddressReport>,
+    /// How the NAT in front of each class behaves.
+    pub nat: Vec<NatReport>,
+    /// Every AutoNAT v2 server met, in order of meeting.
+    pub servers: Vec<ServerReport>,
+    /// What happened, in order.
+    pub timeline: Vec<TimelineEntry>,
+    /// What became of each peer that was to be dialled, in the order given. Printed for people;
+    /// in the JSON form it is found in the timeline.
+    #[serde(skip)]
+    pub peers: Vec<PeerReport>,
+}
+
+/// One (family, transport) class.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ClassReport {
+    /// `ip4` or `ip6`.
+    pub family: &'static str,
+    /// `tcp` or `quic`.
+    pub transport: &'static str,
+    /// The state of the class.
+    #[serde(serialize_with = "state_name")]
+    pub reachability: NodeState,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// One candidate address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct AddressReport {
+    /// The address, as a multiaddr.
+    pub address: String,
+    /// `reachable`, `unreachable` or `unknown`.
+    pub verdict: &'static str,
+    /// `anywhere`, `contacted` or `contacted-only`; none unless reachable.
+    pub scope: Option<&'static str>,
+    /// Why, in words.
+    pub reason: String,
+    /// Where it is known from, strongest first.
+    pub sources: Vec<&'static str>,
+    /// How many nonces came back over it.
+    pub proofs: u32,
+    /// When it first had a verdict.
+    pub first_verdict_ms: Option<u64>,
+    /// The server whose nonce came back last. Printed for people only.
+    #[serde(skip)]
+    pub proved_by: Option<PeerId>,
+}
+
+/// How the NAT in front of a class behaves (RFC 4787).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct NatReport {
+    /// `ip4` or `ip6`.
+    pub family: &'static str,
+    /// `tcp` or `quic`.
+    pub transport: &'static str,
+    /// How it maps.
+    pub mapping: &'static str,
+    /// How it filters.
+    pub filtering: &'static str,
+}
+
+/// One AutoNAT v2 server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct ServerReport {
+    /// The server.
+    pub peer_id: String,
+    /// Where we are, or were last, connected to it.
+    pub address: String,
+    /// How its probes ended.
+    pub outcomes: Outcomes,
+    /// Whether its word counts no more. Printed for people only.
+    #[serde(skip)]
+    pub distrusted: bool,
+}
+
+/// How often a server's probes ended in each way. Probes that we called off ourselves because
+/// their dial data cost too much are no answer of the server and are not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Outcomes {
+    /// The nonce came back.
+    pub proved: u32,
+    /// The server could not connect.
+    pub dial_failed: u32,
+    /// The server cannot or will not dial such an address.
+    pub refused: u32,
+    /// The server had no budget for it.
+    pub rejected: u32,
+    /// The server failed, or its answer made no sense.
+    pub error: u32,
+    /// The server connected but could not deliver the nonce.
+    pub dial_back_error: u32,
+    /// The server did not answer in time.
+    pub timeout: u32,
+    /// The server claimed a success that was none.
+    pub lie: u32,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct TimelineEntry {
+    /// When.
+    pub at_ms: u64,
+    /// What, in words that are meant for people and may change.
+    pub what: String,
+}
+
+/// What became of one peer that was to be dialled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerReport {
+    /// Its multiaddr as it was given.
+    pub address: String,
+    /// What became of it.
+    pub fate: PeerFate,
+}
+
+/// What became of a peer that was to be dialled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerFate {
+    /// No connection stood when the report was made, and the dial had not failed.
+    Dialling,
+    /// Connected; it has not told about itself.
+    Connected(PeerId),
+    /// Connected, and it offers to dial back.
+    Server(PeerId),
+    /// Connected, and it does not offer to dial back.
+    NoServer(PeerId),
+    /// It could not be reached, or was not who it should be; with the error in words.
+    Failed(String),
+}
+
+impl PeerReport {
+    /// A peer that is being dialled.
+    #[must_use]
+    pub fn new(address: impl Into<String>) -> PeerReport {
+        PeerReport { address: address.into(), fate: PeerFate::Dialling }
+    }
+}
+
+impl Report {
+    /// The report on `explanation`, with times counted from `since`, the moment of the first
+    /// dial.
+    #[must_use]
+    pub fn new(
+        explanation: &Explanation,
+        since: Instant,
+        timeline: &Timeline,
+        peers: Vec<PeerReport>,
+    ) -> Report {
+        let after = |at: Instant| millis(since, at);
+        let entry = |(at, what)| TimelineEntry { at_ms: after(at), what };
+        Report {
+            peer_id: explanation.peer_id.to_string(),
+            reachability: explanation.state,
+            reason: explanation.reason.to_string(),
+            elapsed_ms: after(explanation.at),
+            classes: explanation.classes.iter().map(class_report).collect(),
+            addresses: explanation.addresses.iter().map(|a| address_report(a, since)).collect(),
+            nat: explanation.classes.iter().map(nat_report).collect(),
+            servers: explanation.servers.iter().map(server_report).collect(),
+            timeline: timeline.lines().into_iter().map(entry).collect(),
+            peers,
+        }
+    }
+
+    /// The exit code that says the verdict: 0 public, 13 limited, 11 private, 12 unknown. (10 is
+    /// for nodes that only a relay makes reachable.)
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self.reachability {
+            NodeState::Public => 0,
+            NodeState::Limited => 13,
+            NodeState::Private => 11,
+            NodeState::Unknown => 12,
+        }
+    }
+}
+
+fn class_report(class: &ClassExplanation) -> ClassReport {
+    let Class { family, transport } = class.class;
+    ClassReport {
+        family: family.name(),
+        transport: transport.name(),
+        reachability: class.state,
+        reason: class.reason.to_string(),
+    }
+}
+
+fn nat_report(class: &ClassExplanation) -> NatReport {
+    let Class { family, transport } = class.class;
+    NatReport {
+        family: family.name(),
+        transport: transport.name(),
+        mapping: class.mapping.name(),
+        filtering: class.filtering.name(),
+    }
+}
+
+fn address_report(address: &AddressExplanation, since: Instant) -> AddressReport {
+    AddressReport {
+        address: address.addr.to_string(),
+        verdict: address.state.name(),
+        scope: address.scope.map(|scope| scope.name()),
+        reason: address.reason.to_string(),
+        sources: address.sources.iter().map(|source| source.name()).collect(),
+        proofs: address.proofs,
+        first_verdict_ms: address.first_verdict_at.map(|at| millis(since, at)),
+        proved_by: address.proved_by,
+    }
+}
+
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "outcomes may be added; every present one is listed"
+)]
+fn server_report(server: &ServerExplanation) -> ServerReport {
+    let mut outcomes = Outcomes::default();
+    for (outcome, count) in &server.outcomes {
+        let slot = match outcome {
+            Outcome::Proved => &mut outcomes.proved,
+            Outcome::DialFailed => &mut outcomes.dial_failed,
+            Outcome::Refused => &mut outcomes.refused,
+            Outcome::Rejected => &mut outcomes.rejected,
+            Outcome::Error => &mut outcomes.error,
+            Outcome::DialBackError => &mut outcomes.dial_back_error,
+            Outcome::Timeout => &mut outcomes.timeout,
+            Outcome::Lie => &mut outcomes.lie,
+            Outcome::Declined => continue,
+            _ => continue,
+        };
+        *slot = slot.saturating_add(*count);
+    }
+    ServerReport {
+        peer_id: server.peer.to_string(),
+        address: server.addr.to_string(),
+        outcomes,
+        distrusted: server.distrusted,
+    }
+}
+
+/// Milliseconds between two moments, rounded down; zero if `at` lies before `since`.
+fn millis(since: Instant, at: Instant) -> u64 {
+    u64::try_from(at.since(since).as_millis()).unwrap_or(u64::MAX)
+}
+
+fn state_name<S: Serializer>(state: &NodeState, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(state.name())
+}

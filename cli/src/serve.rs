@@ -1,0 +1,294 @@
+//! `portolan serve`: an AutoNAT v2 server, with identify and ping.
+
+use crate::address::{AddressProblem, multiaddr, split};
+use futures::StreamExt;
+use multiaddr::Multiaddr;
+use portolan_core::{Addr, Config, DialBackConfig, Family, IpScope, Notice, ip_scope};
+use portolan_runtime::StartError;
+use portolan_runtime::identity::{self, Keypair};
+use portolan_tokio::Node;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+
+/// How to serve. Built by `ServeOptions::default()` and assignment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServeOptions {
+    /// What to listen on.
+    pub listen: Vec<Multiaddr>,
+    /// The identity to use.
+    pub keypair: Keypair,
+    /// Treat private and loopback addresses as if they were global, and dial them back.
+    pub allow_private: bool,
+    /// IPs to dial back from; never listened on nor advertised.
+    pub dial_from: Vec<IpAddr>,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        ServeOptions {
+            listen: Vec::new(),
+            keypair: identity::generate(),
+            allow_private: false,
+            dial_from: Vec::new(),
+        }
+    }
+}
+
+/// Why nothing is served.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// There is nothing to listen on.
+    #[error("there is no address to listen on")]
+    NothingToListenOn,
+    /// An address that cannot be listened on.
+    #[error("{addr} {problem}")]
+    Address {
+        /// The address.
+        addr: Multiaddr,
+        /// What is wrong with it.
+        problem: AddressProblem,
+    },
+    /// A server that dials private addresses must not take requests from the whole world.
+    #[error(
+        "private addresses may not be dialled by a server that the Internet can reach: {listen} \
+         listens on {ip}"
+    )]
+    PrivateBesideGlobal {
+        /// What was to be listened on.
+        listen: Multiaddr,
+        /// The globally routable IP.
+        ip: IpAddr,
+    },
+    /// An IP that is for dial-backs only would be listened on as well.
+    #[error("{listen} would listen on {ip}, which is for dial-backs only")]
+    ListenedSource {
+        /// What was to be listened on.
+        listen: Multiaddr,
+        /// The IP that is for dial-backs only.
+        ip: IpAddr,
+    },
+    /// An IP from which this host cannot dial.
+    #[error("cannot dial from {ip}: {source}")]
+    Source {
+        /// The IP.
+        ip: IpAddr,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The interfaces of this host could not be listed.
+    #[error("cannot list the interfaces of this host: {0}")]
+    Interfaces(io::Error),
+    /// The node did not start, most often because a port is in use.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl ServeError {
+    /// Whether the options themselves are at fault, on any machine in any state.
+    #[must_use]
+    pub const fn is_usage(&self) -> bool {
+        match self {
+            ServeError::NothingToListenOn
+            | ServeError::Address { .. }
+            | ServeError::PrivateBesideGlobal { .. }
+            | ServeError::ListenedSource { .. } => true,
+            ServeError::Source { .. } | ServeError::Interfaces(_) | ServeError::Start(_) => false,
+        }
+    }
+}
+
+/// Serve until `stop` resolves, then shut down after the answers under way are delivered. `ready`
+/// is called once, with the full multiaddr of every address that is listened on.
+///
+/// # Errors
+/// If the options contradict each other, or the node does not start.
+pub async fn serve(
+    options: ServeOptions,
+    ready: impl FnOnce(&[Multiaddr]),
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    if options.listen.is_empty() {
+        return Err(ServeError::NothingToListenOn);
+    }
+    let interfaces = interfaces()?;
+    for listen in &options.listen {
+        let problem = |problem| ServeError::Address { addr: listen.clone(), problem };
+        let (addr, _) = split(listen).map_err(problem)?;
+        admit(&options, listen, addr, &interfaces)?;
+    }
+    for ip in &options.dial_from {
+        UdpSocket::bind((*ip, 0)).map_err(|source| ServeError::Source { ip: *ip, source })?;
+    }
+    let node = start(options).await?;
+    let mut notices = node.notices();
+    ready(&concrete(&node.listeners().await, &interfaces));
+    let log = async {
+        while let Some(noticed) = notices.next().await {
+            log(&noticed.notice);
+        }
+    };
+    // The log ends by itself only when the node does.
+    futures::pin_mut!(log, stop);
+    futures::future::select(log, stop).await;
+    node.shutdown().await;
+    Ok(())
+}
+
+/// Whether an address may be listened on beside the other options.
+fn admit(
+    options: &ServeOptions,
+    listen: &Multiaddr,
+    addr: Addr,
+    interfaces: &[IpAddr],
+) -> Result<(), ServeError> {
+    let listened = |ip: IpAddr| {
+        ip == addr.ip || addr.ip.is_unspecified() && Family::of(ip) == Family::of(addr.ip)
+    };
+    if let Some(ip) = options.dial_from.iter().copied().find(|ip| listened(*ip)) {
+        return Err(ServeError::ListenedSource { listen: listen.clone(), ip });
+    }
+    let mut ips = interfaces.iter().copied().chain([addr.ip]).filter(|ip| listened(*ip));
+    match ips.find(|ip| ip_scope(*ip) == IpScope::Global) {
+        Some(ip) if options.allow_private => {
+            Err(ServeError::PrivateBesideGlobal { listen: listen.clone(), ip })
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn start(options: ServeOptions) -> Result<Node, StartError> {
+    let mut dial_back = DialBackConfig::default();
+    dial_back.sources = options.dial_from;
+    let mut config = Config::default();
+    config.allow_private = options.allow_private;
+    config.dial_back = Some(dial_back);
+    let mut builder = Node::builder(options.keypair).config(config);
+    for addr in options.listen {
+        builder = builder.listen(addr);
+    }
+    builder.start().await
+}
+
+fn interfaces() -> Result<Vec<IpAddr>, ServeError> {
+    let all = if_addrs::get_if_addrs().map_err(ServeError::Interfaces)?;
+    Ok(all.into_iter().map(|interface| interface.ip().to_canonical()).collect())
+}
+
+/// The addresses with every wildcard replaced by the interface addresses that it stands for.
+/// Link-local ones are left out: without a zone nobody can dial them.
+fn concrete(listeners: &[Multiaddr], interfaces: &[IpAddr]) -> Vec<Multiaddr> {
+    let mut addresses = Vec::new();
+    for listener in listeners {
+        let (addr, peer) = match split(listener) {
+            Ok((addr, peer)) if addr.ip.is_unspecified() => (addr, peer),
+            _ => {
+                addresses.push(listener.clone());
+                continue;
+            }
+        };
+        let of_family = |ip: &&IpAddr| Family::of(**ip) == Family::of(addr.ip);
+        let usable = |ip: &&IpAddr| {
+            !matches!(ip_scope(**ip), IpScope::LinkLocal | IpScope::Unusable)
+        };
+        let ips = interfaces.iter().filter(of_family).filter(usable);
+        addresses.extend(ips.map(|ip| multiaddr(Addr { ip: *ip, ..addr }, peer)));
+    }
+    addresses
+}
+
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "of all notices, a server's log wants these alone"
+)]
+fn log(notice: &Notice) {
+    match notice {
+        Notice::DialBackServed { peer, addr, answer } => {
+            let addr = addr.map(tracing::field::display);
+            tracing::info!(%peer, addr, ?answer, "dial request answered");
+        }
+        Notice::Ignored { oddity, conn } => {
+            let conn = conn.map(tracing::field::display);
+            tracing::debug!(?oddity, conn, "ignored");
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admitted(listen: &str, private: bool, from: &[&str]) -> Result<(), ServeError> {
+        let ip = |ip: &&str| ip.parse().expect("an address");
+        let interfaces: Vec<IpAddr> = ["127.0.0.1", "192.168.1.2", "44.1.2.3", "::1"].iter().map(ip).collect();
+        let options = ServeOptions {
+            allow_private: private,
+            dial_from: from.iter().map(ip).collect(),
+            ..ServeOptions::default()
+        };
+        let listen = listen.parse().expect("a multiaddr");
+        let (addr, _) = split(&listen).expect("a good address");
+        admit(&options, &listen, addr, &interfaces)
+    }
+
+    #[test]
+    fn private_targets_and_the_internet_do_not_go_together() {
+        for listen in ["/ip4/44.1.2.3/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1", "/ip6/2600::1/tcp/1"] {
+            admitted(listen, false, &[]).expect("a plain server");
+            let error = admitted(listen, true, &[]).expect_err("a danger to its network");
+            assert!(matches!(error, ServeError::PrivateBesideGlobal { .. }), "{error}");
+            assert!(error.is_usage() && error.to_string().contains(listen), "{error}");
+        }
+        for listen in ["/ip4/127.0.0.1/tcp/0", "/ip4/192.168.1.2/tcp/0", "/ip6/::/tcp/0"] {
+            admitted(listen, true, &[]).expect("nobody outside can ask");
+        }
+    }
+
+    #[test]
+    fn sources_of_dial_backs_are_not_listened_on() {
+        admitted("/ip4/127.0.0.1/tcp/0", true, &["127.1.0.1"]).expect("two addresses");
+        admitted("/ip6/::/tcp/0", true, &["127.1.0.1"]).expect("two families");
+        for listen in ["/ip4/127.1.0.1/tcp/0", "/ip4/0.0.0.0/tcp/0"] {
+            let error = admitted(listen, false, &["127.1.0.1"]).expect_err("one address twice");
+            assert!(matches!(error, ServeError::ListenedSource { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_shown_as_what_it_stands_for() {
+        let addrs = ["/ip4/0.0.0.0/tcp/9", "/ip6/::/udp/9/quic-v1", "/ip4/10.0.0.1/tcp/9"];
+        let addrs = addrs.map(|addr| addr.parse().expect("a multiaddr"));
+        let ips = ["127.0.0.1", "10.0.0.1", "::1", "fe80::1"];
+        let ips = ips.map(|ip| ip.parse().expect("an address"));
+        let shown: Vec<String> = concrete(&addrs, &ips).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown,
+            [
+                "/ip4/127.0.0.1/tcp/9",
+                "/ip4/10.0.0.1/tcp/9",
+                "/ip6/::1/udp/9/quic-v1",
+                "/ip4/10.0.0.1/tcp/9",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_stopped_server_is_ready_once() {
+        let mut options = ServeOptions::default();
+        let none = serve(options.clone(), |_| (), async {}).await;
+        assert!(matches!(none, Err(ServeError::NothingToListenOn)));
+
+        options.allow_private = true;
+        options.listen.push("/ip4/127.0.0.1/tcp/0".parse().expect("a multiaddr"));
+        let mut ready = Vec::new();
+        let peer = options.keypair.public().to_peer_id();
+        serve(options, |addrs| ready.extend_from_slice(addrs), async {}).await.expect("it serves");
+        let text: Vec<String> = ready.iter().map(ToString::to_string).collect();
+        assert_eq!(text.len(), 1);
+        assert!(text[0].starts_with("/ip4/127.0.0.1/tcp/") && !text[0].contains("/tcp/0/"));
+        assert!(text[0].ends_with(&format!("/p2p/{peer}")), "{text:?}");
+    }
+}

@@ -1,0 +1,213 @@
+//! The report as documents and as text, from made-up explanations. The JSON form is stable: a
+//! change here is a change of `docs/cli.md` and `docs/report.schema.json`.
+
+mod support;
+
+use portolan::{PeerFate, PeerReport, Report, Timeline};
+use portolan_core::{
+    Addr, AddressExplanation, Class, ClassExplanation, Explanation, Family, FilteringBehavior,
+    Instant, MappingBehavior, NodeState, Outcome, PeerId, Reason, Scope, ServerExplanation, Source,
+    Sources, State, Transport,
+};
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+use support::schema::{assert_report, problems, report_schema};
+
+const CLIENT: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+const SERVER: &str = "12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo";
+
+fn peer(text: &str) -> PeerId {
+    text.parse().expect("a peer id")
+}
+
+/// A limited node: TCP proved by a contacted server, QUIC unreachable.
+fn limited() -> Explanation {
+    let ip = Ipv4Addr::new(192, 0, 2, 1).into();
+    let mut explanation = Explanation::new(Instant::from_millis(1_250), peer(CLIENT));
+    explanation.state = NodeState::Limited;
+    explanation.reason = Reason::ProvedByContacted;
+    explanation.settled = true;
+
+    let mut tcp = ClassExplanation::new(Class::new(Family::Ip4, Transport::Tcp));
+    tcp.state = NodeState::Limited;
+    tcp.reason = Reason::ProvedByContacted;
+    tcp.mapping = MappingBehavior::EndpointIndependent;
+    let mut quic = ClassExplanation::new(Class::new(Family::Ip4, Transport::Quic));
+    quic.state = NodeState::Private;
+    quic.reason = Reason::DialFailed { servers: 1 };
+    quic.filtering = FilteringBehavior::AddressAndPortDependent;
+    explanation.classes = vec![tcp, quic];
+
+    let mut proved = AddressExplanation::new(Addr::tcp(ip, 4001));
+    proved.state = State::Reachable;
+    proved.scope = Some(Scope::Contacted);
+    proved.reason = Reason::ProvedByContacted;
+    proved.sources = Sources::NONE.with(Source::Guess).with(Source::Observed);
+    proved.proofs = 2;
+    proved.proved_by = Some(peer(SERVER));
+    proved.first_verdict_at = Some(Instant::from_millis(1_042));
+    let mut failed = AddressExplanation::new(Addr::quic(ip, 4001));
+    failed.state = State::Unreachable;
+    failed.reason = Reason::DialFailed { servers: 1 };
+    failed.sources = Sources::NONE.with(Source::Interface);
+    failed.first_verdict_at = Some(Instant::from_millis(1_200));
+    let mut open = AddressExplanation::new(Addr::quic(ip, 4002));
+    open.reason = Reason::Probing;
+    open.sources = Sources::NONE.with(Source::Configured);
+    explanation.addresses = vec![proved, failed, open];
+
+    let at = Addr::tcp(Ipv4Addr::new(198, 51, 100, 7).into(), 4001);
+    let mut server = ServerExplanation::new(peer(SERVER), at);
+    server.outcomes =
+        vec![(Outcome::Proved, 2), (Outcome::DialFailed, 1), (Outcome::Declined, 1)];
+    explanation.servers = vec![server];
+    explanation
+}
+
+fn report() -> Report {
+    let mut timeline = Timeline::new();
+    timeline.push(Instant::from_millis(1_000), "dialling");
+    timeline.push(Instant::from_millis(1_042), "proved");
+    let mut unreachable = PeerReport::new("/ip4/198.51.100.8/tcp/1");
+    unreachable.fate = PeerFate::Failed("nothing answered in time".into());
+    let mut server = PeerReport::new("/ip4/198.51.100.7/tcp/4001");
+    server.fate = PeerFate::Server(peer(SERVER));
+    Report::new(&limited(), Instant::from_millis(1_000), &timeline, vec![server, unreachable])
+}
+
+#[test]
+fn the_document_has_exactly_the_documented_form() {
+    let document = serde_json::to_value(report()).expect("a report is JSON");
+    let expected = json!({
+        "peer_id": CLIENT,
+        "reachability": "limited",
+        "reason": "a contacted server dialled back; strangers untested",
+        "elapsed_ms": 250,
+        "classes": [
+            { "family": "ip4", "transport": "tcp", "reachability": "limited",
+              "reason": "a contacted server dialled back; strangers untested" },
+            { "family": "ip4", "transport": "quic", "reachability": "private",
+              "reason": "1 server could not dial it" },
+        ],
+        "addresses": [
+            { "address": "/ip4/192.0.2.1/tcp/4001", "verdict": "reachable", "scope": "contacted",
+              "reason": "a contacted server dialled back; strangers untested",
+              "sources": ["observed", "guess"], "proofs": 2, "first_verdict_ms": 42 },
+            { "address": "/ip4/192.0.2.1/udp/4001/quic-v1", "verdict": "unreachable",
+              "scope": null, "reason": "1 server could not dial it", "sources": ["interface"],
+              "proofs": 0, "first_verdict_ms": 200 },
+            { "address": "/ip4/192.0.2.1/udp/4002/quic-v1", "verdict": "unknown", "scope": null,
+              "reason": "a probe is in flight", "sources": ["configured"], "proofs": 0,
+              "first_verdict_ms": null },
+        ],
+        "nat": [
+            { "family": "ip4", "transport": "tcp", "mapping": "endpoint-independent",
+              "filtering": "unknown" },
+            { "family": "ip4", "transport": "quic", "mapping": "unknown",
+              "filtering": "address-and-port-dependent" },
+        ],
+        "servers": [
+            { "peer_id": SERVER, "address": "/ip4/198.51.100.7/tcp/4001",
+              "outcomes": { "proved": 2, "dial_failed": 1, "refused": 0, "rejected": 0, "error": 0,
+                            "dial_back_error": 0, "timeout": 0, "lie": 0 } },
+        ],
+        "timeline": [
+            { "at_ms": 0, "what": "dialling" },
+            { "at_ms": 42, "what": "proved" },
+        ],
+    });
+    assert_eq!(document, expected, "{document:#}");
+    assert_report(&document);
+    assert_report(&expected);
+}
+
+#[test]
+fn the_keys_come_in_the_documented_order() {
+    let text = serde_json::to_string(&report()).expect("a report is JSON");
+    let keys = ["peer_id", "reachability", "reason", "elapsed_ms", "classes", "addresses", "nat"];
+    let places: Vec<_> = keys.iter().map(|key| text.find(&format!("\"{key}\":"))).collect();
+    assert!(places.is_sorted() && places[0] == Some(1), "{places:?}");
+}
+
+#[test]
+fn another_form_is_noticed() {
+    let schema = report_schema();
+    let good = serde_json::to_value(report()).expect("a report is JSON");
+    let spoil = |pointer: &str, value: Value| {
+        let mut bad = good.clone();
+        *bad.pointer_mut(pointer).expect("it is there") = value;
+        problems(&schema, &bad)
+    };
+    assert_eq!(spoil("/elapsed_ms", json!(-1)), ["$.elapsed_ms: -1 is below 0"]);
+    assert_eq!(spoil("/addresses/0/proofs", json!("2")).len(), 1);
+    assert_eq!(spoil("/addresses/1/scope", json!("nowhere")).len(), 1);
+    assert_eq!(spoil("/nat/0", json!({})).len(), 4);
+    let mut more = good.clone();
+    more["extra"] = json!(1);
+    assert_eq!(problems(&schema, &more), ["$: \"extra\" is not documented"]);
+}
+
+#[test]
+fn the_exit_code_says_the_verdict() {
+    for (state, code) in [
+        (NodeState::Public, 0),
+        (NodeState::Limited, 13),
+        (NodeState::Private, 11),
+        (NodeState::Unknown, 12),
+    ] {
+        let mut explanation = limited();
+        explanation.state = state;
+        let report = Report::new(&explanation, Instant::ZERO, &Timeline::new(), Vec::new());
+        assert_eq!(report.exit_code(), code);
+        assert!(report.to_string().to_lowercase().starts_with(state.name()));
+    }
+}
+
+#[test]
+fn people_read_sentences_and_tables() {
+    let text = report().to_string();
+    let expected = format!(
+        "\
+Limited: this node can be dialled, but perhaps not by strangers (a contacted server dialled back; strangers untested).
+{CLIENT} after 250 ms.
+
+Addresses
+  address                          verdict      scope      how learnt       proved by             when
+  /ip4/192.0.2.1/tcp/4001          reachable    contacted  observed, guess  …kSCVe2Xo and 1 more  42 ms
+  /ip4/192.0.2.1/udp/4001/quic-v1  unreachable  -          interface        -                     200 ms
+      because: 1 server could not dial it
+  /ip4/192.0.2.1/udp/4002/quic-v1  unknown      -          configured       -                     -
+      because: a probe is in flight
+
+NAT and firewall
+  class     reachability  mapping               filtering                   because
+  ip4/tcp   limited       endpoint-independent  unknown                     a contacted server dialled back; strangers untested
+  ip4/quic  private       unknown               address-and-port-dependent  1 server could not dial it
+
+Servers
+  server                                                address                     what it said
+  {SERVER}  /ip4/198.51.100.7/tcp/4001  proved 2, dial failed 1
+
+Other peers
+  peer                     what became of it
+  /ip4/198.51.100.8/tcp/1  not reached: nothing answered in time
+"
+    );
+    assert_eq!(text, expected, "\n{text}");
+}
+
+#[test]
+fn a_report_without_anything_says_so() {
+    let explanation = Explanation::new(Instant::ZERO, peer(CLIENT));
+    let report = Report::new(&explanation, Instant::ZERO, &Timeline::new(), Vec::new());
+    let text = report.to_string();
+    for line in [
+        "Unknown: nothing is proved, either way (nothing has happened yet).",
+        "  none is known that others could dial",
+        "  nothing is listened on",
+        "  no peer offers to dial back (AutoNAT v2)",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{text}");
+    }
+    assert_report(&serde_json::to_value(&report).expect("a report is JSON"));
+}

@@ -1,0 +1,176 @@
+//! Streams: resets, limits, and what a close delivers.
+
+use super::{Peer, ask, echo, soon, talk};
+use futures::io::{AsyncReadExt, AsyncWriteExt};
+use portolan_core::Transport;
+use portolan_runtime::identity;
+use portolan_runtime::net::{Established, MuxerError, NetConfig, RawStream};
+use std::io;
+
+const BOTH: [Transport; 2] = [Transport::Tcp, Transport::Quic];
+
+async fn pair(transport: Transport, config: NetConfig) -> (Peer, Peer, Established, Established) {
+    let server = Peer::with(&identity::generate(), config.clone());
+    let client = Peer::with(&identity::generate(), config);
+    let at = server.listen("127.0.0.1", transport).addr;
+    let (dialled, arrived) = client.connect(&server, at).await;
+    (server, client, dialled, arrived)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_is_seen_as_one() {
+    for transport in BOTH {
+        for explicitly in [true, false] {
+            let (_server, _client, dialled, arrived) = pair(transport, NetConfig::default()).await;
+            let mut ours = soon(dialled.muxer.open()).await.expect("it is open");
+            ours.write_all(b"half a messa").await.expect("it is open");
+            ours.flush().await.expect("it is open");
+            let mut theirs = soon(arrived.muxer.accept()).await.expect("it is open");
+            let mut start = [0; 4];
+            soon(theirs.read_exact(&mut start))
+                .await
+                .expect("it was sent");
+            if explicitly {
+                ours.reset();
+                assert!(ours.write(b"x").await.is_err());
+                assert!(ours.read(&mut start).await.is_err());
+            } else {
+                drop(ours);
+            }
+            let mut rest = Vec::new();
+            let error = soon(theirs.read_to_end(&mut rest))
+                .await
+                .expect_err("it was reset");
+            assert_eq!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset,
+                "{transport:?}"
+            );
+            // The connection does not suffer.
+            talk(&dialled, &arrived).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_delivers_what_was_written() {
+    for transport in BOTH {
+        let (_server, _client, dialled, arrived) = pair(transport, NetConfig::default()).await;
+        let text = vec![9; 200_000];
+        let mut ours = soon(dialled.muxer.open()).await.expect("it is open");
+        soon(ours.write_all(&text)).await.expect("it is open");
+        soon(ours.close()).await.expect("it is open");
+        let reader = async {
+            let mut theirs = soon(arrived.muxer.accept()).await.expect("it is open");
+            let mut got = Vec::new();
+            soon(theirs.read_to_end(&mut got))
+                .await
+                .expect("an orderly end");
+            got
+        };
+        let ((), got) = futures::future::join(soon(dialled.muxer.close()), reader).await;
+        assert!(got == text, "{transport:?}: {} bytes arrived", got.len());
+        soon(arrived.muxer.closed()).await;
+        assert_eq!(
+            soon(arrived.muxer.open()).await.err(),
+            Some(MuxerError::Closed)
+        );
+        assert_eq!(
+            soon(arrived.muxer.accept()).await.err(),
+            Some(MuxerError::Closed)
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropping_the_last_handle_closes_the_connection() {
+    for transport in BOTH {
+        let (_server, _client, dialled, arrived) = pair(transport, NetConfig::default()).await;
+        let clone = dialled.muxer.clone();
+        drop(dialled);
+        let (asked, ()) = futures::future::join(
+            async {
+                ask(
+                    soon(clone.open()).await.expect("it is open"),
+                    b"still there?",
+                )
+                .await
+            },
+            async { echo(soon(arrived.muxer.accept()).await.expect("it is open")).await },
+        )
+        .await;
+        assert_eq!(asked, b"still there?");
+        drop(clone);
+        soon(arrived.muxer.closed()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_are_bounded_over_tcp() {
+    let mut config = NetConfig::default();
+    config.tcp_streams_max = 4;
+    let (_server, _client, dialled, arrived) = pair(Transport::Tcp, config).await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(soon(dialled.muxer.open()).await.expect("there is room"));
+    }
+    let refused = soon(dialled.muxer.open()).await.map(drop);
+    assert_eq!(refused, Err(MuxerError::TooManyStreams));
+    held.clear();
+    talk(&dialled, &arrived).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_beyond_the_servers_bound_are_reset_over_tcp() {
+    let mut config = NetConfig::default();
+    config.tcp_streams_max = 4;
+    let server = Peer::with(&identity::generate(), config);
+    let client = Peer::new();
+    let at = server.listen("127.0.0.1", Transport::Tcp).addr;
+    let (dialled, arrived) = client.connect(&server, at).await;
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        ours.push(knock(&dialled).await);
+        theirs.push(soon(arrived.muxer.accept()).await.expect("there is room"));
+    }
+    for _ in 0..100 {
+        let mut refused = knock(&dialled).await;
+        let error = soon(refused.read(&mut [0]))
+            .await
+            .expect_err("there is none any more");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+    drop((ours, theirs));
+    talk(&dialled, &arrived).await;
+}
+
+/// Open a stream and make it known.
+async fn knock(dialled: &Established) -> RawStream {
+    let mut stream = soon(dialled.muxer.open()).await.expect("there is room");
+    stream.write_all(b"knock").await.expect("it is open");
+    stream.flush().await.expect("it is open");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_nobody_accepts_are_reset_over_tcp() {
+    let (_server, _client, dialled, arrived) = pair(Transport::Tcp, NetConfig::default()).await;
+    let mut held = Vec::new();
+    for _ in 0..32 {
+        held.push(knock(&dialled).await);
+    }
+    let reads = held.iter_mut().skip(16).map(|stream| async {
+        let mut byte = [0];
+        stream.read(&mut byte).await
+    });
+    for read in soon(futures::future::join_all(reads)).await {
+        let error = read.expect_err("it was reset");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+    // The first ones wait, and the connection lives.
+    for _ in 0..16 {
+        drop(soon(arrived.muxer.accept()).await.expect("it waits"));
+    }
+    drop(held);
+    talk(&dialled, &arrived).await;
+}

@@ -1,0 +1,59 @@
+//! The main job between real nodes: observed, dialled back, proved.
+
+use super::{BOTH, builder, dial, lab, soon};
+use futures::StreamExt;
+use portolan_core::{Notice, Outcome, Scope, State};
+use std::net::IpAddr;
+
+#[tokio::test]
+async fn a_server_on_one_ip_proves_the_addresses_to_those_it_was_contacted_by() {
+    proves(None, Scope::Contacted).await;
+}
+
+#[tokio::test]
+async fn a_dial_back_from_another_ip_proves_them_to_anybody() {
+    proves(Some([127, 1, 0, 1].into()), Scope::Anywhere).await;
+}
+
+async fn proves(dial_from: Option<IpAddr>, scope: Scope) {
+    let mut config = lab();
+    config.dial_back = Some(Default::default());
+    let server = builder(config, &BOTH);
+    let server = match dial_from {
+        Some(ip) => server.dial_from(ip),
+        None => server,
+    };
+    let server = server.start().await.expect("free ports");
+    let client = builder(lab(), &BOTH);
+    let mut notices = client.notices();
+    let client = client.start().await.expect("free ports");
+    dial(&client, &server).await;
+
+    let mut wanted: Vec<String> = client.listeners().await.iter().map(|a| a.to_string()).collect();
+    let mut proved = 0;
+    while !wanted.is_empty() {
+        let noticed = soon(notices.next()).await.expect("the node lives");
+        assert_eq!(noticed.missed, 0);
+        match noticed.notice {
+            Notice::VerdictChanged { addr, state: State::Reachable, scope: Some(is), .. }
+                if is == scope =>
+            {
+                let full = format!("{addr}/p2p/{}", client.peer_id());
+                wanted.retain(|wanted| *wanted != full);
+            }
+            Notice::ProbeEnded { peer, outcome, .. } => {
+                assert_eq!((peer, outcome), (server.peer_id(), Outcome::Proved));
+                proved += 1;
+            }
+            Notice::Ignored { oddity, .. } => panic!("{oddity:?}"),
+            _ => {}
+        }
+    }
+    assert!(proved >= 1);
+    let explanation = soon(client.explain()).await.expect("it runs");
+    let reachable = explanation.addresses.iter().filter(|addr| addr.scope == Some(scope));
+    assert_eq!(reachable.count(), 2);
+    assert_eq!(explanation.servers.len(), 1);
+    // The dial-backs came under another identity and are gone.
+    assert!(client.connections().await.iter().all(|conn| conn.peer == server.peer_id()));
+}

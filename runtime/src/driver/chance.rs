@@ -1,0 +1,38 @@
+//! What core may use of the world beside time: chance and signatures.
+
+use libp2p_identity::Keypair;
+use portolan_core::{Draw, Signer};
+use rand::rngs::{StdRng, SysError, SysRng};
+use rand::{Rng, RngExt, SeedableRng};
+
+/// A CSPRNG, seeded by the operating system.
+pub(crate) struct Chance(StdRng);
+
+impl Chance {
+    pub(crate) fn new() -> Result<Chance, SysError> {
+        StdRng::try_from_rng(&mut SysRng).map(Chance)
+    }
+}
+
+impl Draw for Chance {
+    fn below(&mut self, n: u64) -> u64 {
+        if n == 0 { 0 } else { self.0.random_range(0..n) }
+    }
+
+    fn nonce(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+}
+
+/// The node's key pair.
+pub(crate) struct KeySigner(pub(crate) Keypair);
+
+impl Signer for KeySigner {
+    fn sign(&mut self, message: &[u8]) -> Vec<u8> {
+        self.0.sign(message).unwrap_or_else(|error| {
+            // Only RSA can fail, for want of memory; an empty signature convinces nobody.
+            tracing::error!(%error, "the node's key did not sign");
+            Vec::new()
+        })
+    }
+}

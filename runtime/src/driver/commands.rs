@@ -1,0 +1,206 @@
+//! What the application asks of the driver.
+
+use super::Driver;
+use super::connection::Order;
+use super::fact::{AppDial, Fact};
+use super::table::Refusal;
+use crate::net::Established;
+use crate::node::{DialError, ListenError, OpenError, Stream};
+use crate::traits::Runtime;
+use async_channel::TrySendError;
+use futures::channel::oneshot;
+use multiaddr::Multiaddr;
+use portolan_core::{Addr, ConnId, Duration, Event, Explanation, PeerId, Side};
+
+/// A request of a handle. Whoever asked may stop waiting for the answer at any time.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Listen {
+        addr: Addr,
+        reply: oneshot::Sender<Result<Addr, ListenError>>,
+    },
+    Listeners {
+        reply: oneshot::Sender<Vec<Addr>>,
+    },
+    Dial {
+        /// As the application wrote it, for errors.
+        named: Multiaddr,
+        addr: Addr,
+        expected: Option<PeerId>,
+        reply: oneshot::Sender<Result<Dialled, DialError>>,
+    },
+    OpenStream {
+        peer: PeerId,
+        protocol: String,
+        reply: oneshot::Sender<Result<Stream, OpenError>>,
+    },
+    Connections {
+        reply: oneshot::Sender<Vec<ConnectionInfo>>,
+    },
+    Disconnect {
+        peer: PeerId,
+        reply: oneshot::Sender<usize>,
+    },
+    Explain {
+        reply: oneshot::Sender<Explanation>,
+    },
+    Shutdown {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// A connection that a dial led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dialled {
+    /// The authenticated peer.
+    pub peer: PeerId,
+    /// The connection.
+    pub conn: ConnId,
+    /// The actual local address of the socket.
+    pub local: Addr,
+    /// The address that was dialled.
+    pub remote: Addr,
+    /// Whether the connection leaves from the port of a listener. If not, what the peer sees of
+    /// us says nothing about the listener's port.
+    pub port_reused: bool,
+    /// A round-trip time measured while connecting, if one was.
+    pub rtt: Option<Duration>,
+}
+
+/// A connection of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// The connection.
+    pub conn: ConnId,
+    /// The authenticated peer.
+    pub peer: PeerId,
+    /// Who opened it.
+    pub side: Side,
+    /// The actual local address of the socket.
+    pub local: Addr,
+    /// The remote address of the socket.
+    pub remote: Addr,
+}
+
+impl<R: Runtime> Driver<R> {
+    /// Do what a handle asks. A reply that nobody waits for any more is dropped; so is a request
+    /// that comes after the shutdown began, which the handle reports as such.
+    pub(super) fn command(&mut self, command: Command) {
+        match command {
+            Command::Shutdown { reply } => self.stop(Some(reply)),
+            Command::Explain { reply } => drop(reply.send(self.parts.agent.explain())),
+            Command::Listeners { reply } => {
+                let addrs = self.listeners.values().map(|listening| listening.addr);
+                drop(reply.send(addrs.collect()));
+            }
+            Command::Connections { reply } => drop(reply.send(self.connections())),
+            _ if self.stopping.is_some() => {}
+            Command::Listen { addr, reply } => drop(reply.send(self.listen(addr))),
+            Command::Dial { named, addr, expected, reply } => {
+                self.dial(AppDial { addr: named, reply }, addr, expected);
+            }
+            Command::OpenStream { peer, protocol, reply } => {
+                self.open_for_application(peer, protocol, reply);
+            }
+            Command::Disconnect { peer, reply } => drop(reply.send(self.disconnect(peer))),
+        }
+    }
+
+    fn listen(&mut self, addr: Addr) -> Result<Addr, ListenError> {
+        let listening = self.parts.net.listen(addr)?;
+        self.listening(listening);
+        Ok(listening.addr)
+    }
+
+    fn dial(&mut self, dial: AppDial, addr: Addr, expected: Option<PeerId>) {
+        let limits = &self.parts.common.limits;
+        if self.dials >= limits.pending_dials_max {
+            drop(dial.reply.send(Err(DialError::TooManyDials(dial.addr))));
+            return;
+        }
+        self.dials += 1;
+        // The first packet is about to leave, whatever becomes of the dial.
+        self.feed(Event::Contacted { ip: addr.ip });
+        let (net, facts) = (self.parts.net.clone(), self.parts.common.facts.clone());
+        self.tasks.spawn(async move {
+            let result = net.dial(addr, expected).await;
+            facts.tell(Fact::Dialled { dial, result }).await;
+        });
+    }
+
+    /// A dial of the application has ended.
+    pub(super) fn dialled(
+        &mut self,
+        dial: AppDial,
+        result: Result<Established, crate::net::DialError>,
+    ) {
+        self.dials = self.dials.saturating_sub(1);
+        let AppDial { addr, reply } = dial;
+        let answer = match result {
+            Err(error) => Err(DialError::Failed { addr, error }),
+            Ok(found) if found.peer == self.parts.agent.peer_id() => Err(DialError::Oneself(addr)),
+            Ok(_) if self.stopping.is_some() => Err(DialError::Stopped),
+            Ok(found) => {
+                let Established { peer, local, remote, port_reused, rtt, .. } = found;
+                match self.admit(found, None) {
+                    Ok(conn) => Ok(Dialled { peer, conn, local, remote, port_reused, rtt }),
+                    Err(Refusal::Total | Refusal::Source) => {
+                        Err(DialError::TooManyConnections(addr))
+                    }
+                    Err(Refusal::Peer) => Err(DialError::TooManyWithPeer { addr, peer }),
+                }
+            }
+        };
+        if let Err(error) = &answer {
+            tracing::debug!(%error, "a dial failed");
+        }
+        drop(reply.send(answer));
+    }
+
+    fn open_for_application(
+        &self,
+        peer: PeerId,
+        protocol: String,
+        reply: oneshot::Sender<Result<Stream, OpenError>>,
+    ) {
+        let Some(conn) = self.table.best(peer) else {
+            drop(reply.send(Err(OpenError::NotConnected(peer))));
+            return;
+        };
+        let order = Order::OpenForApplication { protocol, reply };
+        let (order, error) = match conn.hold.orders.try_send(order) {
+            Ok(()) => return,
+            Err(TrySendError::Full(order)) => (order, OpenError::TooManyStreams),
+            Err(TrySendError::Closed(order)) => (order, OpenError::Lost),
+        };
+        if let Order::OpenForApplication { reply, .. } = order {
+            drop(reply.send(Err(error)));
+        }
+    }
+
+    fn connections(&self) -> Vec<ConnectionInfo> {
+        let shown = self.table.conns().filter(|(_, conn)| !conn.dial_back);
+        shown
+            .map(|(id, conn)| ConnectionInfo {
+                conn: id,
+                peer: conn.peer,
+                side: conn.side,
+                local: conn.local,
+                remote: conn.remote,
+            })
+            .collect()
+    }
+
+    fn disconnect(&mut self, peer: PeerId) -> usize {
+        let with = self.table.conns().filter(|(_, conn)| {
+            conn.peer == peer && !conn.closing && !conn.dial_back
+        });
+        let conns: Vec<ConnId> = with.map(|(id, _)| id).collect();
+        for conn in &conns {
+            self.table.close(*conn, false);
+        }
+        conns.len()
+    }
+}

@@ -1,0 +1,409 @@
+//! The driver: one task that owns the agent, and turns facts into events and actions into deeds.
+//!
+//! ```text
+//!  connections, streams, dials ──► facts ─────┐
+//!  listeners ────────────────────► arrivals ──┼─► driver ─► agent.handle ─► actions ─► performed
+//!  the application's handles ────► commands ──┤                                (in order, at once)
+//!  agent.deadline() ─────────────► one timer ─┘
+//! ```
+//!
+//! All channels towards the driver are bounded, and whoever finds one full waits. The driver
+//! itself never waits for a task: a queue of orders that is full means that the peer is too slow,
+//! and costs it the stream. So the two directions cannot block each other.
+//!
+//! The one timer serves core's deadline and three chores that decide nothing about reachability:
+//! idle connections, interface addresses, and the end of a shutdown.
+
+mod chance;
+mod commands;
+mod connection;
+mod fact;
+mod limits;
+mod negotiate;
+mod perform;
+mod stream;
+mod table;
+mod tasks;
+mod time;
+
+pub(crate) use chance::{Chance, KeySigner};
+pub(crate) use commands::Command;
+pub use commands::{ConnectionInfo, Dialled};
+pub(crate) use connection::Common;
+pub(crate) use fact::Facts;
+pub use limits::Limits;
+pub(crate) use limits::COMMANDS_MAX;
+
+use crate::net::{Arrival, Established, Listening, Net};
+use crate::node::Hub;
+use crate::traits::Runtime;
+use async_channel::Receiver;
+use connection::Connection;
+use fact::Fact;
+use futures::channel::oneshot;
+use futures::{FutureExt, select};
+use limits::{CLOSE_TIMEOUT, INTERFACES_INTERVAL, LINGER};
+use portolan_core::{
+    Actions, Agent, ConnId, Connected, Cx, DialId, Duration, Event, Instant, StreamId,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use table::{Conn, Refusal, Table};
+use tasks::Tasks;
+
+/// What comes in.
+pub(crate) struct Inputs {
+    pub(crate) facts: Receiver<Fact>,
+    pub(crate) arrivals: Receiver<Arrival>,
+    pub(crate) commands: Receiver<Command>,
+}
+
+/// The parts that a driver is built from.
+pub(crate) struct Parts<R: Runtime> {
+    pub(crate) net: Net<R>,
+    pub(crate) agent: Agent,
+    pub(crate) chance: Chance,
+    pub(crate) signer: KeySigner,
+    pub(crate) common: Common<R>,
+    pub(crate) hub: Arc<Hub>,
+}
+
+/// The driver of one node.
+pub(crate) struct Driver<R: Runtime> {
+    parts: Parts<R>,
+    actions: Actions,
+    /// Facts found while actions were performed; empty between steps.
+    found: VecDeque<Event>,
+    table: Table,
+    tasks: Tasks<R>,
+    listeners: BTreeMap<portolan_core::ListenerId, Listening>,
+    /// Dials of the application under way.
+    dials: usize,
+    interfaces: Vec<IpAddr>,
+    interfaces_at: Instant,
+    sweep_at: Instant,
+    stopping: Option<Stopping>,
+    /// Whether every handle was dropped.
+    abandoned: bool,
+}
+
+/// A shutdown under way.
+struct Stopping {
+    /// When connections that have not closed by themselves are dropped.
+    until: Instant,
+    replies: Vec<oneshot::Sender<()>>,
+}
+
+/// What woke the driver.
+enum Woken {
+    Fact(Fact),
+    Arrival(Arrival),
+    Command(Command),
+    /// Every handle was dropped.
+    Abandoned,
+    Time,
+}
+
+impl<R: Runtime> Driver<R> {
+    pub(crate) fn new(parts: Parts<R>) -> Driver<R> {
+        let tasks = Tasks::new(parts.common.runtime.clone());
+        Driver {
+            parts,
+            actions: Actions::new(),
+            found: VecDeque::new(),
+            table: Table::default(),
+            tasks,
+            listeners: BTreeMap::new(),
+            dials: 0,
+            interfaces: Vec::new(),
+            interfaces_at: Instant::ZERO,
+            sweep_at: Instant::ZERO,
+            stopping: None,
+            abandoned: false,
+        }
+    }
+
+    /// Drive the node until it is shut down or nobody holds a handle any more.
+    pub(crate) async fn run(mut self, inputs: Inputs, listening: Vec<Listening>) {
+        self.read_interfaces();
+        for listening in listening {
+            self.listening(listening);
+        }
+        while !self.is_over() {
+            debug_assert!(self.actions.is_empty() && self.found.is_empty(), "all was performed");
+            match self.wait(&inputs).await {
+                Woken::Fact(fact) => self.take(fact),
+                Woken::Arrival(arrival) => self.arrived(arrival.connection),
+                Woken::Command(command) => self.command(command),
+                Woken::Abandoned => {
+                    self.abandoned = true;
+                    self.stop(None);
+                }
+                Woken::Time => {}
+            }
+            self.time_passed();
+        }
+        self.finish(inputs).await;
+    }
+
+    async fn wait(&self, inputs: &Inputs) -> Woken {
+        let now = self.now();
+        let sleep = self.parts.common.runtime.sleep(self.wake_at().since(now));
+        let command = async {
+            if self.abandoned {
+                std::future::pending().await
+            } else {
+                inputs.commands.recv().await.map_or(Woken::Abandoned, Woken::Command)
+            }
+        };
+        select! {
+            // The driver holds a way to tell itself facts, so that the channel never closes.
+            fact = inputs.facts.recv().fuse() => fact.map_or(Woken::Time, Woken::Fact),
+            arrival = arrival(inputs).fuse() => Woken::Arrival(arrival),
+            command = command.fuse() => command,
+            () = sleep.fuse() => Woken::Time,
+        }
+    }
+
+    fn now(&self) -> Instant {
+        self.parts.common.runtime.now()
+    }
+
+    /// The earliest moment at which something is due.
+    fn wake_at(&self) -> Instant {
+        let core = self.parts.agent.deadline().map(|deadline| deadline.at);
+        let sweep = (!self.table.is_empty()).then_some(self.sweep_at);
+        let stop = self.stopping.as_ref().map(|stopping| stopping.until);
+        let chores = [core, sweep, stop].into_iter().flatten();
+        chores.fold(self.interfaces_at, Instant::min)
+    }
+
+    /// Do what is due.
+    fn time_passed(&mut self) {
+        let now = self.now();
+        if self.parts.agent.deadline().is_some_and(|deadline| deadline.at <= now) {
+            self.feed(Event::Tick);
+        }
+        if self.interfaces_at <= now {
+            self.read_interfaces();
+        }
+        if self.sweep_at <= now {
+            self.sweep(now);
+        }
+    }
+
+    /// Hand core one fact and perform all that follows from it.
+    fn feed(&mut self, event: Event) {
+        self.found.push_back(event);
+        while let Some(event) = self.found.pop_front() {
+            tracing::trace!(?event, "event");
+            let now = self.now();
+            let mut cx = Cx {
+                now,
+                unix: self.parts.common.runtime.unix(),
+                draw: &mut self.parts.chance,
+                sign: &mut self.parts.signer,
+                actions: &mut self.actions,
+            };
+            self.parts.agent.handle(&mut cx, event);
+            let mut actions = std::mem::take(&mut self.actions);
+            for action in actions.drain() {
+                tracing::trace!(?action, "action");
+                self.perform(now, action);
+            }
+            // The sink goes back so that its memory is used again.
+            self.actions = actions;
+        }
+    }
+
+    fn take(&mut self, fact: Fact) {
+        match fact {
+            Fact::Dialled { dial, result } => self.dialled(dial, result),
+            Fact::DialledBack { dial, result } => self.dialled_back(dial, result),
+            Fact::Disconnected { conn } => {
+                if self.table.remove(conn) {
+                    tracing::debug!(%conn, "disconnected");
+                    self.feed(Event::Disconnected { conn });
+                }
+            }
+            Fact::StreamOpened { conn, stream, orders: Some(orders) } => {
+                match self.table.add_stream(conn, stream, orders) {
+                    Ok(()) => self.feed(Event::StreamOpened { conn, stream }),
+                    Err(orders) => orders.reset(),
+                }
+            }
+            // What core has reset, or lost with its connection, is no news any more.
+            Fact::StreamOpened { stream, .. }
+            | Fact::StreamFailed { stream, .. }
+            | Fact::Frame { stream, .. }
+            | Fact::StreamClosed { stream, .. }
+                if !self.table.has_stream(stream) => {}
+            Fact::StreamOpened { conn, stream, orders: None } => {
+                self.feed(Event::StreamOpened { conn, stream });
+            }
+            Fact::StreamFailed { stream, reason } => {
+                self.table.remove_stream(stream);
+                self.feed(Event::StreamFailed { stream, reason });
+            }
+            Fact::Frame { stream, body } => self.feed(Event::Frame { stream, body }),
+            Fact::StreamClosed { stream, end } => self.feed(Event::StreamClosed { stream, end }),
+            Fact::StreamGone { stream } => {
+                self.table.remove_stream(stream);
+            }
+        }
+    }
+
+    /// Take over a connection that finished its handshakes.
+    fn admit(
+        &mut self,
+        established: Established,
+        dial: Option<DialId>,
+    ) -> Result<ConnId, Refusal> {
+        let Established { muxer, peer, side, local, remote, rtt, port_reused } = established;
+        if dial.is_none() {
+            self.table.check(&self.parts.common.limits, peer, side, remote.ip)?;
+        }
+        let conn = self.table.next_conn();
+        tracing::debug!(%conn, %peer, ?side, %local, %remote, port_reused, "connected");
+        let common = self.parts.common.clone();
+        let (connection, hold) = Connection::new(common, conn, peer, muxer, dial.is_none());
+        self.table.insert(
+            conn,
+            Conn {
+                peer,
+                side,
+                local,
+                remote,
+                hold,
+                dial_back: dial.is_some(),
+                closing: false,
+                streams: Default::default(),
+                idle_since: self.now(),
+                uses_seen: 0,
+            },
+        );
+        self.tasks.spawn(connection.run());
+        self.feed(Event::Connected(Connected {
+            conn,
+            peer,
+            side,
+            local,
+            remote,
+            relayed: false,
+            dial,
+            rtt,
+        }));
+        Ok(conn)
+    }
+
+    fn arrived(&mut self, established: Established) {
+        let (peer, remote) = (established.peer, established.remote);
+        if self.stopping.is_some() || peer == self.parts.agent.peer_id() {
+            // Dropping the connection closes it.
+            tracing::debug!(%peer, %remote, "refused a connection: shutting down, or our own");
+        } else if let Err(refusal) = self.admit(established, None) {
+            tracing::debug!(%peer, %remote, ?refusal, "refused a connection: too many");
+        }
+    }
+
+    fn listening(&mut self, listening: Listening) {
+        tracing::info!(addr = %listening.addr, "listening");
+        self.listeners.insert(listening.listener, listening);
+        // A listener may stand on an address that came up just now.
+        self.read_interfaces();
+        let Listening { listener, addr } = listening;
+        self.feed(Event::ListenerOpened { listener, addr });
+    }
+
+    fn read_interfaces(&mut self) {
+        self.interfaces_at = self.now() + INTERFACES_INTERVAL;
+        match crate::net::interface_ips() {
+            Ok(ips) if ips == self.interfaces => {}
+            Ok(ips) => {
+                self.interfaces.clone_from(&ips);
+                self.feed(Event::InterfacesChanged { ips });
+            }
+            Err(error) => tracing::warn!(%error, "cannot read the interface addresses"),
+        }
+    }
+
+    /// Close connections that nobody has used for long enough.
+    fn sweep(&mut self, now: Instant) {
+        let timeout = self.parts.common.limits.idle_timeout;
+        // An idle connection lives at most an eighth longer than it should.
+        self.sweep_at = now + (timeout / 8).max(Duration::from_millis(5));
+        let mut idle = Vec::new();
+        for (id, conn) in self.table.conns_mut().filter(|(_, conn)| !conn.closing) {
+            let ever = conn.hold.uses.ever();
+            let used = conn.hold.uses.held() > 0 || ever != conn.uses_seen;
+            conn.uses_seen = ever;
+            if used || self.parts.agent.keeps(id) {
+                conn.idle_since = now;
+            } else if now.since(conn.idle_since) >= timeout {
+                idle.push(id);
+            }
+        }
+        for conn in idle {
+            tracing::debug!(%conn, "closing an idle connection");
+            self.table.close(conn, true);
+        }
+    }
+
+    /// Begin to shut down: take nothing new, and let every connection deliver what is under way.
+    fn stop(&mut self, reply: Option<oneshot::Sender<()>>) {
+        if let Some(stopping) = &mut self.stopping {
+            stopping.replies.extend(reply);
+            return;
+        }
+        let until = self.now() + LINGER + CLOSE_TIMEOUT + CLOSE_TIMEOUT;
+        self.stopping = Some(Stopping { until, replies: reply.into_iter().collect() });
+        self.parts.common.doors.close();
+        for listener in std::mem::take(&mut self.listeners).into_keys() {
+            self.parts.net.close_listener(listener);
+            self.feed(Event::ListenerClosed { listener });
+        }
+        let open: Vec<ConnId> = self.table.conns().map(|(conn, _)| conn).collect();
+        for conn in open {
+            self.table.close(conn, false);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let now = self.now();
+        let over = |stopping: &Stopping| self.table.is_empty() || stopping.until <= now;
+        self.stopping.as_ref().is_some_and(over)
+    }
+
+    async fn finish(self, inputs: Inputs) {
+        let Inputs { facts, arrivals, commands } = inputs;
+        drop((facts, arrivals));
+        self.tasks.end().await;
+        self.parts.net.shutdown().await;
+        self.parts.hub.end();
+        let asked = self.stopping.into_iter().flat_map(|stopping| stopping.replies);
+        let asked_late = std::iter::from_fn(|| commands.try_recv().ok());
+        let late = asked_late.filter_map(|command| match command {
+            Command::Shutdown { reply } => Some(reply),
+            _ => None,
+        });
+        for reply in asked.chain(late) {
+            // Whoever asked may have gone.
+            let _ = reply.send(());
+        }
+        tracing::debug!("the node has stopped");
+    }
+
+    /// A stream that is of no use any more; core hears of it if it still knows it.
+    fn reset_stream(&mut self, stream: StreamId) -> bool {
+        self.table.remove_stream(stream).map(|orders| orders.reset()).is_some()
+    }
+}
+
+/// The next inbound connection; never, once the listeners are gone.
+async fn arrival(inputs: &Inputs) -> Arrival {
+    match inputs.arrivals.recv().await {
+        Ok(arrival) => arrival,
+        Err(_) => std::future::pending().await,
+    }
+}

@@ -1,0 +1,176 @@
+//! What the driver knows of connections and streams: who they are and how to reach them.
+//!
+//! Limits: connections by `Limits`, streams by the limit of each connection.
+
+use crate::driver::connection::Hold;
+use crate::driver::limits::Limits;
+use crate::driver::stream::Orders;
+use portolan_core::{Addr, ConnId, Instant, PeerId, Side, StreamId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    pub(crate) peer: PeerId,
+    pub(crate) side: Side,
+    pub(crate) local: Addr,
+    pub(crate) remote: Addr,
+    pub(crate) hold: Hold,
+    /// Whether it is a dial-back of core's: the application never sees it.
+    pub(crate) dial_back: bool,
+    pub(crate) closing: bool,
+    /// Core's streams on it.
+    pub(crate) streams: BTreeSet<StreamId>,
+    /// Since when nobody has used it.
+    pub(crate) idle_since: Instant,
+    /// How many streams the application had ever held on it when that was last looked at.
+    pub(crate) uses_seen: u64,
+}
+
+/// Why a connection is not admitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// There are too many in all.
+    Total,
+    /// There are too many with that peer.
+    Peer,
+    /// There are too many inbound ones from that source.
+    Source,
+}
+
+/// All connections and core's streams on them.
+#[derive(Debug, Default)]
+pub(crate) struct Table {
+    next_conn: u64,
+    conns: BTreeMap<ConnId, Conn>,
+    streams: BTreeMap<StreamId, (ConnId, Orders)>,
+}
+
+impl Table {
+    /// Whether another connection with `peer` may stand.
+    pub(crate) fn check(
+        &self,
+        limits: &Limits,
+        peer: PeerId,
+        side: Side,
+        remote: IpAddr,
+    ) -> Result<(), Refusal> {
+        let served = || self.conns.values().filter(|conn| !conn.dial_back);
+        if served().count() >= limits.connections_max {
+            return Err(Refusal::Total);
+        }
+        if served().filter(|conn| conn.peer == peer).count() >= limits.per_peer_max {
+            return Err(Refusal::Peer);
+        }
+        let source = source_of(remote);
+        let same = |conn: &&Conn| {
+            conn.side == Side::Inbound && source_of(conn.remote.ip) == source
+        };
+        if side == Side::Inbound && served().filter(same).count() >= limits.inbound_per_source_max
+        {
+            return Err(Refusal::Source);
+        }
+        Ok(())
+    }
+
+    /// Mint the id of the next connection.
+    pub(crate) fn next_conn(&mut self) -> ConnId {
+        let conn = ConnId(self.next_conn);
+        self.next_conn += 1;
+        conn
+    }
+
+    pub(crate) fn insert(&mut self, id: ConnId, conn: Conn) {
+        self.conns.insert(id, conn);
+    }
+
+    /// A connection that is not about to close.
+    pub(crate) fn open_conn(&self, conn: ConnId) -> Option<&Conn> {
+        self.conns.get(&conn).filter(|conn| !conn.closing)
+    }
+
+    /// All connections, oldest first.
+    pub(crate) fn conns(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
+        self.conns.iter().map(|(id, conn)| (*id, conn))
+    }
+
+    /// All connections, oldest first, to be changed.
+    pub(crate) fn conns_mut(&mut self) -> impl Iterator<Item = (ConnId, &mut Conn)> {
+        self.conns.iter_mut().map(|(id, conn)| (*id, conn))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.conns.is_empty()
+    }
+
+    /// The connection over which the application's streams with `peer` are opened: the youngest,
+    /// which is the least likely to be dead without anybody knowing.
+    pub(crate) fn best(&self, peer: PeerId) -> Option<&Conn> {
+        let fit = |conn: &&Conn| conn.peer == peer && !conn.closing && !conn.dial_back;
+        self.conns.values().rev().find(fit)
+    }
+
+    /// Forget a connection and every stream on it; `false` if it was not known.
+    pub(crate) fn remove(&mut self, conn: ConnId) -> bool {
+        let Some(removed) = self.conns.remove(&conn) else { return false };
+        for stream in removed.streams {
+            self.streams.remove(&stream);
+        }
+        true
+    }
+
+    /// Let a connection close. With `finish` core has no more to say on it; without, what core
+    /// still answers within a short time is delivered first.
+    pub(crate) fn close(&mut self, conn: ConnId, finish: bool) {
+        let Some(conn) = self.conns.get_mut(&conn) else { return };
+        conn.closing = true;
+        conn.hold.orders.close();
+        let streams = conn.streams.iter().filter(|_| finish);
+        for (_, orders) in streams.filter_map(|stream| self.streams.get(stream)) {
+            orders.finish();
+        }
+    }
+
+    /// Remember a stream of an open connection; gives the orders back if there is none.
+    pub(crate) fn add_stream(
+        &mut self,
+        conn: ConnId,
+        stream: StreamId,
+        orders: Orders,
+    ) -> Result<(), Orders> {
+        match self.conns.get_mut(&conn) {
+            Some(on) => {
+                on.streams.insert(stream);
+                self.streams.insert(stream, (conn, orders));
+                Ok(())
+            }
+            None => Err(orders),
+        }
+    }
+
+    pub(crate) fn has_stream(&self, stream: StreamId) -> bool {
+        self.streams.contains_key(&stream)
+    }
+
+    pub(crate) fn stream(&self, stream: StreamId) -> Option<&Orders> {
+        self.streams.get(&stream).map(|(_, orders)| orders)
+    }
+
+    /// Forget a stream.
+    pub(crate) fn remove_stream(&mut self, stream: StreamId) -> Option<Orders> {
+        let (conn, orders) = self.streams.remove(&stream)?;
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.streams.remove(&stream);
+        }
+        Some(orders)
+    }
+}
+
+/// Who counts as one source: an IPv4 address, or an IPv6 /64, all of which one host can use.
+fn source_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
+    }
+}

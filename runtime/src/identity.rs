@@ -1,0 +1,230 @@
+//! The node's key pair on disk, in libp2p's protobuf form for private keys.
+//!
+//! Keys of type ed25519, ecdsa and secp256k1 are read and written. RSA keys are read: they
+//! cannot be made here, and a file that holds one is never rewritten.
+
+pub use libp2p_identity::{KeyType, Keypair, PublicKey};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The largest key file that is read, bytes; ours: an RSA key of 16,384 bits takes 9 KiB.
+pub const KEY_FILE_MAX: u64 = 64 * 1_024;
+
+/// Why a key file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdentityError {
+    /// There is no such file.
+    #[error("there is no key file {0}")]
+    Missing(PathBuf),
+    /// A new key was to be written where a file already is; it was left alone.
+    #[error("the key file {0} exists already")]
+    Exists(PathBuf),
+    /// The file holds no key that can be used.
+    #[error("{path} is not a libp2p private key: {detail}")]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The key has no form on disk (RSA).
+    #[error("keys of this type cannot be written: {0}")]
+    Unwritable(String),
+    /// The file could not be read or written.
+    #[error("cannot access the key file {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// A new ed25519 key pair from the operating system's randomness.
+pub fn generate() -> Keypair {
+    Keypair::generate_ed25519()
+}
+
+/// Read a key pair.
+///
+/// # Errors
+/// [`IdentityError::Missing`] if there is no such file, [`IdentityError::Malformed`] if it is not
+/// a private key in libp2p's form.
+pub fn load(path: &Path) -> Result<Keypair, IdentityError> {
+    let fault = |source| IdentityError::Io {
+        path: path.into(),
+        source,
+    };
+    let file = File::open(path).map_err(|source| {
+        let missing = source.kind() == io::ErrorKind::NotFound;
+        if missing {
+            IdentityError::Missing(path.into())
+        } else {
+            fault(source)
+        }
+    })?;
+    warn_if_exposed(&file, path);
+    let mut bytes = Vec::new();
+    file.take(KEY_FILE_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(fault)?;
+    let malformed = |detail: String| IdentityError::Malformed {
+        path: path.into(),
+        detail,
+    };
+    if bytes.is_empty() {
+        return Err(malformed("the file is empty".into()));
+    }
+    if bytes.len() as u64 > KEY_FILE_MAX {
+        return Err(malformed(format!("it has more than {KEY_FILE_MAX} bytes")));
+    }
+    Keypair::from_protobuf_encoding(&bytes).map_err(|error| malformed(error.to_string()))
+}
+
+/// Write a key pair into a new file that only its owner may read (mode 0600).
+///
+/// # Errors
+/// [`IdentityError::Exists`] if the file is there already, [`IdentityError::Unwritable`] for an
+/// RSA key. A file that could not be written whole is removed.
+pub fn store(path: &Path, keypair: &Keypair) -> Result<(), IdentityError> {
+    let bytes = keypair
+        .to_protobuf_encoding()
+        .map_err(|error| IdentityError::Unwritable(error.to_string()))?;
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let fault = |source| IdentityError::Io {
+        path: path.into(),
+        source,
+    };
+    let mut file = options.open(path).map_err(|source| {
+        let exists = source.kind() == io::ErrorKind::AlreadyExists;
+        if exists {
+            IdentityError::Exists(path.into())
+        } else {
+            fault(source)
+        }
+    })?;
+    file.write_all(&bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(|source| {
+            // Half a key helps nobody; that the removal may fail as well changes nothing.
+            let _ = std::fs::remove_file(path);
+            fault(source)
+        })
+}
+
+/// Read a key pair, or make an ed25519 one and write it if the file is missing.
+///
+/// # Errors
+/// Those of [`load`] and [`store`].
+pub fn load_or_create(path: &Path) -> Result<Keypair, IdentityError> {
+    match load(path) {
+        Err(IdentityError::Missing(_)) => {}
+        found => return found,
+    }
+    let keypair = generate();
+    match store(path, &keypair) {
+        Ok(()) => Ok(keypair),
+        // Another process was faster: its key is the node's.
+        Err(IdentityError::Exists(_)) => load(path),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(unix)]
+fn warn_if_exposed(file: &File, path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = file.metadata().map_or(0, |meta| meta.permissions().mode());
+    if mode & 0o077 != 0 {
+        let mode = mode & 0o7777;
+        tracing::warn!(path = %path.display(), "the key file has mode {mode:o}; 600 is enough");
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_exposed(_: &File, _: &Path) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of its own under the system's, removed at the end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Scratch {
+            let path = std::env::temp_dir().join(format!("portolan-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&path).expect("the temporary directory is writable");
+            Scratch(path)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_key_survives_the_disk_and_is_for_its_owner_alone() {
+        let scratch = Scratch::new("key");
+        for (name, keypair) in [
+            ("ed25519", Keypair::generate_ed25519()),
+            ("ecdsa", Keypair::generate_ecdsa()),
+            ("secp256k1", Keypair::generate_secp256k1()),
+        ] {
+            let path = scratch.0.join(name);
+            store(&path, &keypair).expect("a writable directory");
+            let again = load(&path).expect("what was just written");
+            assert_eq!(again.public(), keypair.public(), "{name}");
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt;
+                let mode = std::fs::metadata(&path)
+                    .expect("it exists")
+                    .permissions()
+                    .mode();
+                assert_eq!(mode & 0o777, 0o600);
+            }
+        }
+    }
+
+    #[test]
+    fn an_existing_file_is_never_overwritten() {
+        let scratch = Scratch::new("exists");
+        let path = scratch.0.join("key");
+        let first = load_or_create(&path).expect("a writable directory");
+        let refused = store(&path, &generate());
+        assert!(
+            matches!(refused, Err(IdentityError::Exists(_))),
+            "{refused:?}"
+        );
+        let again = load_or_create(&path).expect("it exists");
+        assert_eq!(again.public(), first.public());
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said() {
+        let scratch = Scratch::new("wrong");
+        let path = scratch.0.join("key");
+        assert!(matches!(load(&path), Err(IdentityError::Missing(_))));
+        let too_long = vec![0; usize::try_from(KEY_FILE_MAX).expect("it is small") + 1];
+        for bytes in [
+            &b""[..],
+            b"\x08\x01\x12\x04abcd",
+            b"-----BEGIN KEY-----",
+            &too_long,
+        ] {
+            std::fs::write(&path, bytes).expect("a writable directory");
+            let refused = load(&path);
+            assert!(
+                matches!(refused, Err(IdentityError::Malformed { .. })),
+                "{refused:?}"
+            );
+        }
+    }
+}

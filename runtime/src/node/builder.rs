@@ -1,0 +1,155 @@
+//! Building a node.
+
+use super::address::{self, AddressError};
+use super::error::{ListenError, StartError};
+use super::notices::{Hub, Notices};
+use super::stream::{AcceptError, Doors, Incoming};
+use super::{Inner, Node};
+use crate::driver::{
+    COMMANDS_MAX, Chance, Common, Driver, Facts, Inputs, KeySigner, Limits, Parts,
+};
+use crate::net::{Listening, Net, NetConfig};
+use crate::traits::Runtime;
+use futures::FutureExt;
+use libp2p_identity::Keypair;
+use multiaddr::Multiaddr;
+use portolan_core::{Addr, Agent, Config, Protocol};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A node about to start.
+#[derive(Debug)]
+#[must_use = "a builder does nothing until it is started"]
+pub struct Builder<R: Runtime> {
+    runtime: R,
+    keypair: Keypair,
+    config: Config,
+    limits: Limits,
+    net: NetConfig,
+    listen: Vec<Multiaddr>,
+    hub: Arc<Hub>,
+    doors: Arc<Doors>,
+}
+
+impl<R: Runtime> Builder<R> {
+    /// A node that runs on `runtime` and is known by `keypair`.
+    pub fn new(runtime: R, keypair: Keypair) -> Builder<R> {
+        Builder {
+            runtime,
+            keypair,
+            config: Config::default(),
+            limits: Limits::default(),
+            net: NetConfig::default(),
+            listen: Vec::new(),
+            hub: Arc::default(),
+            doors: Arc::default(),
+        }
+    }
+
+    /// How the node judges and serves. Replaces what was set before.
+    pub fn config(mut self, config: Config) -> Builder<R> {
+        self.config = config;
+        self
+    }
+
+    /// What the node admits.
+    pub fn limits(mut self, limits: Limits) -> Builder<R> {
+        self.limits = limits;
+        self
+    }
+
+    /// How the connection stack behaves.
+    pub fn net(mut self, net: NetConfig) -> Builder<R> {
+        self.net = net;
+        self
+    }
+
+    /// Listen on this address (`/ip4|ip6/IP/tcp/PORT` or `/ip4|ip6/IP/udp/PORT/quic-v1`; port 0
+    /// leaves the choice to the kernel). Can be said repeatedly.
+    pub fn listen(mut self, addr: Multiaddr) -> Builder<R> {
+        self.listen.push(addr);
+        self
+    }
+
+    /// Use this IP as a source of dial-backs, which turns the dial-back service on. Such an IP
+    /// should not be listened on. Can be said repeatedly; best once for each family.
+    pub fn dial_from(mut self, ip: IpAddr) -> Builder<R> {
+        self.config.dial_back.get_or_insert_default().sources.push(ip);
+        self
+    }
+
+    /// Accept inbound streams of an application protocol, and list it in identify.
+    ///
+    /// # Errors
+    /// If the name cannot be one, or is taken.
+    pub fn accept(&mut self, protocol: &str) -> Result<Incoming, AcceptError> {
+        self.doors.open(protocol, self.limits.incoming_max)
+    }
+
+    /// A subscription that misses nothing from the first notice on.
+    pub fn notices(&self) -> Notices {
+        self.hub.subscribe()
+    }
+
+    /// Start the node. When this returns, every listener stands, in the order in which they were
+    /// named. Must be called where the runtime can spawn tasks.
+    ///
+    /// # Errors
+    /// If the configuration makes no sense, or an address cannot be listened on; then nothing
+    /// stays behind.
+    pub async fn start(self) -> Result<Node<R>, StartError> {
+        let Builder { runtime, keypair, mut config, limits, net, listen, hub, doors } = self;
+        for name in doors.names() {
+            if !config.protocols.contains(&name) {
+                config.protocols.push(name);
+            }
+        }
+        let served: Arc<[Protocol]> = served(&config).collect();
+        let agent = Agent::new(config, keypair.public())?;
+        let peer = agent.peer_id();
+        let chance = Chance::new().map_err(StartError::NoRandomness)?;
+        let (net, arrivals) = Net::new(runtime.clone(), &keypair, net)?;
+        let listening = listen_on(&net, &listen)?;
+        let (facts, facts_in) = Facts::channel();
+        let common = Common {
+            runtime: runtime.clone(),
+            limits,
+            facts,
+            doors: doors.clone(),
+            served,
+            numbers: Arc::default(),
+        };
+        let signer = KeySigner(keypair);
+        let parts = Parts { net, agent, chance, signer, common, hub: hub.clone() };
+        let (commands, commands_in) = async_channel::bounded(COMMANDS_MAX);
+        let inputs = Inputs { facts: facts_in, arrivals, commands: commands_in };
+        runtime.spawn(Driver::new(parts).run(inputs, listening).boxed());
+        Ok(Node(Arc::new(Inner { runtime, peer, commands, hub, doors, limits })))
+    }
+}
+
+/// The protocols of core's that peers may open streams of.
+fn served(config: &Config) -> impl Iterator<Item = Protocol> {
+    let (identify, dial_back) = (config.identify, config.dial_back.is_some());
+    Protocol::ALL.into_iter().filter(move |protocol| match protocol {
+        Protocol::Identify | Protocol::IdentifyPush => identify,
+        Protocol::Ping | Protocol::DialBack => true,
+        Protocol::DialRequest => dial_back,
+    })
+}
+
+fn listen_on<R: Runtime>(
+    net: &Net<R>,
+    addrs: &[Multiaddr],
+) -> Result<Vec<Listening>, ListenError> {
+    addrs.iter().map(|addr| Ok(net.listen(listenable(addr)?)?)).collect()
+}
+
+/// The transport address in a multiaddr that is to be listened on.
+pub(super) fn listenable(addr: &Multiaddr) -> Result<Addr, ListenError> {
+    let refuse = |error| ListenError::Address { addr: addr.clone(), error };
+    match address::parse(addr).map_err(refuse)? {
+        (addr, None) => Ok(addr),
+        (_, Some(_)) => Err(refuse(AddressError::Trailing)),
+    }
+}

@@ -1,0 +1,124 @@
+//! How the operations of a node can fail: one small enum for each.
+
+use super::address::AddressError;
+use crate::net;
+use multiaddr::Multiaddr;
+use portolan_core::{ConfigError, PeerId};
+
+/// The node has been shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node has been shut down")]
+pub struct Stopped;
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The configuration makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The connection stack cannot work with the key.
+    #[error(transparent)]
+    Setup(#[from] net::SetupError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The operating system gives no randomness.
+    #[error("the operating system gives no randomness: {0}")]
+    NoRandomness(rand::rngs::SysError),
+}
+
+/// Why an address is not listened on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// It is not one that can be listened on.
+    #[error("cannot listen on {addr}: {error}")]
+    Address {
+        /// The address, as given.
+        addr: Multiaddr,
+        /// What is wrong with it.
+        error: AddressError,
+    },
+    /// The socket cannot be had. The error names the address.
+    #[error(transparent)]
+    Socket(#[from] net::ListenError),
+    /// The node has been shut down.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Why a dial led to no connection. Every error names the address.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// It is not one that can be dialled.
+    #[error("cannot dial {addr}: {error}")]
+    Address {
+        /// The address, as given.
+        addr: Multiaddr,
+        /// What is wrong with it.
+        error: AddressError,
+    },
+    /// Connecting or a handshake failed, or another peer lives there than expected.
+    #[error("cannot reach {addr}: {error}")]
+    Failed {
+        /// The address, as given.
+        addr: Multiaddr,
+        /// What happened.
+        error: net::DialError,
+    },
+    /// The node itself lives there.
+    #[error("{0} is this node itself")]
+    Oneself(Multiaddr),
+    /// As many connections stand as may.
+    #[error("cannot dial {0}: there are too many connections")]
+    TooManyConnections(Multiaddr),
+    /// As many connections with that peer stand as may.
+    #[error("cannot dial {addr}: there are too many connections with {peer}")]
+    TooManyWithPeer {
+        /// The address, as given.
+        addr: Multiaddr,
+        /// The peer that was found there.
+        peer: PeerId,
+    },
+    /// As many dials are under way as may be.
+    #[error("cannot dial {0}: too many dials are under way")]
+    TooManyDials(Multiaddr),
+    /// The node has been shut down.
+    #[error("the node has been shut down")]
+    Stopped,
+}
+
+impl From<Stopped> for DialError {
+    fn from(_: Stopped) -> DialError {
+        DialError::Stopped
+    }
+}
+
+/// Why a stream is not opened.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Not a protocol name: see [`AcceptError::BadName`](super::AcceptError::BadName).
+    #[error("{0:?} is not a protocol name")]
+    BadName(String),
+    /// There is no connection with that peer: dial it first.
+    #[error("there is no connection with {0}")]
+    NotConnected(PeerId),
+    /// The peer does not speak the protocol.
+    #[error("the peer does not speak {0}")]
+    Unsupported(String),
+    /// The peer did not agree in time.
+    #[error("the peer did not agree on a protocol in time")]
+    TimedOut,
+    /// The connection or the stream broke.
+    #[error("the connection broke")]
+    Lost,
+    /// The connection carries as many streams as it may.
+    #[error("the connection has no room for another stream")]
+    TooManyStreams,
+    /// The node has been shut down.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}

@@ -1,0 +1,179 @@
+//! The public node: a cloneable handle to the driver.
+//!
+//! Every operation sends the driver one request and waits for its answer; nothing here decides.
+//! The node lives until [`Node::shutdown`], or until the last handle is dropped.
+
+mod address;
+mod builder;
+mod error;
+mod notices;
+mod stream;
+
+pub use crate::driver::{ConnectionInfo, Dialled, Limits};
+pub use address::AddressError;
+pub use builder::Builder;
+pub use error::{DialError, ListenError, OpenError, StartError, Stopped};
+pub use notices::{NOTICES_MAX, Noticed, Notices};
+pub use stream::{AcceptError, Incoming, PROTOCOL_NAME_MAX, PROTOCOLS_MAX, Stream};
+
+pub(crate) use notices::Hub;
+pub(crate) use stream::{Doors, Uses};
+
+use crate::driver::Command;
+use crate::traits::Runtime;
+use async_channel::Sender;
+use futures::channel::oneshot;
+use libp2p_identity::Keypair;
+use multiaddr::Multiaddr;
+use portolan_core::{Explanation, Instant, PeerId};
+use std::fmt;
+use std::sync::Arc;
+
+/// A running node. Clones are handles to the same node, which shuts down when the last of them
+/// is dropped.
+pub struct Node<R: Runtime>(Arc<Inner<R>>);
+
+struct Inner<R> {
+    runtime: R,
+    peer: PeerId,
+    commands: Sender<Command>,
+    hub: Arc<Hub>,
+    doors: Arc<Doors>,
+    limits: Limits,
+}
+
+impl<R: Runtime + Default> Node<R> {
+    /// A node on the default runtime of its kind, known by `keypair`.
+    pub fn builder(keypair: Keypair) -> Builder<R> {
+        Builder::new(R::default(), keypair)
+    }
+}
+
+impl<R: Runtime> Node<R> {
+    /// The node's own peer id.
+    pub fn peer_id(&self) -> PeerId {
+        self.0.peer
+    }
+
+    /// The moment on the node's clock, on which notices and explanations are dated.
+    pub fn now(&self) -> Instant {
+        self.0.runtime.now()
+    }
+
+    /// The addresses that are listened on, as bound: with real ports, possibly with a wildcard
+    /// IP, each with `/p2p/` and the node's peer id. In the order in which they were opened; none
+    /// after a shutdown.
+    pub async fn listeners(&self) -> Vec<Multiaddr> {
+        let addrs = self.ask(|reply| Command::Listeners { reply }).await.unwrap_or_default();
+        addrs.into_iter().map(|addr| address::multiaddr(addr, Some(self.0.peer))).collect()
+    }
+
+    /// Listen on one more address, and return it as it is bound.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on; the error names it.
+    pub async fn listen(&self, addr: Multiaddr) -> Result<Multiaddr, ListenError> {
+        let addr = builder::listenable(&addr)?;
+        let bound = self.ask(|reply| Command::Listen { addr, reply }).await??;
+        Ok(address::multiaddr(bound, Some(self.0.peer)))
+    }
+
+    /// Connect to `/ip4|ip6/IP/tcp/PORT` or `/ip4|ip6/IP/udp/PORT/quic-v1`, with `/p2p/PEER-ID`
+    /// at its end if nobody else will do. The dial leaves from the port of a listener where one
+    /// fits.
+    ///
+    /// # Errors
+    /// See [`DialError`]; each names the address.
+    pub async fn dial(&self, named: Multiaddr) -> Result<Dialled, DialError> {
+        let (addr, expected) = match address::destination(&named) {
+            Ok(parsed) => parsed,
+            Err(error) => return Err(DialError::Address { addr: named, error }),
+        };
+        self.ask(|reply| Command::Dial { named, addr, expected, reply }).await?
+    }
+
+    /// Every connection with a peer, oldest first; none after a shutdown. The dial-backs that the
+    /// node makes for others are not among them.
+    pub async fn connections(&self) -> Vec<ConnectionInfo> {
+        self.ask(|reply| Command::Connections { reply }).await.unwrap_or_default()
+    }
+
+    /// Close every connection with a peer, once what is under way on them has been delivered or a
+    /// short time has passed. Returns how many will close, without waiting for it.
+    pub async fn disconnect(&self, peer: PeerId) -> usize {
+        self.ask(|reply| Command::Disconnect { peer, reply }).await.unwrap_or_default()
+    }
+
+    /// Open a stream of an application protocol on a connection that stands.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open_stream(&self, peer: PeerId, protocol: &str) -> Result<Stream, OpenError> {
+        if !stream::is_name(protocol) {
+            return Err(OpenError::BadName(protocol.into()));
+        }
+        let (reply, answer) = oneshot::channel();
+        let protocol = protocol.into();
+        let command = Command::OpenStream { peer, protocol, reply };
+        self.0.commands.send(command).await.map_err(|_| Stopped)?;
+        // The connection that was to open the stream may end before it answers.
+        answer.await.unwrap_or_else(|_| match self.0.commands.is_closed() {
+            true => Err(Stopped.into()),
+            false => Err(OpenError::Lost),
+        })
+    }
+
+    /// Accept inbound streams of an application protocol from now on. It is not listed in
+    /// identify: for that, name it before the start with [`Builder::accept`].
+    ///
+    /// # Errors
+    /// If the name cannot be one, or is taken.
+    pub fn accept(&self, protocol: &str) -> Result<Incoming, AcceptError> {
+        self.0.doors.open(protocol, self.0.limits.incoming_max)
+    }
+
+    /// Every verdict of this moment, with the evidence behind it.
+    ///
+    /// # Errors
+    /// Only after a shutdown.
+    pub async fn explain(&self) -> Result<Explanation, Stopped> {
+        self.ask(|reply| Command::Explain { reply }).await
+    }
+
+    /// A subscription to every notice from now on. It is bounded: see [`Noticed::missed`].
+    pub fn notices(&self) -> Notices {
+        self.0.hub.subscribe()
+    }
+
+    /// Shut down: stop listening, deliver the answers that are under way (for a short time), close
+    /// every connection. Resolves when all tasks of the node have ended; at once if that is so
+    /// already.
+    pub async fn shutdown(&self) {
+        let asked = self.ask(|reply| Command::Shutdown { reply }).await;
+        if asked.is_err() {
+            // Somebody else shut it down; the channel closes when that is done.
+            tracing::trace!("the node had been shut down before");
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Stopped> {
+        let (reply, answer) = oneshot::channel();
+        self.0.commands.send(command(reply)).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+impl<R: Runtime> Clone for Node<R> {
+    fn clone(&self) -> Node<R> {
+        Node(self.0.clone())
+    }
+}
+
+impl<R: Runtime> fmt::Debug for Node<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node").field("peer", &self.0.peer).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,270 @@
+//! Sockets of the operating system, with exactly the options that Portolan wants.
+//!
+//! TCP listens and dials from one port. The listener is bound *without* `SO_REUSEPORT`, so that
+//! the port must be free, and gets it after `listen`, so that our own dials may share it; both
+//! set `SO_REUSEADDR`, so that a restart does not wait for old connections to time out. A second
+//! Portolan, or any program that binds without `SO_REUSEPORT`, is refused. On Linux a program of
+//! the same user that asks for `SO_REUSEPORT` cannot be kept out.
+//!
+//! A UDP socket sets no such option: each listen address has exactly one, which also dials.
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+/// Connections that wait in the kernel to be accepted, number; Linux's default cap. When full,
+/// the kernel lets new ones wait outside.
+const BACKLOG: i32 = 1_024;
+
+/// A connection attempt that has begun.
+#[derive(Debug)]
+pub(crate) struct Dialling {
+    /// The non-blocking socket on which `connect` was called.
+    pub(crate) socket: TcpStream,
+    /// Whether it is bound to the port of a listener.
+    pub(crate) port_reused: bool,
+}
+
+/// Open a TCP socket that listens on `addr`; a port of 0 leaves the choice to the kernel.
+pub(crate) fn listen_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = tcp_socket(addr)?;
+    socket.bind(&SockAddr::from(addr))?;
+    socket.listen(BACKLOG)?;
+    share_port(&socket)?;
+    Ok(socket.into())
+}
+
+/// Begin to connect to `to` from the first of the listeners `from` that can; from a port of the
+/// kernel's choice when none can, because all are out of reach of `to` or because a connection
+/// between the same two ends exists (or has just ended) already.
+pub(crate) fn dial_from(to: SocketAddr, from: &[SocketAddr]) -> io::Result<Dialling> {
+    for local in from {
+        match dial_bound(to, *local) {
+            Ok(socket) => {
+                return Ok(Dialling {
+                    socket,
+                    port_reused: true,
+                });
+            }
+            // Whatever it is, it may be due to the source address: a host that cannot reach the
+            // remote at all says so again below.
+            Err(error) => tracing::debug!(%local, %to, %error, "cannot dial from a listen port"),
+        }
+    }
+    dial_fresh(to, None)
+}
+
+/// Begin to connect to `to` from a port of the kernel's choice, and from the IP `source` if one
+/// is given.
+pub(crate) fn dial_fresh(to: SocketAddr, source: Option<IpAddr>) -> io::Result<Dialling> {
+    let socket = tcp_socket_exclusive(to)?;
+    if let Some(ip) = source {
+        socket.bind(&SockAddr::from(SocketAddr::new(ip, 0)))?;
+    }
+    Ok(Dialling {
+        socket: begin(socket, to)?,
+        port_reused: false,
+    })
+}
+
+fn dial_bound(to: SocketAddr, local: SocketAddr) -> io::Result<TcpStream> {
+    let socket = tcp_socket(to)?;
+    share_port(&socket)?;
+    socket.bind(&SockAddr::from(local))?;
+    begin(socket, to)
+}
+
+fn begin(socket: Socket, to: SocketAddr) -> io::Result<TcpStream> {
+    match socket.connect(&SockAddr::from(to)) {
+        Ok(()) => {}
+        Err(error) if is_in_progress(&error) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(socket.into())
+}
+
+fn is_in_progress(error: &io::Error) -> bool {
+    #[cfg(unix)]
+    let in_progress = error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error());
+    #[cfg(not(unix))]
+    let in_progress = false;
+    in_progress || error.kind() == io::ErrorKind::WouldBlock
+}
+
+/// A socket that may take a port over whose old connections linger.
+fn tcp_socket(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = tcp_socket_exclusive(addr)?;
+    // On Windows the option means what SO_REUSEPORT means elsewhere: anybody could join.
+    #[cfg(not(windows))]
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+fn tcp_socket_exclusive(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
+}
+
+#[cfg(unix)]
+fn share_port(socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_port(true)
+}
+
+/// Where the option does not exist, dials from a listen port fail to bind and fall back.
+#[cfg(not(unix))]
+fn share_port(_: &Socket) -> io::Result<()> {
+    Ok(())
+}
+
+/// A UDP socket bound to `addr`; a port of 0 leaves the choice to the kernel.
+pub(crate) fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::from(addr))?;
+    Ok(socket.into())
+}
+
+/// The IP that this host sends from when it sends to `to`. Asks the routing table; no packet is
+/// sent. An error says that there is no route, or that `source` is not ours.
+pub(crate) fn source_towards(to: SocketAddr, source: Option<IpAddr>) -> io::Result<IpAddr> {
+    let ip = source.unwrap_or_else(|| unspecified(to));
+    let socket = bind_udp(SocketAddr::new(ip, 0))?;
+    socket.connect(to)?;
+    Ok(socket.local_addr()?.ip())
+}
+
+/// The wildcard of the family of `addr`.
+pub(crate) fn unspecified(addr: SocketAddr) -> IpAddr {
+    match addr {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// The listeners among `listeners` from which `to` can be dialled, the best first: those on an IP
+/// of the right scope (a loopback address reaches only loopback addresses), then wildcards.
+pub(crate) fn fit_to_dial(listeners: &[SocketAddr], to: SocketAddr) -> Vec<SocketAddr> {
+    let family = |local: &&SocketAddr| local.is_ipv4() == to.is_ipv4();
+    let exact = |local: &&SocketAddr| local.ip().is_loopback() == to.ip().is_loopback();
+    let (wildcards, concrete): (Vec<_>, Vec<_>) = listeners
+        .iter()
+        .filter(family)
+        .partition(|local| local.ip().is_unspecified());
+    concrete
+        .into_iter()
+        .filter(exact)
+        .chain(wildcards)
+        .copied()
+        .collect()
+}
+
+/// Take out the listeners that `to` itself would reach: a TCP socket that dials its own address
+/// connects to itself, past the listener.
+pub(crate) fn spare_self(listeners: &mut Vec<SocketAddr>, to: SocketAddr) {
+    if !listeners.iter().any(|local| local.port() == to.port()) {
+        return;
+    }
+    let ours = to.ip().is_loopback() || interface_ips().is_ok_and(|ips| ips.contains(&to.ip()));
+    listeners.retain(|local| {
+        let same_ip = local.ip() == to.ip() || (local.ip().is_unspecified() && ours);
+        local.port() != to.port() || !same_ip
+    });
+}
+
+/// Every IP of an interface that is up, without duplicates, in order.
+///
+/// # Errors
+/// Those of asking the operating system.
+pub fn interface_ips() -> io::Result<Vec<IpAddr>> {
+    let mut ips: Vec<IpAddr> = if_addrs::get_if_addrs()?
+        .into_iter()
+        .filter(if_addrs::Interface::is_oper_up)
+        .map(|interface| interface.ip())
+        .collect();
+    ips.sort_unstable();
+    ips.dedup();
+    Ok(ips)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(text: &str) -> SocketAddr {
+        text.parse().expect("a socket address")
+    }
+
+    #[test]
+    fn a_second_listener_is_refused_even_while_dials_share_the_port() {
+        for any in ["127.0.0.1:0", "[::1]:0"] {
+            let first = listen_tcp(addr(any)).expect("a free port");
+            let bound = first.local_addr().expect("it is bound");
+            let refused = listen_tcp(bound).expect_err("the port is taken");
+            assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+
+            let server = listen_tcp(addr(any)).expect("another free port");
+            let to = server.local_addr().expect("it is bound");
+            let dialling = dial_from(to, &[bound]).expect("loopback is reachable");
+            assert!(dialling.port_reused);
+            assert_eq!(dialling.socket.local_addr().expect("it is bound"), bound);
+            let refused = listen_tcp(bound).expect_err("the port is still taken");
+            assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        }
+    }
+
+    #[test]
+    fn two_wildcards_of_two_families_share_a_port_number() {
+        let four = listen_tcp(addr("0.0.0.0:0")).expect("a free port");
+        let port = four.local_addr().expect("it is bound").port();
+        // Another program may hold the number in the other family; then nothing is learnt.
+        match listen_tcp(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)) {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse),
+        }
+        drop(bind_udp(addr("[::]:0")).expect("UDP over IPv6"));
+    }
+
+    #[test]
+    fn listeners_are_chosen_by_reach() {
+        let all = [
+            "0.0.0.0:1",
+            "127.0.0.1:2",
+            "10.0.0.1:3",
+            "[::]:4",
+            "[::1]:5",
+        ]
+        .map(addr);
+        let fit = |to: &str| {
+            fit_to_dial(&all, addr(to))
+                .iter()
+                .map(|a| a.port())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(fit("127.0.0.9:80"), [2, 1]);
+        assert_eq!(fit("44.1.2.3:80"), [3, 1]);
+        assert_eq!(fit("[::1]:80"), [5, 4]);
+        assert_eq!(fit("[2600::1]:80"), [4]);
+    }
+
+    #[test]
+    fn nobody_dials_himself_from_his_own_port() {
+        let spared = |local: &str, to: &str| {
+            let mut listeners = vec![addr(local)];
+            spare_self(&mut listeners, addr(to));
+            listeners.is_empty()
+        };
+        assert!(spared("127.0.0.1:7", "127.0.0.1:7"));
+        assert!(spared("0.0.0.0:7", "127.0.0.1:7"));
+        assert!(!spared("127.0.0.1:7", "127.0.0.2:7"));
+        assert!(!spared("0.0.0.0:7", "44.1.2.3:7"));
+        assert!(!spared("0.0.0.0:7", "127.0.0.1:8"));
+    }
+}

@@ -1,0 +1,113 @@
+//! The three things that a runtime must bring: sockets, timers, and a place to run tasks.
+//!
+//! Everything speaks `futures::io`. A runtime that implements [`Sockets`], [`Timers`] and
+//! [`Spawn`] on one cloneable type is a [`Runtime`]; nothing else is asked of it.
+
+use futures::future::BoxFuture;
+use futures::io::{AsyncRead, AsyncWrite};
+use portolan_core::{Duration, Instant, UnixTime};
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+/// Turns sockets of the operating system into asynchronous ones. Every socket handed in is
+/// already non-blocking and carries its options; adapters set none.
+pub trait Sockets: Clone + Send + Sync + 'static {
+    /// A connected TCP socket.
+    type Tcp: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// A listening TCP socket.
+    type Listener: Send + Sync + 'static;
+
+    /// Wait until a socket on which `connect` was called is connected, or has failed to. The
+    /// error is the one that the operating system holds for the socket (`SO_ERROR`).
+    fn connected(
+        &self,
+        connecting: TcpStream,
+    ) -> impl Future<Output = io::Result<Self::Tcp>> + Send + 'static;
+
+    /// Take over a listening socket.
+    ///
+    /// # Errors
+    /// Those of registering the socket with the runtime.
+    fn listener(&self, listener: TcpListener) -> io::Result<Self::Listener>;
+
+    /// Wait for the next connection on a listening socket; with it comes the remote address.
+    /// The accepted socket has `TCP_NODELAY` set.
+    fn accept(
+        &self,
+        listener: &Self::Listener,
+    ) -> impl Future<Output = io::Result<(Self::Tcp, SocketAddr)>> + Send;
+
+    /// The actual local address of a socket, as the operating system tells it.
+    ///
+    /// # Errors
+    /// Those of `getsockname`.
+    fn local_addr(&self, tcp: &Self::Tcp) -> io::Result<SocketAddr>;
+
+    /// What QUIC endpoints run on.
+    fn quic(&self) -> Arc<dyn quinn::Runtime>;
+}
+
+/// Clocks and timers.
+pub trait Timers: Clone + Send + Sync + 'static {
+    /// The moment, on a clock that never runs backwards and counts the time that the machine is
+    /// suspended, where the operating system has such a clock.
+    fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    /// The moment on the wall clock.
+    fn unix(&self) -> UnixTime {
+        clock::unix()
+    }
+
+    /// Resolves after `span`. The timer may stand still while the machine is suspended.
+    fn sleep(&self, span: Duration) -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// A place where tasks run by themselves.
+pub trait Spawn: Clone + Send + Sync + 'static {
+    /// Run a task to its end, independently of the caller.
+    fn spawn(&self, task: BoxFuture<'static, ()>);
+}
+
+/// All that a runtime must bring, on one type.
+pub trait Runtime: Sockets + Timers + Spawn {}
+
+impl<T: Sockets + Timers + Spawn> Runtime for T {}
+
+mod clock {
+    use portolan_core::{Instant, UnixTime};
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    /// Linux counts suspend only on its boot-time clock; the monotonic clocks of the other Unix
+    /// systems that have the difference count it.
+    #[cfg(unix)]
+    pub(super) fn now() -> Instant {
+        use rustix::time::{ClockId, clock_gettime};
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        const CLOCK: ClockId = ClockId::Boottime;
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        const CLOCK: ClockId = ClockId::Monotonic;
+        let time = clock_gettime(CLOCK);
+        let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+        let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
+        Instant::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn now() -> Instant {
+        use std::sync::OnceLock;
+        static ZERO: OnceLock<std::time::Instant> = OnceLock::new();
+        let elapsed = ZERO.get_or_init(std::time::Instant::now).elapsed();
+        Instant::from_nanos(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn unix() -> UnixTime {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        UnixTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+}

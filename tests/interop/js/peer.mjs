@@ -1,0 +1,163 @@
+// One js-libp2p peer, steered from outside.
+//
+// Started as `node peer.mjs OPTIONS`, where OPTIONS is a JSON object (see `defaults`). It speaks
+// JSON lines: events on stdout, each an object with the field `event`; commands on stdin, each an
+// object with the field `do`. When stdin ends, the peer stops and the process exits.
+//
+// Events
+//   ready       peer, addrs (with /p2p/), node: the version of Node
+//   connection  peer, remote, direction: a connection is open
+//   identified  peer, agent, protocol, observed, listen, protocols, certified: what a peer said
+//   pinged      id, rtt_ms
+//   dialled     id, peer
+//   verified    addrs: the addresses that AutoNAT has confirmed so far, when one is added; private
+//               addresses never, because js-libp2p takes them for granted without asking anybody
+//   failed      id, what, error: a command failed
+//   stopped     nothing follows
+//
+// Commands
+//   dial  id, addr      open a connection, even beside another; identify runs by itself
+//   ping  id, peer      ping over a connection that is open
+//   stop                the same as the end of stdin
+import { createInterface } from 'node:readline'
+import { noise } from '@chainsafe/libp2p-noise'
+import { quic } from '@chainsafe/libp2p-quic'
+import { yamux } from '@chainsafe/libp2p-yamux'
+import { autoNATv2 } from '@libp2p/autonat-v2'
+import { generateKeyPair } from '@libp2p/crypto/keys'
+import { identify, identifyPush } from '@libp2p/identify'
+import { peerIdFromString } from '@libp2p/peer-id'
+import { ping } from '@libp2p/ping'
+import { tcp } from '@libp2p/tcp'
+import { tls } from '@libp2p/tls'
+import { isPrivate } from '@libp2p/utils'
+import { multiaddr } from '@multiformats/multiaddr'
+import { createLibp2p } from 'libp2p'
+
+const defaults = {
+  // Multiaddrs to listen on.
+  listen: [],
+  // The identity's type: Ed25519, secp256k1, ECDSA or RSA.
+  key: 'Ed25519',
+  // What secures TCP: noise or tls.
+  security: 'noise',
+  // Whether AutoNAT v2 runs, which in js-libp2p is client and server at once.
+  autonat: false
+}
+
+// A dial of a test is on this host: seconds mean that it hangs.
+const COMMAND_TIMEOUT_MS = 10_000
+// How often the address manager is asked what AutoNAT has confirmed: js-libp2p's own event for it
+// waits for a debounce of its own.
+const VERIFIED_POLL_MS = 25
+
+function say (event, fields) {
+  process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`)
+}
+
+async function privateKey (type) {
+  return type === 'RSA' ? generateKeyPair('RSA', 2048) : generateKeyPair(type)
+}
+
+async function start (options) {
+  const inner = {}
+  const services = {
+    identify: identify(),
+    identifyPush: identifyPush(),
+    ping: ping(),
+    // Not a service: a window on what the node keeps to itself.
+    inner: (components) => Object.assign(inner, {
+      addresses: components.addressManager,
+      transports: components.transportManager
+    })
+  }
+  if (options.autonat) {
+    services.autonat = autoNATv2()
+  }
+  const node = await createLibp2p({
+    privateKey: await privateKey(options.key),
+    addresses: { listen: options.listen },
+    transports: [tcp(), quic()],
+    connectionEncrypters: [options.security === 'tls' ? tls() : noise()],
+    streamMuxers: [yamux()],
+    // By default js-libp2p dials no loopback address that another peer told it about.
+    connectionGater: { denyDialMultiaddr: () => false },
+    services
+  })
+  return { node, inner }
+}
+
+function watch (node, inner) {
+  node.addEventListener('connection:open', ({ detail }) => {
+    say('connection', {
+      peer: detail.remotePeer.toString(),
+      remote: detail.remoteAddr.toString(),
+      direction: detail.direction
+    })
+  })
+  node.addEventListener('peer:identify', ({ detail }) => {
+    say('identified', {
+      peer: detail.peerId.toString(),
+      agent: detail.agentVersion ?? null,
+      protocol: detail.protocolVersion ?? null,
+      observed: detail.observedAddr?.toString() ?? null,
+      listen: detail.listenAddrs.map(String),
+      protocols: detail.protocols,
+      certified: detail.signedPeerRecord?.addresses.map(String) ?? null
+    })
+  })
+  const seen = new Set()
+  const poll = setInterval(() => {
+    const verified = inner.addresses.getAddressesWithMetadata()
+      .filter(({ multiaddr, verified }) => verified && !isPrivate(multiaddr))
+      .map(({ multiaddr }) => multiaddr.toString())
+    const before = seen.size
+    verified.forEach((addr) => seen.add(addr))
+    if (seen.size > before) {
+      say('verified', { addrs: [...seen] })
+    }
+  }, VERIFIED_POLL_MS)
+  poll.unref()
+}
+
+const commands = {
+  async dial (node, { id, addr }) {
+    const signal = AbortSignal.timeout(COMMAND_TIMEOUT_MS)
+    const connection = await node.dial(multiaddr(addr), { signal, force: true })
+    say('dialled', { id, peer: connection.remotePeer.toString() })
+  },
+  async ping (node, { id, peer }) {
+    const signal = AbortSignal.timeout(COMMAND_TIMEOUT_MS)
+    const rtt = await node.services.ping.ping(peerIdFromString(peer), { signal })
+    say('pinged', { id, rtt_ms: rtt })
+  }
+}
+
+const options = { ...defaults, ...JSON.parse(process.argv[2] ?? '{}') }
+const { node, inner } = await start(options)
+watch(node, inner)
+say('ready', {
+  peer: node.peerId.toString(),
+  // What is listened on; `node.getMultiaddrs()` leaves out what AutoNAT has yet to confirm.
+  addrs: inner.transports.getAddrs().map((addr) => `${addr}/p2p/${node.peerId}`),
+  node: process.version
+})
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const command = JSON.parse(line)
+  if (command.do === 'stop') {
+    break
+  }
+  const run = commands[command.do]
+  if (run == null) {
+    say('failed', { id: command.id ?? null, what: command.do, error: 'no such command' })
+    continue
+  }
+  // Commands run side by side: one that hangs holds up no other.
+  run(node, command).catch((err) => {
+    say('failed', { id: command.id ?? null, what: command.do, error: String(err?.message ?? err) })
+  })
+}
+await node.stop()
+say('stopped', {})
+process.exit(0)

@@ -1,0 +1,446 @@
+//! A peer that nobody here wrote: a rust-libp2p swarm out of the published crate, on tokio.
+//!
+//! It speaks TCP (Noise or TLS, Yamux) and QUIC, identify and ping, and on request AutoNAT v2 as
+//! server or as client. Everything it sees goes into a log that tests wait on. Streams of any
+//! protocol can be opened and accepted through [`RustPeer::streams`]; the scripted servers are
+//! made of that.
+
+use futures::StreamExt as _;
+use libp2p::autonat::v2 as autonat;
+use libp2p::core::ConnectedPoint;
+use libp2p::identity::Keypair;
+use libp2p::multiaddr::Protocol;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, tcp, tls, yamux};
+use libp2p_stream as stream;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+
+/// How long a swarm may take to bind its sockets.
+const START_WITHIN: Duration = Duration::from_secs(10);
+/// No connection of a test is closed because nobody uses it.
+const IDLE_FOR: Duration = Duration::from_secs(120);
+
+/// The type of an identity key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyType {
+    /// What nearly everybody uses.
+    #[default]
+    Ed25519,
+    /// NIST P-256.
+    Ecdsa,
+    /// The curve of Bitcoin and Ethereum.
+    Secp256k1,
+    /// 2,048 bits, from a fixture.
+    Rsa,
+}
+
+impl KeyType {
+    /// Every type, in order.
+    pub const ALL: [KeyType; 4] =
+        [KeyType::Ed25519, KeyType::Ecdsa, KeyType::Secp256k1, KeyType::Rsa];
+
+    /// A key of this type; a fresh one but for RSA, whose key is always the same.
+    pub fn generate(self) -> Keypair {
+        match self {
+            KeyType::Ed25519 => Keypair::generate_ed25519(),
+            KeyType::Ecdsa => Keypair::generate_ecdsa(),
+            KeyType::Secp256k1 => Keypair::generate_secp256k1(),
+            KeyType::Rsa => {
+                let mut der = include_bytes!("../interop/rsa-2048.pk8").to_vec();
+                Keypair::rsa_from_pkcs8(&mut der).expect("the fixture is an RSA key")
+            }
+        }
+    }
+
+    /// The word in tables: `ed25519`, `ecdsa`, `secp256k1`, `rsa`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            KeyType::Ed25519 => "ed25519",
+            KeyType::Ecdsa => "ecdsa",
+            KeyType::Secp256k1 => "secp256k1",
+            KeyType::Rsa => "rsa",
+        }
+    }
+}
+
+/// What secures TCP connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Security {
+    /// Noise XX.
+    #[default]
+    Noise,
+    /// TLS 1.3 with libp2p certificates.
+    Tls,
+}
+
+/// What a rust-libp2p peer is like.
+#[derive(Clone, Debug, Default)]
+pub struct RustPeerConfig {
+    /// The type of its identity.
+    pub key: KeyType,
+    /// What it secures TCP with.
+    pub security: Security,
+    /// What it listens on.
+    pub listen: Vec<Multiaddr>,
+    /// Whether it is an AutoNAT v2 server.
+    pub server: bool,
+    /// Whether it is an AutoNAT v2 client, and how often that looks for something to probe
+    /// (rust-libp2p's default: 5 s).
+    pub client: Option<Duration>,
+}
+
+/// Something that a peer saw.
+#[derive(Clone, Debug)]
+pub enum Seen {
+    /// It listens.
+    Listening(Multiaddr),
+    /// A connection finished its handshakes.
+    Connected {
+        /// The other side.
+        peer: PeerId,
+        /// Its address.
+        remote: Multiaddr,
+        /// Whether we dialled.
+        dialled: bool,
+    },
+    /// A dial failed.
+    DialFailed(String),
+    /// A connection ended.
+    Disconnected {
+        /// The other side.
+        peer: PeerId,
+        /// Why, if it was an error.
+        cause: Option<String>,
+    },
+    /// A peer described itself.
+    Identified {
+        /// The peer.
+        peer: PeerId,
+        /// What it said.
+        info: Box<identify::Info>,
+    },
+    /// A peer could not be identified.
+    IdentifyFailed {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        error: String,
+    },
+    /// A peer answered a ping, or failed to.
+    Pinged {
+        /// The peer.
+        peer: PeerId,
+        /// The round-trip time, or what went wrong.
+        result: Result<Duration, String>,
+    },
+    /// It dialled somebody back.
+    Served {
+        /// Who asked.
+        client: PeerId,
+        /// What was dialled.
+        addr: Multiaddr,
+        /// The dial data that it asked for and got, in bytes.
+        dial_data: usize,
+        /// Whether its answer was delivered. It says nothing about the dial.
+        answered: Result<(), String>,
+    },
+    /// It was dialled back, or not.
+    Probed {
+        /// The server asked.
+        server: PeerId,
+        /// The address tested.
+        addr: Multiaddr,
+        /// The dial data that it sent, in bytes.
+        dial_data: usize,
+        /// Whether the address is reachable.
+        result: Result<(), String>,
+    },
+    /// It took an address for its own after a dial-back.
+    Confirmed(Multiaddr),
+}
+
+/// A running rust-libp2p peer. Dropping it stops it.
+#[derive(Debug)]
+pub struct RustPeer {
+    /// Its peer id.
+    pub id: PeerId,
+    /// What it listens on, without `/p2p/`, in the order of its configuration.
+    pub addrs: Vec<Multiaddr>,
+    log: watch::Receiver<Vec<Seen>>,
+    orders: mpsc::Sender<Order>,
+    streams: Streams,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// Hides a control that has no `Debug`.
+#[derive(Clone)]
+struct Streams(stream::Control);
+
+impl std::fmt::Debug for Streams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Streams")
+    }
+}
+
+enum Order {
+    Dial { addr: Multiaddr, fresh_port: bool },
+    Disconnect(PeerId),
+}
+
+impl RustPeer {
+    /// Start a peer and wait until it listens on all that it should.
+    pub async fn start(config: RustPeerConfig) -> RustPeer {
+        let mut swarm = build(&config);
+        let id = *swarm.local_peer_id();
+        let streams = Streams(swarm.behaviour().streams.new_control());
+        let mut addrs = Vec::new();
+        for addr in &config.listen {
+            swarm.listen_on(addr.clone()).expect("the address is one of ours");
+            // One after the other, so that the addresses keep the order of the configuration.
+            addrs.push(
+                tokio::time::timeout(START_WITHIN, listening(&mut swarm))
+                    .await
+                    .expect("a loopback socket is bound in time"),
+            );
+        }
+        let (orders, inbox) = mpsc::channel(16);
+        let (log_writer, log) = watch::channel(Vec::new());
+        let task = tokio::spawn(run(swarm, inbox, log_writer));
+        RustPeer { id, addrs, log, orders, streams, task }
+    }
+
+    /// Its addresses with `/p2p/`, for somebody who dials it.
+    pub fn full_addrs(&self) -> Vec<Multiaddr> {
+        self.addrs.iter().map(|addr| addr.clone().with(Protocol::P2p(self.id))).collect()
+    }
+
+    /// Dial an address, from the listen port where the transport can. What becomes of it is
+    /// [`Seen::Connected`] or [`Seen::DialFailed`].
+    pub async fn dial(&self, addr: Multiaddr) {
+        self.order(Order::Dial { addr, fresh_port: false }).await;
+    }
+
+    /// Dial an address from a port that nothing listens on.
+    pub async fn dial_from_fresh_port(&self, addr: Multiaddr) {
+        self.order(Order::Dial { addr, fresh_port: true }).await;
+    }
+
+    /// Close every connection to a peer.
+    pub async fn disconnect(&self, peer: PeerId) {
+        self.order(Order::Disconnect(peer)).await;
+    }
+
+    async fn order(&self, order: Order) {
+        self.orders.send(order).await.expect("the swarm runs as long as this value lives");
+    }
+
+    /// The means to open and accept streams of any protocol.
+    pub fn streams(&self) -> stream::Control {
+        self.streams.0.clone()
+    }
+
+    /// Wait until `pick` finds what it looks for in the log, from its beginning. The error names
+    /// `what` and shows the log.
+    pub async fn wait<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        mut pick: impl FnMut(&Seen) -> Option<T>,
+    ) -> Result<T, String> {
+        let mut log = self.log.clone();
+        let mut found = None;
+        let search = log.wait_for(|seen| {
+            found = seen.iter().find_map(&mut pick);
+            found.is_some()
+        });
+        let ended = tokio::time::timeout(within, search).await.is_ok_and(|waited| waited.is_ok());
+        found.filter(|_| ended).ok_or_else(|| {
+            format!("rust-libp2p saw no {what} within {within:?}, only {:#?}", *self.log.borrow())
+        })
+    }
+
+    /// Everything seen so far, oldest first.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.log.borrow().clone()
+    }
+}
+
+impl Drop for RustPeer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    server: Toggle<autonat::server::Behaviour>,
+    client: Toggle<autonat::client::Behaviour>,
+    streams: stream::Behaviour,
+}
+
+fn build(config: &RustPeerConfig) -> Swarm<Behaviour> {
+    let (server, client) = (config.server, config.client);
+    // The builder's type differs by what secures TCP, and cannot be named.
+    macro_rules! swarm {
+        ($security:expr) => {
+            SwarmBuilder::with_existing_identity(config.key.generate())
+                .with_tokio()
+                .with_tcp(tcp::Config::default(), $security, yamux::Config::default)
+                .expect("the key can sign")
+                .with_quic()
+                .with_behaviour(|key| behaviour(key, server, client))
+                .expect("no part of it can fail")
+                .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_FOR))
+                .build()
+        };
+    }
+    match config.security {
+        Security::Noise => swarm!(noise::Config::new),
+        Security::Tls => swarm!(tls::Config::new),
+    }
+}
+
+fn behaviour(key: &Keypair, server: bool, client: Option<Duration>) -> Behaviour {
+    let described = identify::Config::new_with_signed_peer_record("ipfs/0.1.0".into(), key);
+    Behaviour {
+        identify: identify::Behaviour::new(described),
+        ping: ping::Behaviour::default(),
+        server: server.then(autonat::server::Behaviour::default).into(),
+        client: client.map(client_behaviour).into(),
+        streams: stream::Behaviour::new(),
+    }
+}
+
+fn client_behaviour(probe_every: Duration) -> autonat::client::Behaviour {
+    let config = autonat::client::Config::default().with_probe_interval(probe_every);
+    autonat::client::Behaviour::new(rand::make_rng(), config)
+}
+
+async fn listening(swarm: &mut Swarm<Behaviour>) -> Multiaddr {
+    loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
+            return address;
+        }
+    }
+}
+
+async fn run(
+    mut swarm: Swarm<Behaviour>,
+    mut orders: mpsc::Receiver<Order>,
+    log: watch::Sender<Vec<Seen>>,
+) {
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(order) => obey(&mut swarm, order, &log),
+                None => return,
+            },
+            event = swarm.select_next_some() => {
+                if let Some(seen) = translate(event) {
+                    log.send_modify(|log| log.push(seen));
+                }
+            }
+        }
+    }
+}
+
+fn obey(swarm: &mut Swarm<Behaviour>, order: Order, log: &watch::Sender<Vec<Seen>>) {
+    match order {
+        Order::Dial { addr, fresh_port } => {
+            if let Err(error) = swarm.dial(dial_options(addr, fresh_port)) {
+                log.send_modify(|log| log.push(Seen::DialFailed(error.to_string())));
+            }
+        }
+        Order::Disconnect(peer) => {
+            // A peer that is gone already is what was asked for.
+            let _gone = swarm.disconnect_peer_id(peer);
+        }
+    }
+}
+
+fn dial_options(addr: Multiaddr, fresh_port: bool) -> DialOpts {
+    let peer = addr.iter().find_map(|part| match part {
+        Protocol::P2p(peer) => Some(peer),
+        _ => None,
+    });
+    match (peer, fresh_port) {
+        (Some(peer), false) => DialOpts::peer_id(peer)
+            .condition(PeerCondition::Always)
+            .addresses(vec![addr])
+            .build(),
+        (Some(peer), true) => DialOpts::peer_id(peer)
+            .condition(PeerCondition::Always)
+            .addresses(vec![addr])
+            .allocate_new_port()
+            .build(),
+        (None, false) => DialOpts::unknown_peer_id().address(addr).build(),
+        (None, true) => DialOpts::unknown_peer_id().address(addr).allocate_new_port().build(),
+    }
+}
+
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a swarm reports much that no test asks about, and its enums grow"
+)]
+fn translate(event: SwarmEvent<BehaviourEvent>) -> Option<Seen> {
+    let seen = match event {
+        SwarmEvent::NewListenAddr { address, .. } => Seen::Listening(address),
+        SwarmEvent::ConnectionEstablished { peer_id, endpoint, .. } => connected(peer_id, endpoint),
+        SwarmEvent::ConnectionClosed { peer_id, cause, .. } => {
+            Seen::Disconnected { peer: peer_id, cause: cause.map(|cause| cause.to_string()) }
+        }
+        SwarmEvent::OutgoingConnectionError { error, .. } => Seen::DialFailed(error.to_string()),
+        SwarmEvent::ExternalAddrConfirmed { address } => Seen::Confirmed(address),
+        SwarmEvent::Behaviour(event) => return of_behaviour(event),
+        _ => return None,
+    };
+    Some(seen)
+}
+
+fn connected(peer: PeerId, endpoint: ConnectedPoint) -> Seen {
+    match endpoint {
+        ConnectedPoint::Dialer { address, .. } => {
+            Seen::Connected { peer, remote: address, dialled: true }
+        }
+        ConnectedPoint::Listener { send_back_addr, .. } => {
+            Seen::Connected { peer, remote: send_back_addr, dialled: false }
+        }
+    }
+}
+
+fn of_behaviour(event: BehaviourEvent) -> Option<Seen> {
+    let seen = match event {
+        BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+            Seen::Identified { peer: peer_id, info: Box::new(info) }
+        }
+        BehaviourEvent::Identify(identify::Event::Error { peer_id, error, .. }) => {
+            Seen::IdentifyFailed { peer: peer_id, error: error.to_string() }
+        }
+        BehaviourEvent::Identify(
+            identify::Event::Sent { .. } | identify::Event::Pushed { .. },
+        ) => return None,
+        BehaviourEvent::Ping(event) => Seen::Pinged {
+            peer: event.peer,
+            result: event.result.map_err(|failure| failure.to_string()),
+        },
+        BehaviourEvent::Server(event) => Seen::Served {
+            client: event.client,
+            addr: event.tested_addr,
+            dial_data: event.data_amount,
+            answered: event.result.map_err(|error| error.to_string()),
+        },
+        BehaviourEvent::Client(event) => Seen::Probed {
+            server: event.server,
+            addr: event.tested_addr,
+            dial_data: event.bytes_sent,
+            result: event.result.map_err(|error| error.to_string()),
+        },
+        BehaviourEvent::Streams(()) => return None,
+    };
+    Some(seen)
+}

@@ -1,0 +1,103 @@
+//! The knobs of a story: `config` lines, which stand before the first fact.
+
+use super::script::{Word, Words, Wrong};
+use portolan_core::{Addr, Class, Config, DialBackConfig, Duration, NodeState};
+use std::net::IpAddr;
+
+/// How numbers below a bound are drawn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Spread {
+    /// Always zero: round times.
+    Lowest,
+    /// Always the greatest.
+    Highest,
+    /// From a seed.
+    Seed(u64),
+}
+
+/// What the node of a story is made with.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) config: Config,
+    pub(super) spread: Spread,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let mut config = Config::default();
+        // The version changes with every release; transcripts do not.
+        config.agent_version = "portolan/story".to_owned();
+        Settings { config, spread: Spread::Lowest }
+    }
+}
+
+impl Settings {
+    /// Take in the words after `config`.
+    pub(super) fn set(&mut self, mut words: Words<'_>) -> Result<(), Wrong> {
+        let knob: String = words.take()?;
+        match knob.as_str() {
+            "allow-private" => self.config.allow_private = true,
+            "no-identify" => self.config.identify = false,
+            "no-ping" => self.config.ping_interval = None,
+            "ping" => self.config.ping_interval = Some(words.take::<Duration>()?),
+            "external" => self.config.external.push(words.take::<Addr>()?),
+            "protocol" => self.config.protocols.push(words.take()?),
+            "force" => {
+                let class: Option<Class> = words.take_if();
+                let state: NodeState = words.take()?;
+                match class {
+                    Some(class) => self.config.force_class.push((class, state)),
+                    None => self.config.force_node = Some(state),
+                }
+            }
+            "draw" => self.spread = words.take()?,
+            "dial-back" => self.config.dial_back = Some(dial_back(&mut words)?),
+            other => return Err(super::script::expected("a knob (see docs/scenarios.md)", other)),
+        }
+        words.done()
+    }
+}
+
+fn dial_back(words: &mut Words<'_>) -> Result<DialBackConfig, Wrong> {
+    let mut config =
+        if words.flag("unlimited") { DialBackConfig::unlimited() } else { DialBackConfig::default() };
+    config.sources = words.list::<IpAddr>("sources")?;
+    let mut set = |name, field: &mut u32| match words.option(name) {
+        Ok(Some(value)) => {
+            *field = value;
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        Err(wrong) => Err(wrong),
+    };
+    set("global", &mut config.global_per_min)?;
+    set("peer", &mut config.peer_per_min)?;
+    set("prefix", &mut config.prefix_per_min)?;
+    set("target", &mut config.target_per_min)?;
+    set("target-prefix", &mut config.target_prefix_per_min)?;
+    if let Some(dials) = words.option::<u32>("dials")? {
+        config.dials_max = usize::try_from(dials).map_err(|error| error.to_string())?;
+    }
+    Ok(config)
+}
+
+impl Word for NodeState {
+    const EXPECTED: &'static str = "public, limited, private or unknown";
+
+    fn read(word: &str) -> Option<NodeState> {
+        let all = [NodeState::Unknown, NodeState::Private, NodeState::Limited, NodeState::Public];
+        all.into_iter().find(|state| state.name() == word)
+    }
+}
+
+impl Word for Spread {
+    const EXPECTED: &'static str = "lowest, highest or a seed";
+
+    fn read(word: &str) -> Option<Spread> {
+        match word {
+            "lowest" => Some(Spread::Lowest),
+            "highest" => Some(Spread::Highest),
+            seed => seed.parse().ok().map(Spread::Seed),
+        }
+    }
+}
