@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn by_default_everything_is_listened_on_with_one_port() {
-        let text = |addrs: Vec<Multiaddr>| addrs.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let text =
+            |addrs: Vec<Multiaddr>| addrs.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
             text(everywhere(4001, true)),
             [

@@ -57,7 +57,9 @@ pub(crate) async fn run(
         while let Some(noticed) = notices.try_next() {
             job.noticed(&noticed);
         }
-        let explanation = node.explain().await?;
+        let mut explanation = node.explain().await?;
+        // Core knows only the moment of its last event.
+        explanation.at = explanation.at.max(node.now());
         progress(&job.progress(&explanation));
         if expired.is_terminated() || job.is_over(&explanation) {
             return Ok(Report::new(&explanation, job.since, &job.timeline, job.peers()));
@@ -114,6 +116,9 @@ impl Job {
         self.timeline.notice(noticed.at, noticed.missed, &noticed.notice);
         if let Notice::Identified { conn, server, .. } = noticed.notice {
             self.told.insert(conn, server);
+        }
+        if let Notice::NotIdentified { conn, .. } = noticed.notice {
+            self.told.entry(conn).or_insert(false);
         }
     }
 

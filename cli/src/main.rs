@@ -134,8 +134,7 @@ fn keypair(file: Option<&Path>) -> Result<Keypair, IdentityError> {
 }
 
 fn print_report(report: &Report, json: bool) -> Result<u8, Failed> {
-    let text =
-        if json { serde_json::to_string_pretty(report)? + "\n" } else { report.to_string() };
+    let text = if json { serde_json::to_string_pretty(report)? + "\n" } else { report.to_string() };
     print(&text)?;
     Ok(report.exit_code())
 }

@@ -190,9 +190,8 @@ fn concrete(listeners: &[Multiaddr], interfaces: &[IpAddr]) -> Vec<Multiaddr> {
             }
         };
         let of_family = |ip: &&IpAddr| Family::of(**ip) == Family::of(addr.ip);
-        let usable = |ip: &&IpAddr| {
-            !matches!(ip_scope(**ip), IpScope::LinkLocal | IpScope::Unusable)
-        };
+        let usable =
+            |ip: &&IpAddr| !matches!(ip_scope(**ip), IpScope::LinkLocal | IpScope::Unusable);
         let ips = interfaces.iter().filter(of_family).filter(usable);
         addresses.extend(ips.map(|ip| multiaddr(Addr { ip: *ip, ..addr }, peer)));
     }
@@ -223,7 +222,8 @@ mod tests {
 
     fn admitted(listen: &str, private: bool, from: &[&str]) -> Result<(), ServeError> {
         let ip = |ip: &&str| ip.parse().expect("an address");
-        let interfaces: Vec<IpAddr> = ["127.0.0.1", "192.168.1.2", "44.1.2.3", "::1"].iter().map(ip).collect();
+        let interfaces: Vec<IpAddr> =
+            ["127.0.0.1", "192.168.1.2", "44.1.2.3", "::1"].iter().map(ip).collect();
         let options = ServeOptions {
             allow_private: private,
             dial_from: from.iter().map(ip).collect(),

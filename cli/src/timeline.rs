@@ -80,11 +80,14 @@ fn words(notice: &Notice) -> String {
             format!("the mapping of {class} is {}{provisional}", mapping.name())
         }
         Notice::Identified { peer, observed, server, .. } => {
-            let observed = observed
-                .map_or_else(|| "did not say where it sees us".into(), |a| format!("sees us at {a}"));
+            let observed = observed.map_or_else(
+                || "did not say where it sees us".into(),
+                |a| format!("sees us at {a}"),
+            );
             let server = if *server { "offers to dial back" } else { "is no AutoNAT v2 server" };
             format!("{peer} {observed} and {server}")
         }
+        Notice::NotIdentified { peer, .. } => format!("{peer} did not say who it is"),
         Notice::ProbeEnded { peer, addr, outcome } => {
             format!("{peer} was asked to dial {addr}: {}", outcome.name())
         }

@@ -58,8 +58,7 @@ fn limited() -> Explanation {
 
     let at = Addr::tcp(Ipv4Addr::new(198, 51, 100, 7).into(), 4001);
     let mut server = ServerExplanation::new(peer(SERVER), at);
-    server.outcomes =
-        vec![(Outcome::Proved, 2), (Outcome::DialFailed, 1), (Outcome::Declined, 1)];
+    server.outcomes = vec![(Outcome::Proved, 2), (Outcome::DialFailed, 1), (Outcome::Declined, 1)];
     explanation.servers = vec![server];
     explanation
 }

@@ -36,9 +36,7 @@ impl Advertise {
         }
         self.seen = Some(reachability.revision());
         let worth = |scope| matches!(scope, Some(Scope::Anywhere | Scope::Contacted));
-        let proven = reachability
-            .addresses()
-            .filter(|(_, verdict)| worth(verdict.scope()));
+        let proven = reachability.addresses().filter(|(_, verdict)| worth(verdict.scope()));
         let told: BTreeSet<Addr> = proven.map(|(addr, _)| addr).collect();
         if told == self.told {
             return;
@@ -47,8 +45,7 @@ impl Advertise {
         let removed: Vec<Addr> = self.told.difference(&told).copied().collect();
         self.told = told;
         self.revision += 1;
-        cx.actions
-            .notify(Notice::AdvertisedChanged { added, removed });
+        cx.actions.notify(Notice::AdvertisedChanged { added, removed });
     }
 
     /// What everybody is told, in order.

@@ -178,7 +178,7 @@ impl Agent {
         }
         self.probe.disconnected(cx, conn);
         self.observed.disconnected(conn);
-        let done = self.peers.disconnected(conn).map(drop);
+        let done = self.peers.disconnected(cx, conn);
         self.note(cx, Some(conn), done);
     }
 
@@ -232,11 +232,7 @@ impl Agent {
                 Ok(())
             }
         };
-        let bad = if end == StreamEnd::BadFrame {
-            Err(Oddity::MalformedFrame)
-        } else {
-            done
-        };
+        let bad = if end == StreamEnd::BadFrame { Err(Oddity::MalformedFrame) } else { done };
         self.note(cx, None, bad);
     }
 
@@ -260,24 +256,14 @@ impl Agent {
         let allow = self.config.allow_private;
         let done = self.peers.sees_us(cx.now, allow, conn, observed);
         if let Some(connection) = self.peers.get(conn) {
-            self.observed
-                .record(cx.now, allow, (conn, connection), &self.local, observed);
+            self.observed.record(cx.now, allow, (conn, connection), &self.local, observed);
         }
         self.note(cx, Some(conn), done);
     }
 
     /// Let every room catch up, upstream first.
     fn settle(&mut self, cx: &mut Cx<'_>, first: usize) {
-        let Agent {
-            config,
-            local,
-            peers,
-            observed,
-            candidates,
-            probe,
-            reachability,
-            ..
-        } = self;
+        let Agent { config, local, peers, observed, candidates, probe, reachability, .. } = self;
         let now = cx.now;
         // Pings go to the servers we want to keep.
         let servers: &Probe = probe;
@@ -285,17 +271,7 @@ impl Agent {
         observed.advance(cx, local);
         candidates.advance(cx, config, local, observed);
         probe.advance(cx, local, candidates, peers);
-        reachability.advance(
-            cx,
-            &Ground {
-                config,
-                local,
-                peers,
-                observed,
-                candidates,
-                probe,
-            },
-        );
+        reachability.advance(cx, &Ground { config, local, peers, observed, candidates, probe });
         self.advertise.advance(cx, reachability);
         let view = view(local, peers, &self.advertise);
         self.service.advance(cx, &view);
@@ -334,9 +310,7 @@ fn is_service(stream: StreamId) -> bool {
 
 fn validate(config: &Config) -> Result<(), ConfigError> {
     if config.external.len() > CANDIDATES_MAX / 2 {
-        return Err(ConfigError::TooManyExternal {
-            given: config.external.len(),
-        });
+        return Err(ConfigError::TooManyExternal { given: config.external.len() });
     }
     let dialable = |addr: &&Addr| match ip_scope(addr.ip) {
         IpScope::Global => addr.port != 0,
@@ -378,11 +352,7 @@ struct Rooms<'a> {
 }
 
 fn view<'a>(local: &'a Local, peers: &'a Peers, advertise: &'a Advertise) -> Rooms<'a> {
-    Rooms {
-        local,
-        peers,
-        advertise,
-    }
+    Rooms { local, peers, advertise }
 }
 
 impl View for Rooms<'_> {

@@ -72,22 +72,14 @@ impl Candidates {
         let before = core::mem::replace(&mut self.all, all);
         self.revision += 1;
         for Candidate { addr, sources, .. } in &self.all {
-            let known = before
-                .iter()
-                .any(|old| old.addr == *addr && old.sources == *sources);
+            let known = before.iter().any(|old| old.addr == *addr && old.sources == *sources);
             if !known {
-                cx.actions.notify(Notice::CandidateChanged {
-                    addr: *addr,
-                    sources: *sources,
-                });
+                cx.actions.notify(Notice::CandidateChanged { addr: *addr, sources: *sources });
             }
         }
         for Candidate { addr, .. } in before {
             if self.get(addr).is_none() {
-                cx.actions.notify(Notice::CandidateChanged {
-                    addr,
-                    sources: Sources::NONE,
-                });
+                cx.actions.notify(Notice::CandidateChanged { addr, sources: Sources::NONE });
             }
         }
     }
@@ -111,11 +103,7 @@ impl Candidates {
 fn union(config: &Config, local: &Local, observed: &ObservedAddrs) -> Vec<Candidate> {
     let mut all: BTreeMap<Addr, Candidate> = BTreeMap::new();
     let mut add = |addr: Addr, source: Source, weight: u32| {
-        let fresh = Candidate {
-            addr,
-            sources: Sources::NONE,
-            weight: 0,
-        };
+        let fresh = Candidate { addr, sources: Sources::NONE, weight: 0 };
         let candidate = all.entry(addr).or_insert(fresh);
         candidate.sources = candidate.sources.with(source);
         candidate.weight = candidate.weight.max(weight);
@@ -135,17 +123,12 @@ fn union(config: &Config, local: &Local, observed: &ObservedAddrs) -> Vec<Candid
     }
     for class in Class::ALL {
         // An IP that is seen over one transport is ours over the other as well.
-        let other = Class::ALL
-            .into_iter()
-            .filter(|other| other.family == class.family);
+        let other = Class::ALL.into_iter().filter(|other| other.family == class.family);
         let ips = other.flat_map(|other| observed.ips(other).iter().take(GUESSED_IPS_MAX));
         for (ip, weight) in ips {
             for port in local.ports(class) {
                 let addr = Addr::new(*ip, port, class.transport);
-                let known = observed
-                    .values(class)
-                    .iter()
-                    .any(|(value, _)| *value == addr);
+                let known = observed.values(class).iter().any(|(value, _)| *value == addr);
                 if !known && !local.addresses().any(|own| own == addr) {
                     add(addr, Source::Guess, *weight);
                 }

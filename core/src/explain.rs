@@ -5,7 +5,7 @@ use crate::probe::Server;
 use crate::reachability::Verdict;
 use crate::{
     Addr, Class, FilteringBehavior, Instant, MappingBehavior, NodeState, Outcome, PeerId, Reason,
-    Scope, Sources, State,
+    Scope, Side, Sources, State,
 };
 use alloc::vec::Vec;
 
@@ -161,13 +161,7 @@ impl ServerExplanation {
     /// A connected server that was not asked yet; every field can be assigned.
     #[must_use]
     pub const fn new(peer: PeerId, addr: Addr) -> ServerExplanation {
-        ServerExplanation {
-            peer,
-            addr,
-            connected: true,
-            distrusted: false,
-            outcomes: Vec::new(),
-        }
+        ServerExplanation { peer, addr, connected: true, distrusted: false, outcomes: Vec::new() }
     }
 }
 
@@ -258,19 +252,13 @@ impl Agent {
         let judged = |address: &AddressExplanation| {
             address.state != State::Unknown || address.reason == Reason::ServersRefused
         };
-        let asking = self
-            .peers
-            .iter()
-            .any(|(_, connection)| connection.is_asking());
-        let mut servers = self
-            .probe
-            .servers()
-            .filter(|(_, server)| server.is_connected());
+        // Those who came by themselves are welcome, but nobody waits for them.
+        let asking =
+            self.peers.iter().any(|(_, one)| one.is_asking() && one.side == Side::Outbound);
+        let mut servers = self.probe.servers().filter(|(_, server)| server.is_connected());
         !asking
             && !addresses.is_empty()
-            && addresses
-                .iter()
-                .all(|address| judged(address) && !address.pending)
+            && addresses.iter().all(|address| judged(address) && !address.pending)
             && servers.all(|(_, server)| server.has_history() || server.is_distrusted(self.now))
     }
 }

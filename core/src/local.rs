@@ -46,9 +46,7 @@ impl Local {
 
     /// A listening socket is gone.
     pub(crate) fn closed(&mut self, listener: ListenerId) -> Result<(), Oddity> {
-        self.listeners
-            .remove(&listener)
-            .ok_or(Oddity::UnknownListener)?;
+        self.listeners.remove(&listener).ok_or(Oddity::UnknownListener)?;
         self.expand();
         Ok(())
     }
@@ -110,20 +108,14 @@ impl Local {
 
     /// Whether this host has an address from which one of `scope` in `family` can be dialled.
     pub(crate) fn can_dial(&self, family: Family, scope: IpScope) -> bool {
-        let known = self
-            .ips
-            .iter()
-            .copied()
-            .chain(self.addresses.iter().map(|addr| addr.ip));
-        known
-            .filter(|ip| Family::of(*ip) == family)
-            .any(|ip| match (ip_scope(ip), scope) {
-                (IpScope::Loopback, wanted) => wanted == IpScope::Loopback,
-                // IPv4 hosts behind a NAT dial the world from private addresses; IPv6 has no NAT.
-                (IpScope::Private, IpScope::Global) => family == Family::Ip4,
-                (IpScope::Global | IpScope::Private, wanted) => wanted != IpScope::Loopback,
-                (IpScope::LinkLocal | IpScope::Unusable, _) => false,
-            })
+        let known = self.ips.iter().copied().chain(self.addresses.iter().map(|addr| addr.ip));
+        known.filter(|ip| Family::of(*ip) == family).any(|ip| match (ip_scope(ip), scope) {
+            (IpScope::Loopback, wanted) => wanted == IpScope::Loopback,
+            // IPv4 hosts behind a NAT dial the world from private addresses; IPv6 has no NAT.
+            (IpScope::Private, IpScope::Global) => family == Family::Ip4,
+            (IpScope::Global | IpScope::Private, wanted) => wanted != IpScope::Loopback,
+            (IpScope::LinkLocal | IpScope::Unusable, _) => false,
+        })
     }
 
     /// A wildcard listener stands for every interface address of its family; loopback only where
@@ -143,12 +135,7 @@ impl Local {
                 Family::of(**ip) == Family::of(bound.ip) && ip_scope(**ip) == IpScope::Loopback
             };
             let before = addresses.len();
-            addresses.extend(
-                self.ips
-                    .iter()
-                    .filter(usable)
-                    .map(|ip| Addr { ip: *ip, ..*bound }),
-            );
+            addresses.extend(self.ips.iter().filter(usable).map(|ip| Addr { ip: *ip, ..*bound }));
             if addresses.len() == before {
                 let ips = self.ips.iter().filter(loopback);
                 addresses.extend(ips.map(|ip| Addr { ip: *ip, ..*bound }));
@@ -170,21 +157,13 @@ mod tests {
     fn a_wildcard_listener_stands_for_every_interface() {
         let mut local = Local::default();
         let ips = ["127.0.0.1", "192.168.1.2", "44.1.2.3", "fe80::1"];
-        let ips = ips
-            .iter()
-            .map(|ip| ip.parse().expect("an address"))
-            .collect();
+        let ips = ips.iter().map(|ip| ip.parse().expect("an address")).collect();
         local.interfaces_changed(ips).expect("few addresses");
         let wildcard = Addr::tcp(Ipv4Addr::UNSPECIFIED.into(), 4001);
-        local
-            .opened(ListenerId(1), wildcard)
-            .expect("the first listener");
+        local.opened(ListenerId(1), wildcard).expect("the first listener");
 
         let expanded: Vec<_> = local.addresses().map(|addr| addr.ip).collect();
-        assert_eq!(
-            expanded,
-            [Ipv4Addr::new(44, 1, 2, 3), Ipv4Addr::new(192, 168, 1, 2)]
-        );
+        assert_eq!(expanded, [Ipv4Addr::new(44, 1, 2, 3), Ipv4Addr::new(192, 168, 1, 2)]);
         assert!(local.listens_on(Addr::tcp(Ipv4Addr::LOCALHOST.into(), 4001)));
         assert!(!local.listens_on(Addr::tcp(Ipv4Addr::LOCALHOST.into(), 4002)));
         assert!(!local.listens_on(Addr::quic(Ipv4Addr::LOCALHOST.into(), 4001)));
@@ -197,9 +176,7 @@ mod tests {
     fn only_ipv4_dials_the_world_from_a_private_address() {
         let mut local = Local::default();
         let ips = ["10.0.0.1", "fd00::1"].map(|ip| ip.parse().expect("an address"));
-        local
-            .interfaces_changed(ips.to_vec())
-            .expect("few addresses");
+        local.interfaces_changed(ips.to_vec()).expect("few addresses");
         assert!(local.can_dial(Family::Ip4, IpScope::Global));
         assert!(!local.can_dial(Family::Ip6, IpScope::Global));
         assert!(!local.can_dial(Family::Ip4, IpScope::Loopback));

@@ -41,11 +41,7 @@ const RSA_RECORD: &str = concat!(
 );
 
 fn settings(cases: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 struct Key(Keypair);
@@ -70,9 +66,7 @@ fn keys() -> Vec<Key> {
 fn rsa_record() -> Bytes {
     let digits = RSA_RECORD.as_bytes().chunks(2);
     let pairs = digits.map(|pair| std::str::from_utf8(pair).expect("ASCII"));
-    pairs
-        .map(|pair| u8::from_str_radix(pair, 16).expect("hexadecimal"))
-        .collect()
+    pairs.map(|pair| u8::from_str_radix(pair, 16).expect("hexadecimal")).collect()
 }
 
 fn any_bytes(max: usize) -> impl Strategy<Value = Bytes> {
@@ -89,10 +83,7 @@ fn any_message() -> impl Strategy<Value = Message> {
     // Codes around those that are defined, and any others.
     let code = || prop_oneof![any::<i32>(), 99..103, 199..202, -1..2];
     prop_oneof![
-        (
-            vec(any_bytes(60), 0..=autonat::DIAL_REQUEST_ADDRS_MAX),
-            any::<u64>()
-        )
+        (vec(any_bytes(60), 0..=autonat::DIAL_REQUEST_ADDRS_MAX), any::<u64>())
             .prop_map(|(addrs, nonce)| Message::DialRequest { addrs, nonce }),
         (code(), any::<u32>(), code()).prop_map(|(status, addr_idx, dial_status)| {
             Message::DialResponse {
@@ -101,19 +92,14 @@ fn any_message() -> impl Strategy<Value = Message> {
                 dial_status: DialStatus::from_code(dial_status),
             }
         }),
-        (any::<u32>(), any::<u64>()).prop_map(|(addr_idx, num_bytes)| Message::DialDataRequest {
-            addr_idx,
-            num_bytes
-        }),
+        (any::<u32>(), any::<u64>())
+            .prop_map(|(addr_idx, num_bytes)| Message::DialDataRequest { addr_idx, num_bytes }),
         any_bytes(autonat::DIAL_DATA_CHUNK_MAX).prop_map(|data| Message::DialDataResponse { data }),
     ]
 }
 
 fn any_identify() -> impl Strategy<Value = Identify> {
-    let lists = (
-        vec(any_bytes(120), 0..=identify::LISTEN_ADDRS_MAX),
-        vec(".{0,40}", 0..60),
-    );
+    let lists = (vec(any_bytes(120), 0..=identify::LISTEN_ADDRS_MAX), vec(".{0,40}", 0..60));
     let single = (
         option::of(any_bytes(600)),
         option::of(any_bytes(60)),
@@ -441,10 +427,7 @@ fn an_rsa_record_from_elsewhere_opens() {
     let mut forged = rsa_record().to_vec();
     *forged.last_mut().expect("it has bytes") ^= 1;
     let refused = PeerRecord::open(&forged.into());
-    assert_eq!(
-        refused,
-        Err(RecordError::Envelope(EnvelopeError::Signature))
-    );
+    assert_eq!(refused, Err(RecordError::Envelope(EnvelopeError::Signature)));
 }
 
 #[test]
@@ -455,9 +438,7 @@ fn framed_messages_look_as_deployed_peers_send_them() {
     assert_eq!(out, b"\x00"[..]);
     let mut explicit = BytesMut::from(&b"\x00\x02\x08\x00"[..]);
     for _ in 0..2 {
-        let body = framing::split(framing, &mut explicit)
-            .expect("no error")
-            .expect("a frame");
+        let body = framing::split(framing, &mut explicit).expect("no error").expect("a frame");
         assert_eq!(DialBackResponse::decode(&body), Ok(DialBackResponse::OK));
     }
     let request = portolan_core::Protocol::DialRequest.framing();

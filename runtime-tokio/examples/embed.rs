@@ -1,5 +1,7 @@
 //! Embeds a node: listens, dials the peers named on the command line, and prints what is proved.
 
+#![allow(clippy::print_stdout, reason = "a program that a person runs")]
+
 use futures::StreamExt;
 use portolan_core::{Config, Notice};
 use portolan_tokio::{Node, identity};

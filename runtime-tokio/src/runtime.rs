@@ -83,9 +83,7 @@ impl Sockets for Tokio {
     }
 
     fn quic(&self) -> Arc<dyn quinn::Runtime> {
-        Arc::new(Quic {
-            handle: self.handle.clone(),
-        })
+        Arc::new(Quic { handle: self.handle.clone() })
     }
 }
 

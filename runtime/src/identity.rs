@@ -53,27 +53,15 @@ pub fn generate() -> Keypair {
 /// [`IdentityError::Missing`] if there is no such file, [`IdentityError::Malformed`] if it is not
 /// a private key in libp2p's form.
 pub fn load(path: &Path) -> Result<Keypair, IdentityError> {
-    let fault = |source| IdentityError::Io {
-        path: path.into(),
-        source,
-    };
+    let fault = |source| IdentityError::Io { path: path.into(), source };
     let file = File::open(path).map_err(|source| {
         let missing = source.kind() == io::ErrorKind::NotFound;
-        if missing {
-            IdentityError::Missing(path.into())
-        } else {
-            fault(source)
-        }
+        if missing { IdentityError::Missing(path.into()) } else { fault(source) }
     })?;
     warn_if_exposed(&file, path);
     let mut bytes = Vec::new();
-    file.take(KEY_FILE_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(fault)?;
-    let malformed = |detail: String| IdentityError::Malformed {
-        path: path.into(),
-        detail,
-    };
+    file.take(KEY_FILE_MAX + 1).read_to_end(&mut bytes).map_err(fault)?;
+    let malformed = |detail: String| IdentityError::Malformed { path: path.into(), detail };
     if bytes.is_empty() {
         return Err(malformed("the file is empty".into()));
     }
@@ -96,25 +84,16 @@ pub fn store(path: &Path, keypair: &Keypair) -> Result<(), IdentityError> {
     options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let fault = |source| IdentityError::Io {
-        path: path.into(),
-        source,
-    };
+    let fault = |source| IdentityError::Io { path: path.into(), source };
     let mut file = options.open(path).map_err(|source| {
         let exists = source.kind() == io::ErrorKind::AlreadyExists;
-        if exists {
-            IdentityError::Exists(path.into())
-        } else {
-            fault(source)
-        }
+        if exists { IdentityError::Exists(path.into()) } else { fault(source) }
     })?;
-    file.write_all(&bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(|source| {
-            // Half a key helps nobody; that the removal may fail as well changes nothing.
-            let _ = std::fs::remove_file(path);
-            fault(source)
-        })
+    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(|source| {
+        // Half a key helps nobody; that the removal may fail as well changes nothing.
+        let _ = std::fs::remove_file(path);
+        fault(source)
+    })
 }
 
 /// Read a key pair, or make an ed25519 one and write it if the file is missing.
@@ -184,10 +163,7 @@ mod tests {
             #[cfg(unix)]
             {
                 use std::os::unix::fs::PermissionsExt;
-                let mode = std::fs::metadata(&path)
-                    .expect("it exists")
-                    .permissions()
-                    .mode();
+                let mode = std::fs::metadata(&path).expect("it exists").permissions().mode();
                 assert_eq!(mode & 0o777, 0o600);
             }
         }
@@ -199,10 +175,7 @@ mod tests {
         let path = scratch.0.join("key");
         let first = load_or_create(&path).expect("a writable directory");
         let refused = store(&path, &generate());
-        assert!(
-            matches!(refused, Err(IdentityError::Exists(_))),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(IdentityError::Exists(_))), "{refused:?}");
         let again = load_or_create(&path).expect("it exists");
         assert_eq!(again.public(), first.public());
     }
@@ -213,18 +186,10 @@ mod tests {
         let path = scratch.0.join("key");
         assert!(matches!(load(&path), Err(IdentityError::Missing(_))));
         let too_long = vec![0; usize::try_from(KEY_FILE_MAX).expect("it is small") + 1];
-        for bytes in [
-            &b""[..],
-            b"\x08\x01\x12\x04abcd",
-            b"-----BEGIN KEY-----",
-            &too_long,
-        ] {
+        for bytes in [&b""[..], b"\x08\x01\x12\x04abcd", b"-----BEGIN KEY-----", &too_long] {
             std::fs::write(&path, bytes).expect("a writable directory");
             let refused = load(&path);
-            assert!(
-                matches!(refused, Err(IdentityError::Malformed { .. })),
-                "{refused:?}"
-            );
+            assert!(matches!(refused, Err(IdentityError::Malformed { .. })), "{refused:?}");
         }
     }
 }

@@ -16,6 +16,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, U
 /// the kernel lets new ones wait outside.
 const BACKLOG: i32 = 1_024;
 
+/// How long sent data may stay unacknowledged before the connection is given up, ours: yamux has
+/// no time-out for peers that have vanished, and the kernel's own is a quarter of an hour. A
+/// connection with no data under way is not touched; pings find out about it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNACKNOWLEDGED_MAX: portolan_core::Duration = portolan_core::Duration::from_secs(30);
+
 /// A connection attempt that has begun.
 #[derive(Debug)]
 pub(crate) struct Dialling {
@@ -41,10 +47,7 @@ pub(crate) fn dial_from(to: SocketAddr, from: &[SocketAddr]) -> io::Result<Diall
     for local in from {
         match dial_bound(to, *local) {
             Ok(socket) => {
-                return Ok(Dialling {
-                    socket,
-                    port_reused: true,
-                });
+                return Ok(Dialling { socket, port_reused: true });
             }
             // Whatever it is, it may be due to the source address: a host that cannot reach the
             // remote at all says so again below.
@@ -61,10 +64,7 @@ pub(crate) fn dial_fresh(to: SocketAddr, source: Option<IpAddr>) -> io::Result<D
     if let Some(ip) = source {
         socket.bind(&SockAddr::from(SocketAddr::new(ip, 0)))?;
     }
-    Ok(Dialling {
-        socket: begin(socket, to)?,
-        port_reused: false,
-    })
+    Ok(Dialling { socket: begin(socket, to)?, port_reused: false })
 }
 
 fn dial_bound(to: SocketAddr, local: SocketAddr) -> io::Result<TcpStream> {
@@ -107,6 +107,9 @@ fn tcp_socket_exclusive(addr: SocketAddr) -> io::Result<Socket> {
     }
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    // Accepted sockets inherit it from the listener.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
     Ok(socket)
 }
 
@@ -154,16 +157,9 @@ pub(crate) fn unspecified(addr: SocketAddr) -> IpAddr {
 pub(crate) fn fit_to_dial(listeners: &[SocketAddr], to: SocketAddr) -> Vec<SocketAddr> {
     let family = |local: &&SocketAddr| local.is_ipv4() == to.is_ipv4();
     let exact = |local: &&SocketAddr| local.ip().is_loopback() == to.ip().is_loopback();
-    let (wildcards, concrete): (Vec<_>, Vec<_>) = listeners
-        .iter()
-        .filter(family)
-        .partition(|local| local.ip().is_unspecified());
-    concrete
-        .into_iter()
-        .filter(exact)
-        .chain(wildcards)
-        .copied()
-        .collect()
+    let (wildcards, concrete): (Vec<_>, Vec<_>) =
+        listeners.iter().filter(family).partition(|local| local.ip().is_unspecified());
+    concrete.into_iter().filter(exact).chain(wildcards).copied().collect()
 }
 
 /// Take out the listeners that `to` itself would reach: a TCP socket that dials its own address
@@ -234,20 +230,9 @@ mod tests {
 
     #[test]
     fn listeners_are_chosen_by_reach() {
-        let all = [
-            "0.0.0.0:1",
-            "127.0.0.1:2",
-            "10.0.0.1:3",
-            "[::]:4",
-            "[::1]:5",
-        ]
-        .map(addr);
-        let fit = |to: &str| {
-            fit_to_dial(&all, addr(to))
-                .iter()
-                .map(|a| a.port())
-                .collect::<Vec<_>>()
-        };
+        let all = ["0.0.0.0:1", "127.0.0.1:2", "10.0.0.1:3", "[::]:4", "[::1]:5"].map(addr);
+        let fit =
+            |to: &str| fit_to_dial(&all, addr(to)).iter().map(|a| a.port()).collect::<Vec<_>>();
         assert_eq!(fit("127.0.0.9:80"), [2, 1]);
         assert_eq!(fit("44.1.2.3:80"), [3, 1]);
         assert_eq!(fit("[::1]:80"), [5, 4]);

@@ -2,9 +2,9 @@
 //!
 //! It speaks TCP (Noise or TLS, Yamux) and QUIC, identify and ping, and on request AutoNAT v2 as
 //! server or as client. Everything it sees goes into a log that tests wait on. Streams of any
-//! protocol can be opened and accepted through [`RustPeer::streams`]; the scripted servers are
-//! made of that.
+//! protocol can be opened and accepted by hand; the scripted servers are made of that.
 
+use crate::raw_streams::{self, Inbound, Opener};
 use futures::StreamExt as _;
 use libp2p::autonat::v2 as autonat;
 use libp2p::core::ConnectedPoint;
@@ -12,9 +12,8 @@ use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::swarm::{NetworkBehaviour, StreamProtocol, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, tcp, tls, yamux};
-use libp2p_stream as stream;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -90,6 +89,8 @@ pub struct RustPeerConfig {
     /// Whether it is an AutoNAT v2 client, and how often that looks for something to probe
     /// (rust-libp2p's default: 5 s).
     pub client: Option<Duration>,
+    /// Protocols whose inbound streams [`RustPeer::inbound`] hands out.
+    pub accept: Vec<StreamProtocol>,
 }
 
 /// Something that a peer saw.
@@ -171,18 +172,9 @@ pub struct RustPeer {
     pub addrs: Vec<Multiaddr>,
     log: watch::Receiver<Vec<Seen>>,
     orders: mpsc::Sender<Order>,
-    streams: Streams,
+    opener: Opener,
+    inbound: Option<mpsc::UnboundedReceiver<Inbound>>,
     task: tokio::task::JoinHandle<()>,
-}
-
-/// Hides a control that has no `Debug`.
-#[derive(Clone)]
-struct Streams(stream::Control);
-
-impl std::fmt::Debug for Streams {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Streams")
-    }
 }
 
 enum Order {
@@ -193,9 +185,9 @@ enum Order {
 impl RustPeer {
     /// Start a peer and wait until it listens on all that it should.
     pub async fn start(config: RustPeerConfig) -> RustPeer {
-        let mut swarm = build(&config);
+        let (streams, opener, inbound) = raw_streams::Behaviour::new(config.accept.clone());
+        let mut swarm = build(&config, streams);
         let id = *swarm.local_peer_id();
-        let streams = Streams(swarm.behaviour().streams.new_control());
         let mut addrs = Vec::new();
         for addr in &config.listen {
             swarm.listen_on(addr.clone()).expect("the address is one of ours");
@@ -209,7 +201,7 @@ impl RustPeer {
         let (orders, inbox) = mpsc::channel(16);
         let (log_writer, log) = watch::channel(Vec::new());
         let task = tokio::spawn(run(swarm, inbox, log_writer));
-        RustPeer { id, addrs, log, orders, streams, task }
+        RustPeer { id, addrs, log, orders, opener, inbound: Some(inbound), task }
     }
 
     /// Its addresses with `/p2p/`, for somebody who dials it.
@@ -237,9 +229,14 @@ impl RustPeer {
         self.orders.send(order).await.expect("the swarm runs as long as this value lives");
     }
 
-    /// The means to open and accept streams of any protocol.
-    pub fn streams(&self) -> stream::Control {
-        self.streams.0.clone()
+    /// The means to open streams of any protocol.
+    pub fn opener(&self) -> Opener {
+        self.opener.clone()
+    }
+
+    /// The streams of the accepted protocols, from the first on. Only the first caller gets them.
+    pub fn inbound(&mut self) -> Option<mpsc::UnboundedReceiver<Inbound>> {
+        self.inbound.take()
     }
 
     /// Wait until `pick` finds what it looks for in the log, from its beginning. The error names
@@ -280,10 +277,10 @@ struct Behaviour {
     ping: ping::Behaviour,
     server: Toggle<autonat::server::Behaviour>,
     client: Toggle<autonat::client::Behaviour>,
-    streams: stream::Behaviour,
+    streams: raw_streams::Behaviour,
 }
 
-fn build(config: &RustPeerConfig) -> Swarm<Behaviour> {
+fn build(config: &RustPeerConfig, streams: raw_streams::Behaviour) -> Swarm<Behaviour> {
     let (server, client) = (config.server, config.client);
     // The builder's type differs by what secures TCP, and cannot be named.
     macro_rules! swarm {
@@ -293,7 +290,7 @@ fn build(config: &RustPeerConfig) -> Swarm<Behaviour> {
                 .with_tcp(tcp::Config::default(), $security, yamux::Config::default)
                 .expect("the key can sign")
                 .with_quic()
-                .with_behaviour(|key| behaviour(key, server, client))
+                .with_behaviour(|key| behaviour(key, server, client, streams))
                 .expect("no part of it can fail")
                 .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_FOR))
                 .build()
@@ -305,14 +302,19 @@ fn build(config: &RustPeerConfig) -> Swarm<Behaviour> {
     }
 }
 
-fn behaviour(key: &Keypair, server: bool, client: Option<Duration>) -> Behaviour {
+fn behaviour(
+    key: &Keypair,
+    server: bool,
+    client: Option<Duration>,
+    streams: raw_streams::Behaviour,
+) -> Behaviour {
     let described = identify::Config::new_with_signed_peer_record("ipfs/0.1.0".into(), key);
     Behaviour {
         identify: identify::Behaviour::new(described),
         ping: ping::Behaviour::default(),
         server: server.then(autonat::server::Behaviour::default).into(),
         client: client.map(client_behaviour).into(),
-        streams: stream::Behaviour::new(),
+        streams,
     }
 }
 
@@ -440,7 +442,7 @@ fn of_behaviour(event: BehaviourEvent) -> Option<Seen> {
             dial_data: event.bytes_sent,
             result: event.result.map_err(|error| error.to_string()),
         },
-        BehaviourEvent::Streams(()) => return None,
+        BehaviourEvent::Streams(never) => match never {},
     };
     Some(seen)
 }

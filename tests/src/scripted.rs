@@ -4,9 +4,10 @@
 //! what it says and does on the two AutoNAT streams is made up. Dial-backs come from a swarm of
 //! their own, fresh for each, so that they have an identity and a port of their own.
 
+use crate::raw_streams::{Inbound, Opener};
 use crate::rust_peer::{RustPeer, RustPeerConfig, Seen};
 use bytes::{Bytes, BytesMut};
-use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _};
+use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::multiaddr::Protocol as Part;
 use libp2p::swarm::StreamProtocol;
 use libp2p::{Multiaddr, PeerId, Stream};
@@ -16,7 +17,7 @@ use portolan_core::{Framing, Protocol};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// How long a dial-back may take; every destination is on this host.
 const DIAL_BACK_WITHIN: Duration = Duration::from_secs(5);
@@ -216,13 +217,13 @@ impl ScriptedServer {
         script: impl Into<Script>,
         seed: u64,
     ) -> ScriptedServer {
-        let peer = RustPeer::start(RustPeerConfig { listen, ..RustPeerConfig::default() }).await;
+        let accept = vec![name(Protocol::DialRequest)];
+        let config = RustPeerConfig { listen, accept, ..RustPeerConfig::default() };
+        let mut peer = RustPeer::start(config).await;
         let script = Arc::new(Mutex::new(script.into()));
         let (log, requests) = watch::channel(Vec::new());
-        // Accepting makes identify list the protocol, so it has to come before any connection.
-        let mut streams = peer.streams();
-        let incoming = streams.accept(name(Protocol::DialRequest)).expect("nobody else accepts it");
-        let task = tokio::spawn(serve(incoming, peer.streams(), script.clone(), log, Chance(seed)));
+        let inbound = peer.inbound().expect("nobody else has asked for them");
+        let task = tokio::spawn(serve(inbound, peer.opener(), script.clone(), log, Chance(seed)));
         ScriptedServer { peer, script, requests, task }
     }
 
@@ -289,21 +290,21 @@ impl Chance {
 }
 
 async fn serve(
-    mut incoming: libp2p_stream::IncomingStreams,
-    streams: libp2p_stream::Control,
+    mut inbound: mpsc::UnboundedReceiver<Inbound>,
+    opener: Opener,
     script: Arc<Mutex<Script>>,
     log: watch::Sender<Vec<Request>>,
     mut chance: Chance,
 ) {
     // A set, so that stopping the server stops what it is in the middle of.
     let mut answers = tokio::task::JoinSet::new();
-    while let Some((peer, stream)) = incoming.next().await {
+    while let Some(Inbound { peer, stream, .. }) = inbound.recv().await {
         let script = script.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let wait = script.delay + chance.span(script.jitter);
         let percent = chance.next() % 100;
-        let (streams, log) = (streams.clone(), log.clone());
+        let (opener, log) = (opener.clone(), log.clone());
         answers.spawn(async move {
-            let mut exchange = Exchange { peer, stream, buffer: BytesMut::new(), streams };
+            let mut exchange = Exchange { peer, stream, buffer: BytesMut::new(), opener };
             let Ok(request) = exchange.request().await else { return };
             log.send_modify(|log| log.push(request.clone()));
             tokio::time::sleep(wait).await;
@@ -341,7 +342,7 @@ struct Exchange {
     peer: PeerId,
     stream: Stream,
     buffer: BytesMut,
-    streams: libp2p_stream::Control,
+    opener: Opener,
 }
 
 impl Exchange {
@@ -423,7 +424,7 @@ impl Exchange {
                 let _whatever = deliver(&to, self.peer, nonce).await;
             }
             DialBackTrick::ExistingConnection => {
-                let opened = self.streams.open_stream(self.peer, name(Protocol::DialBack)).await;
+                let opened = self.opener.open(self.peer, name(Protocol::DialBack)).await;
                 if let Ok(stream) = opened {
                     let _whatever = hand_over(stream, nonce).await;
                 }
@@ -534,8 +535,7 @@ async fn dial_back(addr: &Multiaddr, client: PeerId) -> Result<RustPeer, DialBac
 }
 
 async fn open_dial_back(dialler: &RustPeer, client: PeerId) -> io::Result<Stream> {
-    let opened = dialler.streams().open_stream(client, name(Protocol::DialBack)).await;
-    opened.map_err(io::Error::other)
+    dialler.opener().open(client, name(Protocol::DialBack)).await
 }
 
 /// Send a nonce and wait for the client's answer to it.

@@ -28,7 +28,8 @@ impl Report {
         if self.addresses.is_empty() {
             return writeln!(f, "  none is known that others could dial");
         }
-        let mut table = Table::new(["address", "verdict", "scope", "how learnt", "proved by", "when"]);
+        let mut table =
+            Table::new(["address", "verdict", "scope", "how learnt", "proved by", "when"]);
         for address in &self.addresses {
             table.row([
                 address.address.clone(),

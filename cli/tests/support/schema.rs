@@ -75,10 +75,9 @@ impl Check<'_> {
             Value::Array(_) => "array",
             Value::Object(_) => "object",
         };
-        let fits = wanted.as_array().map_or_else(
-            || wanted == kind,
-            |kinds| kinds.iter().any(|wanted| wanted == kind),
-        );
+        let fits = wanted
+            .as_array()
+            .map_or_else(|| wanted == kind, |kinds| kinds.iter().any(|wanted| wanted == kind));
         if !fits {
             self.say(path, &format!("is of type {kind}, not {wanted}"));
         }

@@ -22,18 +22,15 @@ pub(super) struct Inferred {
 /// The behaviour seen by the observers of whichever listening socket has most of them.
 pub(super) fn infer(groups: &BTreeMap<Group, Vec<Vote>>, class: Class) -> Inferred {
     let mut sockets: BTreeMap<Addr, Vec<(Group, &Vote)>> = BTreeMap::new();
-    for (group, vote) in groups
-        .iter()
-        .flat_map(|(group, votes)| votes.iter().map(move |v| (group, v)))
+    for (group, vote) in
+        groups.iter().flat_map(|(group, votes)| votes.iter().map(move |v| (group, v)))
     {
         // Only a live binding can be compared with another: a NAT may reuse a port later.
         if vote.listening && vote.conn.is_some() && vote.socket.class() == class {
             sockets.entry(vote.socket).or_default().push((*group, vote));
         }
     }
-    let best = sockets
-        .into_iter()
-        .max_by_key(|(_, votes)| distinct_groups(votes));
+    let best = sockets.into_iter().max_by_key(|(_, votes)| distinct_groups(votes));
     best.map_or(Inferred::default(), |(socket, votes)| judge(socket, &votes))
 }
 
@@ -42,16 +39,10 @@ fn judge(socket: Addr, votes: &[(Group, &Vote)]) -> Inferred {
     for (group, vote) in votes {
         supporters.entry(vote.value).or_default().insert(*group);
     }
-    let firm = |mapping| Inferred {
-        mapping,
-        provisional: false,
-    };
+    let firm = |mapping| Inferred { mapping, provisional: false };
     let most = supporters.values().map(BTreeSet::len).max().unwrap_or(0);
     // Our own address, seen by as many networks as any other value, means no translation.
-    if supporters
-        .get(&socket)
-        .is_some_and(|groups| groups.len() == most)
-    {
+    if supporters.get(&socket).is_some_and(|groups| groups.len() == most) {
         return firm(MappingBehavior::None);
     }
     if most >= 2 {
@@ -61,10 +52,7 @@ fn judge(socket: Addr, votes: &[(Group, &Vote)]) -> Inferred {
     if disagreeing < 2 {
         return Inferred::default();
     }
-    Inferred {
-        mapping: dependence(votes),
-        provisional: disagreeing < FIRM_GROUPS,
-    }
+    Inferred { mapping: dependence(votes), provisional: disagreeing < FIRM_GROUPS }
 }
 
 /// AddressDependent only where two ports of one observer IP saw the same value; without such a
@@ -82,19 +70,11 @@ fn dependence(votes: &[(Group, &Vote)]) -> MappingBehavior {
             same = true;
         }
     }
-    if same {
-        MappingBehavior::AddressDependent
-    } else {
-        MappingBehavior::AddressAndPortDependent
-    }
+    if same { MappingBehavior::AddressDependent } else { MappingBehavior::AddressAndPortDependent }
 }
 
 fn distinct_groups(votes: &[(Group, &Vote)]) -> usize {
-    votes
-        .iter()
-        .map(|(group, _)| *group)
-        .collect::<BTreeSet<_>>()
-        .len()
+    votes.iter().map(|(group, _)| *group).collect::<BTreeSet<_>>().len()
 }
 
 #[cfg(test)]
@@ -113,17 +93,14 @@ mod tests {
         let socket = Addr::tcp(Ipv4Addr::new(192, 168, 1, 2).into(), 4001);
         for (network, port, value) in observers {
             let observer = addr(*network, *port);
-            groups
-                .entry(Group::of(observer.ip, false))
-                .or_default()
-                .push(Vote {
-                    observer,
-                    socket,
-                    listening: true,
-                    value: addr(99, *value),
-                    at: Instant::ZERO,
-                    conn: Some(ConnId(1)),
-                });
+            groups.entry(Group::of(observer.ip, false)).or_default().push(Vote {
+                observer,
+                socket,
+                listening: true,
+                value: addr(99, *value),
+                at: Instant::ZERO,
+                conn: Some(ConnId(1)),
+            });
         }
         infer(&groups, socket.class())
     }
@@ -131,10 +108,7 @@ mod tests {
     #[test]
     fn observers_that_agree_make_it_endpoint_independent_whatever_liars_say() {
         assert_eq!(seen(&[(1, 1, 7)]).mapping, MappingBehavior::Unknown);
-        assert_eq!(
-            seen(&[(1, 1, 7), (2, 1, 7)]).mapping,
-            MappingBehavior::EndpointIndependent
-        );
+        assert_eq!(seen(&[(1, 1, 7), (2, 1, 7)]).mapping, MappingBehavior::EndpointIndependent);
         let with_liars = seen(&[(1, 1, 7), (2, 1, 7), (3, 1, 8), (4, 1, 9)]);
         assert_eq!(with_liars.mapping, MappingBehavior::EndpointIndependent);
     }
@@ -143,21 +117,9 @@ mod tests {
     fn two_that_disagree_are_provisional_and_three_are_firm() {
         let dependent = MappingBehavior::AddressAndPortDependent;
         let two = seen(&[(1, 1, 7), (2, 1, 8)]);
-        assert_eq!(
-            two,
-            Inferred {
-                mapping: dependent,
-                provisional: true
-            }
-        );
+        assert_eq!(two, Inferred { mapping: dependent, provisional: true });
         let three = seen(&[(1, 1, 7), (2, 1, 8), (3, 1, 9)]);
-        assert_eq!(
-            three,
-            Inferred {
-                mapping: dependent,
-                provisional: false
-            }
-        );
+        assert_eq!(three, Inferred { mapping: dependent, provisional: false });
         let one_network = seen(&[(1, 1, 7), (1, 2, 8), (1, 3, 9)]);
         assert_eq!(one_network.mapping, MappingBehavior::Unknown);
     }

@@ -68,11 +68,7 @@ impl Vote {
     fn weight(&self, now: Instant) -> u32 {
         let decayed = FRESH.checked_shr(self.age(now)).unwrap_or(0);
         // A connection that lives holds its NAT binding: the vote may be old, but not void.
-        if self.conn.is_some() {
-            decayed.max(1)
-        } else {
-            decayed
-        }
+        if self.conn.is_some() { decayed.max(1) } else { decayed }
     }
 
     fn decays_at(&self, now: Instant) -> Option<Instant> {
@@ -137,10 +133,7 @@ impl ObservedAddrs {
             return;
         }
         if votes.len() >= VOTES_PER_GROUP_MAX {
-            let oldest = votes
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, vote)| (vote.conn, vote.at));
+            let oldest = votes.iter().enumerate().min_by_key(|(_, vote)| (vote.conn, vote.at));
             if let Some((index, _)) = oldest {
                 votes.remove(index);
             }
@@ -151,12 +144,7 @@ impl ObservedAddrs {
 
     /// A connection is gone: its vote decays from now on like any other.
     pub(crate) fn disconnected(&mut self, conn: ConnId) {
-        for vote in self
-            .groups
-            .values_mut()
-            .flatten()
-            .filter(|vote| vote.conn == Some(conn))
-        {
+        for vote in self.groups.values_mut().flatten().filter(|vote| vote.conn == Some(conn)) {
             vote.conn = None;
             self.dirty = true;
         }
@@ -208,11 +196,9 @@ impl ObservedAddrs {
 
     /// How the NAT in front maps this class, and whether that rests on two networks only.
     pub(crate) fn mapping(&self, class: Class) -> (MappingBehavior, bool) {
-        self.tallies
-            .get(&class)
-            .map_or((MappingBehavior::Unknown, false), |tally| {
-                (tally.inferred.mapping, tally.inferred.provisional)
-            })
+        self.tallies.get(&class).map_or((MappingBehavior::Unknown, false), |tally| {
+            (tally.inferred.mapping, tally.inferred.provisional)
+        })
     }
 
     fn count(&mut self, cx: &mut Cx<'_>, class: Class) {
@@ -234,15 +220,8 @@ impl ObservedAddrs {
         let old = self.tallies.get(&class);
         let inferred = old.map_or(Inferred::default(), |old| old.inferred);
         if tally.inferred != inferred {
-            let Inferred {
-                mapping,
-                provisional,
-            } = tally.inferred;
-            cx.actions.notify(Notice::MappingInferred {
-                class,
-                mapping,
-                provisional,
-            });
+            let Inferred { mapping, provisional } = tally.inferred;
+            cx.actions.notify(Notice::MappingInferred { class, mapping, provisional });
         }
         if old.map_or(tally != Tally::default(), |old| *old != tally) {
             self.revision += 1;
@@ -268,10 +247,7 @@ impl ObservedAddrs {
 fn voice<'a>(votes: impl Iterator<Item = &'a Vote> + Clone, now: Instant) -> Option<&'a Vote> {
     votes.clone().max_by_key(|vote| {
         let agreeing = votes.clone().filter(|other| other.value == vote.value);
-        (
-            agreeing.map(|other| other.weight(now)).sum::<u32>(),
-            vote.at,
-        )
+        (agreeing.map(|other| other.weight(now)).sum::<u32>(), vote.at)
     })
 }
 

@@ -27,10 +27,7 @@ impl Contacted {
 
     pub(super) fn contains(&self, now: Instant, ip: IpAddr) -> bool {
         self.blurred_until.is_some_and(|until| now < until)
-            || self
-                .last
-                .get(&ip)
-                .is_some_and(|at| now < *at + CONTACTED_FOR)
+            || self.last.get(&ip).is_some_and(|at| now < *at + CONTACTED_FOR)
     }
 }
 

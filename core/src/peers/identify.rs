@@ -9,7 +9,7 @@ use crate::wire::multiaddr::{self, Decoded};
 use crate::wire::peer_record::PeerRecord;
 use crate::words::config::IDENTIFY_MESSAGES_MAX;
 use crate::{
-    Action, Addr, ConnId, Cx, Deadline, Duration, Instant, Oddity, Protocol, ProtocolSet,
+    Action, Addr, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, Protocol, ProtocolSet,
     PublicKey, StreamEnd, StreamId, Wake,
 };
 use bytes::Bytes;
@@ -23,17 +23,9 @@ pub(super) enum Asking {
     /// Not asked (the embedder runs identify, or the question is over).
     Idle,
     /// Asked; nothing came yet.
-    Asked {
-        stream: StreamId,
-        overdue_at: Instant,
-    },
+    Asked { stream: StreamId, overdue_at: Instant },
     /// The first message came; more of the same answer may follow.
-    Answering {
-        stream: StreamId,
-        merged: Identify,
-        messages: usize,
-        overdue_at: Instant,
-    },
+    Answering { stream: StreamId, merged: Identify, messages: usize, overdue_at: Instant },
 }
 
 /// A push that is coming in.
@@ -80,20 +72,13 @@ impl Peers {
         body: &Bytes,
     ) -> Heard {
         let conn = *self.asked.get(&stream).ok_or(Oddity::UnknownStream)?;
-        let connection = self
-            .connections
-            .get_mut(&conn)
-            .ok_or(Oddity::UnknownConnection)?;
+        let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         let Ok(message) = Identify::decode(body) else {
             self.end_question(cx, stream);
             return Err(Oddity::MalformedFrame);
         };
         let (merged, messages) = match core::mem::replace(&mut connection.asking, Asking::Idle) {
-            Asking::Answering {
-                mut merged,
-                messages,
-                ..
-            } => {
+            Asking::Answering { mut merged, messages, .. } => {
                 merged.merge(message);
                 (merged, messages + 1)
             }
@@ -104,12 +89,7 @@ impl Peers {
         self.revision += 1;
         if messages < IDENTIFY_MESSAGES_MAX {
             let overdue_at = cx.now + IDENTIFY_TIMEOUT;
-            connection.asking = Asking::Answering {
-                stream,
-                merged,
-                messages,
-                overdue_at,
-            };
+            connection.asking = Asking::Answering { stream, merged, messages, overdue_at };
         } else {
             self.end_question(cx, stream);
         }
@@ -126,11 +106,8 @@ impl Peers {
         if end == StreamEnd::Finished {
             cx.actions.push(Action::CloseStream { stream });
         }
-        let connection = self
-            .connections
-            .get_mut(&conn)
-            .ok_or(Oddity::UnknownConnection)?;
-        connection.asking = Asking::Idle;
+        let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
+        connection.end_asking(cx, conn);
         self.revision += 1;
         Ok(())
     }
@@ -138,10 +115,9 @@ impl Peers {
     pub(super) fn expire_identify(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now;
         let overdue = |connection: &Connection| match &connection.asking {
-            Asking::Asked { stream, overdue_at }
-            | Asking::Answering {
-                stream, overdue_at, ..
-            } => (*overdue_at <= now).then_some(*stream),
+            Asking::Asked { stream, overdue_at } | Asking::Answering { stream, overdue_at, .. } => {
+                (*overdue_at <= now).then_some(*stream)
+            }
             Asking::Idle => None,
         };
         while let Some(stream) = self.connections.values().find_map(overdue) {
@@ -151,9 +127,11 @@ impl Peers {
 
     fn end_question(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
         cx.actions.push(Action::ResetStream { stream });
-        let conn = self.asked.remove(&stream);
-        if let Some(connection) = conn.and_then(|conn| self.connections.get_mut(&conn)) {
-            connection.asking = Asking::Idle;
+        let Some(conn) = self.asked.remove(&stream) else {
+            return;
+        };
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.end_asking(cx, conn);
             self.revision += 1;
         }
     }
@@ -165,10 +143,7 @@ impl Peers {
         conn: ConnId,
         stream: StreamId,
     ) -> Result<(), Oddity> {
-        let connection = self
-            .connections
-            .get_mut(&conn)
-            .ok_or(Oddity::UnknownConnection)?;
+        let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         // A newer push replaces one that never ended; its sender has better news.
         if let Some((older, _)) = connection.push.replace((stream, Push::default())) {
             cx.actions.push(Action::ResetStream { stream: older });
@@ -178,10 +153,7 @@ impl Peers {
 
     pub(super) fn push_frame(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &Bytes) -> Heard {
         let found = self.connections.iter_mut().find_map(|(conn, connection)| {
-            let mine = connection
-                .push
-                .as_ref()
-                .is_some_and(|(of, _)| *of == stream);
+            let mine = connection.push.as_ref().is_some_and(|(of, _)| *of == stream);
             mine.then_some((*conn, connection))
         });
         let (conn, connection) = found.ok_or(Oddity::UnknownStream)?;
@@ -193,9 +165,7 @@ impl Peers {
         if message.is_err() || push.messages > IDENTIFY_MESSAGES_MAX {
             connection.push = None;
             cx.actions.push(Action::ResetStream { stream });
-            return Err(message
-                .err()
-                .map_or(Oddity::UnexpectedFrame, |_| Oddity::MalformedFrame));
+            return Err(message.err().map_or(Oddity::UnexpectedFrame, |_| Oddity::MalformedFrame));
         }
         if let Ok(message) = message {
             push.merged.merge(message);
@@ -210,12 +180,7 @@ impl Peers {
     pub(super) fn push_closed(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Result<(), Oddity> {
         let mut connections = self.connections.values_mut();
         let connection = connections
-            .find(|connection| {
-                connection
-                    .push
-                    .as_ref()
-                    .is_some_and(|(of, _)| *of == stream)
-            })
+            .find(|connection| connection.push.as_ref().is_some_and(|(of, _)| *of == stream))
             .ok_or(Oddity::UnknownStream)?;
         connection.push = None;
         cx.actions.push(Action::CloseStream { stream });
@@ -224,6 +189,15 @@ impl Peers {
 }
 
 impl Connection {
+    /// The question is over, for better or worse.
+    pub(super) fn end_asking(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        if self.is_asking() {
+            let peer = self.peer;
+            cx.actions.notify(Notice::NotIdentified { conn, peer });
+        }
+        self.asking = Asking::Idle;
+    }
+
     /// identify §identify/push: fields that are absent keep what is known.
     fn learn(&mut self, identify: &Identify) -> Learnt {
         let mut oddity = None;
@@ -236,23 +210,16 @@ impl Connection {
             oddity = self.certify(envelope).err().or(oddity);
         }
         let observed =
-            identify
-                .observed
-                .as_ref()
-                .and_then(|bytes| match multiaddr::decode(bytes) {
-                    Ok(Decoded::Direct { addr, .. }) => Some(addr),
-                    Ok(Decoded::Relayed | Decoded::Other) | Err(_) => None,
-                });
+            identify.observed.as_ref().and_then(|bytes| match multiaddr::decode(bytes) {
+                Ok(Decoded::Direct { addr, .. }) => Some(addr),
+                Ok(Decoded::Relayed | Decoded::Other) | Err(_) => None,
+            });
         let protocols = if identify.protocols.is_empty() {
             self.protocols
         } else {
             ProtocolSet::from_names(identify.protocols.iter().map(alloc::string::String::as_str))
         };
-        Learnt {
-            observed,
-            protocols,
-            oddity,
-        }
+        Learnt { observed, protocols, oddity }
     }
 
     /// RFC 0003: the record must verify, be the peer's own, and be newer than the last one.

@@ -138,14 +138,12 @@ impl Peers {
     }
 
     /// A connection is gone.
-    pub(crate) fn disconnected(&mut self, conn: ConnId) -> Result<Connection, Oddity> {
-        let gone = self
-            .connections
-            .remove(&conn)
-            .ok_or(Oddity::UnknownConnection)?;
+    pub(crate) fn disconnected(&mut self, cx: &mut Cx<'_>, conn: ConnId) -> Result<(), Oddity> {
+        let mut gone = self.connections.remove(&conn).ok_or(Oddity::UnknownConnection)?;
+        gone.end_asking(cx, conn);
         self.asked.retain(|_, of| *of != conn);
         self.revision += 1;
-        Ok(gone)
+        Ok(())
     }
 
     /// We sent a first packet to this IP.
@@ -155,10 +153,7 @@ impl Peers {
 
     /// An embedder told us what identify would have.
     pub(crate) fn told(&mut self, conn: ConnId, protocols: ProtocolSet) -> Result<(), Oddity> {
-        let connection = self
-            .connections
-            .get_mut(&conn)
-            .ok_or(Oddity::UnknownConnection)?;
+        let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         if connection.protocols != protocols {
             connection.protocols = protocols;
             self.revision += 1;
@@ -175,21 +170,15 @@ impl Peers {
         conn: ConnId,
         observed: Addr,
     ) -> Result<(), Oddity> {
-        let connection = self
-            .connections
-            .get_mut(&conn)
-            .ok_or(Oddity::UnknownConnection)?;
+        let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         connection.observed = Some(observed);
         let world = allow_private || ip_scope(connection.remote.ip) == IpScope::Global;
         let inbound_stranger = connection.side == Side::Inbound && connection.stranger;
         if world && inbound_stranger && connection.local.class() == observed.class() {
             self.strangers.insert(observed, now);
             if self.strangers.len() > STRANGERS_MAX {
-                let oldest = self
-                    .strangers
-                    .iter()
-                    .min_by_key(|(_, at)| **at)
-                    .map(|(addr, _)| *addr);
+                let oldest =
+                    self.strangers.iter().min_by_key(|(_, at)| **at).map(|(addr, _)| *addr);
                 oldest.and_then(|addr| self.strangers.remove(&addr));
             }
         }
@@ -212,9 +201,7 @@ impl Peers {
         let of = |connection: &Connection| {
             earliest(connection.asking.deadline(), connection.pinging.deadline())
         };
-        self.connections
-            .values()
-            .fold(None, |least, connection| earliest(least, of(connection)))
+        self.connections.values().fold(None, |least, connection| earliest(least, of(connection)))
     }
 
     /// The connection with this id.
@@ -224,9 +211,7 @@ impl Peers {
 
     /// Every connection, in order of id.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ConnId, &Connection)> {
-        self.connections
-            .iter()
-            .map(|(conn, connection)| (*conn, connection))
+        self.connections.iter().map(|(conn, connection)| (*conn, connection))
     }
 
     /// Counts changes to who is connected and what they serve.

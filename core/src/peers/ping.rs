@@ -25,11 +25,7 @@ pub(super) struct Pinging {
 impl Pinging {
     pub(super) fn deadline(&self) -> Option<Deadline> {
         let overdue = self.sent.as_ref().map(|(_, at)| *at + ECHO_TIMEOUT);
-        let due = if self.sent.is_none() {
-            self.due_at
-        } else {
-            None
-        };
+        let due = if self.sent.is_none() { self.due_at } else { None };
         earliest(overdue.map(ping_at), due.map(ping_at))
     }
 }
@@ -64,15 +60,9 @@ impl Peers {
             word.copy_from_slice(&cx.draw.nonce().to_le_bytes());
         }
         let body = Bytes::copy_from_slice(&body);
-        cx.actions.push(Action::Send {
-            stream,
-            body: body.clone(),
-        });
-        connection.pinging = Pinging {
-            stream: Some(stream),
-            sent: Some((body, cx.now)),
-            due_at: None,
-        };
+        cx.actions.push(Action::Send { stream, body: body.clone() });
+        connection.pinging =
+            Pinging { stream: Some(stream), sent: Some((body, cx.now)), due_at: None };
     }
 
     /// Another connection to the same peer is being pinged: its turn comes later.
@@ -89,10 +79,7 @@ impl Peers {
         body: &Bytes,
     ) -> Result<(), Oddity> {
         let conn = *self.asked.get(&stream).ok_or(Oddity::UnknownStream)?;
-        let connection = self
-            .connections
-            .get_mut(&conn)
-            .ok_or(Oddity::UnknownConnection)?;
+        let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         let Some((sent, at)) = connection.pinging.sent.take() else {
             return Err(Oddity::UnexpectedFrame);
         };
@@ -112,10 +99,7 @@ impl Peers {
     pub(super) fn ping_closed(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Result<(), Oddity> {
         let conn = self.asked.remove(&stream).ok_or(Oddity::UnknownStream)?;
         cx.actions.push(Action::CloseStream { stream });
-        let connection = self
-            .connections
-            .get_mut(&conn)
-            .ok_or(Oddity::UnknownConnection)?;
+        let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         connection.pinging = Pinging::default();
         Ok(())
     }
@@ -127,8 +111,7 @@ impl Peers {
         keeps: impl Fn(PeerId) -> bool,
     ) {
         let overdue = |sent: &Option<(Bytes, Instant)>| {
-            sent.as_ref()
-                .is_some_and(|(_, at)| *at + ECHO_TIMEOUT <= cx.now)
+            sent.as_ref().is_some_and(|(_, at)| *at + ECHO_TIMEOUT <= cx.now)
         };
         let mut due = Vec::new();
         for (conn, connection) in &mut self.connections {

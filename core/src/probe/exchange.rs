@@ -68,20 +68,8 @@ impl Exchange {
         // Without a measured round trip, a slow one.
         let rtt = rtt.unwrap_or(Duration::from_secs(1));
         let overdue_at = now + ANSWER_TIMEOUT + rtt * 2;
-        let phase = Phase::Asked {
-            overdue_at,
-            paid: false,
-        };
-        Exchange {
-            peer,
-            group,
-            conn,
-            addr,
-            proved: false,
-            cold,
-            rtt,
-            phase,
-        }
+        let phase = Phase::Asked { overdue_at, paid: false };
+        Exchange { peer, group, conn, addr, proved: false, cold, rtt, phase }
     }
 
     /// A message came. Only the first response counts; js-libp2p sends several.
@@ -93,20 +81,16 @@ impl Exchange {
             return Progress::Ends(Outcome::Error);
         };
         match message {
-            Message::DialResponse {
-                status,
-                addr_idx,
-                dial_status,
-            } => self.judge(now, status, addr_idx, dial_status),
+            Message::DialResponse { status, addr_idx, dial_status } => {
+                self.judge(now, status, addr_idx, dial_status)
+            }
             // We sent one address; another index, or more than the range, is no honest request.
-            Message::DialDataRequest {
-                addr_idx: 0,
-                num_bytes: 1..=DIAL_DATA_MAX,
-            } if paid => Progress::Ends(Outcome::Error),
-            Message::DialDataRequest {
-                addr_idx: 0,
-                num_bytes: wanted @ 1..=DIAL_DATA_MAX,
-            } => Progress::WantsData(wanted),
+            Message::DialDataRequest { addr_idx: 0, num_bytes: 1..=DIAL_DATA_MAX } if paid => {
+                Progress::Ends(Outcome::Error)
+            }
+            Message::DialDataRequest { addr_idx: 0, num_bytes: wanted @ 1..=DIAL_DATA_MAX } => {
+                Progress::WantsData(wanted)
+            }
             Message::DialDataRequest { .. } => Progress::Ends(Outcome::Declined),
             Message::DialRequest { .. } | Message::DialDataResponse { .. } => {
                 Progress::Ends(Outcome::Error)
@@ -163,17 +147,11 @@ impl Exchange {
         // last chunk may be longer than what is missing.
         let chunk = dial_data_chunk(whole);
         while left > 0 {
-            actions.push(Action::Send {
-                stream,
-                body: chunk.clone(),
-            });
+            actions.push(Action::Send { stream, body: chunk.clone() });
             left = left.saturating_sub(CHUNK_MAX);
         }
         let overdue_at = now + UPLOAD_TIMEOUT + ANSWER_TIMEOUT + self.rtt * 2;
-        self.phase = Phase::Asked {
-            overdue_at,
-            paid: true,
-        };
+        self.phase = Phase::Asked { overdue_at, paid: true };
     }
 
     /// How the probe ends if nothing more comes, and when.

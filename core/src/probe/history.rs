@@ -110,20 +110,10 @@ impl History {
         }
         self.provers.retain(|peer| *peer != proof.server());
         // Those who prove more come first.
-        let place = if proof.by_stranger() {
-            0
-        } else {
-            self.provers.len()
-        };
+        let place = if proof.by_stranger() { 0 } else { self.provers.len() };
         self.provers.insert(place, proof.server());
         self.provers.truncate(PROVERS_MAX);
-        self.answers.insert(
-            proof.server(),
-            Answer {
-                outcome: Outcome::Proved,
-                group,
-            },
-        );
+        self.answers.insert(proof.server(), Answer { outcome: Outcome::Proved, group });
         if self.round == Round::Recheck {
             self.round = Round::Search;
         }
@@ -131,10 +121,7 @@ impl History {
 
     /// A probe ended without a proof. `cold` says that the failure came from an IP never contacted.
     pub(super) fn answered(&mut self, peer: PeerId, answer: Answer, cold: bool) {
-        let proved = self
-            .answers
-            .get(&peer)
-            .is_some_and(|old| old.outcome == Outcome::Proved);
+        let proved = self.answers.get(&peer).is_some_and(|old| old.outcome == Outcome::Proved);
         if proved || self.answers.len() >= ANSWERS_MAX {
             return;
         }
@@ -157,19 +144,14 @@ impl History {
 
     /// How many networks' servers failed to dial it in this round.
     pub(super) fn failures(&self) -> usize {
-        let failed = self
-            .answers
-            .values()
-            .filter(|one| one.outcome == Outcome::DialFailed);
+        let failed = self.answers.values().filter(|one| one.outcome == Outcome::DialFailed);
         failed.map(|one| one.group).collect::<BTreeSet<_>>().len()
     }
 
     /// Whether this round has its answer.
     pub(super) fn is_answered(&self) -> bool {
         match self.round {
-            Round::Search => self
-                .by_stranger
-                .is_some_and(|proof| proof.at() >= self.round_at),
+            Round::Search => self.by_stranger.is_some_and(|proof| proof.at() >= self.round_at),
             Round::Renew => self.proof_of_round().is_some(),
             Round::Recheck => self.failures() > 0 || self.proof_of_round().is_some(),
             Round::Rest { .. } => true,
@@ -193,12 +175,7 @@ impl History {
         // A quarter of jitter, so that nodes that started together do not ask together.
         let quarter = u64::try_from(pause.as_nanos() / 4).unwrap_or(u64::MAX);
         let jitter = Duration::from_nanos(draw.below(quarter));
-        self.enter(
-            now,
-            Round::Rest {
-                until: now + (pause - jitter),
-            },
-        );
+        self.enter(now, Round::Rest { until: now + (pause - jitter) });
     }
 
     fn enter(&mut self, now: Instant, round: Round) {

@@ -101,10 +101,7 @@ pub(crate) struct Probe {
 
 impl Probe {
     pub(crate) fn new(allow_private: bool) -> Probe {
-        Probe {
-            allow_private,
-            ..Probe::default()
-        }
+        Probe { allow_private, ..Probe::default() }
     }
 
     /// A message came on a stream that asks a server.
@@ -114,10 +111,7 @@ impl Probe {
         stream: StreamId,
         body: &Bytes,
     ) -> Result<(), Oddity> {
-        let exchange = self
-            .exchanges
-            .get_mut(&stream)
-            .ok_or(Oddity::UnknownStream)?;
+        let exchange = self.exchanges.get_mut(&stream).ok_or(Oddity::UnknownStream)?;
         match exchange.answered(cx.now, body) {
             Progress::Goes if exchange.awaits_nonce() => {
                 // autonat-v2 §Overview: the client MUST close the stream after the response.
@@ -172,23 +166,17 @@ impl Probe {
         body: &Bytes,
         peers: &Peers,
     ) -> Result<(), Oddity> {
-        let conn = self
-            .dial_backs
-            .remove(&stream)
-            .ok_or(Oddity::UnknownStream)?;
-        let matched = DialBack::decode(body)
-            .map_err(|_| Oddity::MalformedFrame)
-            .and_then(|DialBack { nonce }| {
+        let conn = self.dial_backs.remove(&stream).ok_or(Oddity::UnknownStream)?;
+        let matched = DialBack::decode(body).map_err(|_| Oddity::MalformedFrame).and_then(
+            |DialBack { nonce }| {
                 let connection = peers.get(conn).ok_or(Oddity::UnknownConnection)?;
                 self.nonces.matched(cx.now, nonce, connection)
-            });
+            },
+        );
         match matched {
             Ok((proof, probe)) => {
                 // autonat-v2 §Overview: answer OK, and MUST close the stream then.
-                cx.actions.push(Action::Send {
-                    stream,
-                    body: DialBackResponse::OK.encode(),
-                });
+                cx.actions.push(Action::Send { stream, body: DialBackResponse::OK.encode() });
                 cx.actions.push(Action::CloseStream { stream });
                 self.proved(cx, proof, probe);
                 Ok(())
@@ -242,10 +230,7 @@ impl Probe {
             return;
         }
         self.servers.reconcile(cx.now, peers);
-        if self
-            .seen
-            .is_some_and(|(network, ..)| network != local.revision())
-        {
+        if self.seen.is_some_and(|(network, ..)| network != local.revision()) {
             // Another network, another socket: whatever was proven or refuted is in doubt.
             for history in self.histories.values_mut() {
                 history.doubt(cx.now);
@@ -253,7 +238,7 @@ impl Probe {
         }
         self.seen = Some(seen);
         self.dirty = false;
-        self.plan(cx, candidates, peers);
+        self.plan(cx, local, candidates, peers);
         self.revision += 1;
     }
 
@@ -284,14 +269,9 @@ impl Probe {
     /// Addresses with a proof that has not aged out, whether or not any source names them.
     pub(crate) fn proven(&self, now: Instant) -> impl Iterator<Item = Addr> + '_ {
         let fresh = move |history: &History| {
-            history
-                .last
-                .is_some_and(|proof| now < proof.at() + PROOF_LIFETIME)
+            history.last.is_some_and(|proof| now < proof.at() + PROOF_LIFETIME)
         };
-        self.histories
-            .iter()
-            .filter(move |(_, history)| fresh(history))
-            .map(|(addr, _)| *addr)
+        self.histories.iter().filter(move |(_, history)| fresh(history)).map(|(addr, _)| *addr)
     }
 
     /// Every server met.
@@ -301,16 +281,12 @@ impl Probe {
 
     /// Whether a probe of this address is in flight.
     pub(crate) fn is_probing(&self, addr: Addr) -> bool {
-        self.histories
-            .get(&addr)
-            .is_some_and(|history| !history.in_flight.is_empty())
+        self.histories.get(&addr).is_some_and(|history| !history.in_flight.is_empty())
     }
 
     /// Whether core would rather keep this peer's connection: it can dial us back.
     pub(crate) fn wants(&self, now: Instant, peer: PeerId) -> bool {
-        self.servers
-            .get(peer)
-            .is_some_and(|server| !server.is_distrusted(now))
+        self.servers.get(peer).is_some_and(|server| !server.is_distrusted(now))
     }
 
     fn outlook(&self, now: Instant, peers: &Peers, addr: Addr, history: &History) -> Outlook {
@@ -318,11 +294,7 @@ impl Probe {
             return Outlook::Probing;
         }
         let (mut connected, mut refuse, mut lied, mut soon) = (0, 0, 0, 0);
-        for (_, server) in self
-            .servers
-            .iter()
-            .filter(|(_, server)| server.is_connected())
-        {
+        for (_, server) in self.servers.iter().filter(|(_, server)| server.is_connected()) {
             connected += 1;
             match server.askable(now, peers, addr) {
                 servers::Askable::Refuses => refuse += 1,
@@ -341,18 +313,12 @@ impl Probe {
     }
 
     fn exchanges_in_flight(&self) -> usize {
-        debug_assert!(
-            self.exchanges.len() <= PROBES_MAX,
-            "probes in flight are bounded"
-        );
+        debug_assert!(self.exchanges.len() <= PROBES_MAX, "probes in flight are bounded");
         self.exchanges.len()
     }
 
     fn pay_or_decline(&mut self, cx: &mut Cx<'_>, stream: StreamId, bytes: u64) {
-        if self
-            .data_since
-            .is_none_or(|since| since + DATA_WINDOW <= cx.now)
-        {
+        if self.data_since.is_none_or(|since| since + DATA_WINDOW <= cx.now) {
             self.data_since = Some(cx.now);
             self.data_paid = 0;
         }
@@ -391,11 +357,7 @@ impl Probe {
                 }
                 let (peer, addr) = (proof.server(), proof.addr());
                 let outcome = Outcome::Proved;
-                return cx.actions.notify(Notice::ProbeEnded {
-                    peer,
-                    addr,
-                    outcome,
-                });
+                return cx.actions.notify(Notice::ProbeEnded { peer, addr, outcome });
             }
         };
         if answered {
@@ -410,18 +372,8 @@ impl Probe {
         };
         self.dirty = true;
         self.nonces.retire(cx.now, stream);
-        let outcome = if exchange.proved {
-            Outcome::Proved
-        } else {
-            outcome
-        };
-        let Exchange {
-            peer,
-            group,
-            addr,
-            cold,
-            ..
-        } = exchange;
+        let outcome = if exchange.proved { Outcome::Proved } else { outcome };
+        let Exchange { peer, group, addr, cold, .. } = exchange;
         if let Some(history) = self.histories.get_mut(&addr) {
             history.in_flight.remove(&peer);
             if outcome != Outcome::Proved {
@@ -431,11 +383,7 @@ impl Probe {
         if let Some(server) = self.servers.get_mut(peer) {
             server.ended(cx.now, addr.class(), outcome);
         }
-        cx.actions.notify(Notice::ProbeEnded {
-            peer,
-            addr,
-            outcome,
-        });
+        cx.actions.notify(Notice::ProbeEnded { peer, addr, outcome });
         if outcome == Outcome::Lie {
             cx.actions.notify(Notice::ServerDistrusted { peer });
         }

@@ -79,13 +79,8 @@ impl Nonces {
         serial: u64,
     ) -> u64 {
         if self.expected.len() >= NONCES_MAX {
-            let retired = self
-                .expected
-                .iter()
-                .filter(|(_, one)| one.forget_at.is_some());
-            let oldest = retired
-                .min_by_key(|(_, one)| one.forget_at)
-                .map(|(nonce, _)| *nonce);
+            let retired = self.expected.iter().filter(|(_, one)| one.forget_at.is_some());
+            let oldest = retired.min_by_key(|(_, one)| one.forget_at).map(|(nonce, _)| *nonce);
             oldest.and_then(|nonce| self.expected.remove(&nonce));
         }
         // Two probes never share a nonce. A source of chance that repeats itself is stepped over.
@@ -93,21 +88,14 @@ impl Nonces {
         while self.expected.contains_key(&nonce) {
             nonce = nonce.wrapping_add(1);
         }
-        let expected = Expected {
-            addr,
-            server,
-            probe,
-            serial,
-            forget_at: None,
-        };
+        let expected = Expected { addr, server, probe, serial, forget_at: None };
         self.expected.insert(nonce, expected);
         nonce
     }
 
     /// The probe has ended; its nonce may still be under way.
     pub(super) fn retire(&mut self, now: Instant, probe: StreamId) {
-        self.expected
-            .retain(|_, one| one.forget_at.is_none_or(|at| now < at));
+        self.expected.retain(|_, one| one.forget_at.is_none_or(|at| now < at));
         for one in self.expected.values_mut().filter(|one| one.probe == probe) {
             one.forget_at = Some(now + LATE_FOR);
         }
@@ -130,21 +118,10 @@ impl Nonces {
         if !fresh || conn.local.class() != expected.addr.class() {
             return Err(Oddity::MisplacedNonce);
         }
-        let Expected {
-            addr,
-            server,
-            probe,
-            ..
-        } = *expected;
+        let Expected { addr, server, probe, .. } = *expected;
         // A nonce proves once; the same words again are news to nobody.
         self.expected.remove(&nonce);
-        let proof = Proof {
-            addr,
-            server,
-            from: conn.remote.ip,
-            stranger: conn.stranger,
-            at: now,
-        };
+        let proof = Proof { addr, server, from: conn.remote.ip, stranger: conn.stranger, at: now };
         Ok((proof, probe))
     }
 

@@ -5,6 +5,7 @@ use super::history::{History, Round};
 use super::servers::{Askable, Server};
 use super::{HISTORIES_MAX, Probe};
 use crate::candidates::Candidates;
+use crate::local::Local;
 use crate::peers::Peers;
 use crate::wire::autonat::Message;
 use crate::wire::multiaddr;
@@ -30,8 +31,14 @@ enum Next {
 
 impl Probe {
     /// Start every probe that is due, and find out when the next one is.
-    pub(super) fn plan(&mut self, cx: &mut Cx<'_>, candidates: &Candidates, peers: &Peers) {
-        let targets = self.targets(cx.now, candidates);
+    pub(super) fn plan(
+        &mut self,
+        cx: &mut Cx<'_>,
+        local: &Local,
+        candidates: &Candidates,
+        peers: &Peers,
+    ) {
+        let targets = self.targets(cx.now, local, candidates);
         self.wake = None;
         for addr in &targets {
             self.pursue(cx, peers, *addr);
@@ -40,22 +47,20 @@ impl Probe {
     }
 
     /// What is to be probed: the candidates, strongest first, and what is proven though no source
-    /// names it any more (it is advertised, so it must stay under proof).
-    fn targets(&mut self, now: Instant, candidates: &Candidates) -> Vec<Addr> {
+    /// names it any more (it is advertised, so it must stay under proof). Where nothing is listened
+    /// on, no nonce could ever come back.
+    fn targets(&mut self, now: Instant, local: &Local, candidates: &Candidates) -> Vec<Addr> {
         let mut targets: Vec<Addr> = candidates.iter().map(|candidate| candidate.addr).collect();
         for (addr, history) in &self.histories {
             let proven = history.refuted.is_none()
-                && history
-                    .last
-                    .is_some_and(|proof| now < proof.at() + PROOF_LIFETIME);
+                && history.last.is_some_and(|proof| now < proof.at() + PROOF_LIFETIME);
             if proven && candidates.get(*addr).is_none() {
                 targets.push(*addr);
             }
         }
+        targets.retain(|addr| local.listens_in(addr.class()));
         for addr in &targets {
-            self.histories
-                .entry(*addr)
-                .or_insert_with(|| History::new(now));
+            self.histories.entry(*addr).or_insert_with(|| History::new(now));
         }
         // A candidate that flaps finds its history again, as long as there is room.
         while self.histories.len() > HISTORIES_MAX {
@@ -128,10 +133,7 @@ impl Probe {
         if history.is_answered() && (anywhere || !resting) {
             return Next::Exhausted;
         }
-        let answered = history
-            .answers
-            .values()
-            .filter(|answer| answer.outcome.is_evidence());
+        let answered = history.answers.values().filter(|answer| answer.outcome.is_evidence());
         let heard: BTreeSet<Group> = answered
             .map(|answer| answer.group)
             .chain(history.in_flight.values().copied())
@@ -182,12 +184,7 @@ impl Probe {
     ) -> Rank {
         let prover = history.provers.iter().position(|one| *one == peer);
         let rtt = peers.get(conn).and_then(|connection| connection.rtt);
-        (
-            prover.unwrap_or(usize::MAX),
-            !server.is_idle(),
-            rtt.unwrap_or(Duration::MAX),
-            server.met,
-        )
+        (prover.unwrap_or(usize::MAX), !server.is_idle(), rtt.unwrap_or(Duration::MAX), server.met)
     }
 
     fn ask(&mut self, cx: &mut Cx<'_>, peers: &Peers, (peer, conn): (PeerId, ConnId), addr: Addr) {
@@ -202,24 +199,16 @@ impl Probe {
         let group = server.group(self.allow_private);
         let cold = server.is_cold_for(peers, addr);
         let rtt = peers.get(conn).and_then(|connection| connection.rtt);
-        let nonce = self
-            .nonces
-            .bind(cx.draw, (addr, peer, stream), peers.serial());
+        let nonce = self.nonces.bind(cx.draw, (addr, peer, stream), peers.serial());
         server.sent(cx.now);
         history.in_flight.insert(peer, group);
         let exchange = Exchange::new(cx.now, (peer, group, conn), addr, cold, rtt);
         self.exchanges.insert(stream, exchange);
         // autonat-v2 §Overview: the address whose verdict is wanted comes first. We send no other,
         // so that whichever one a server picks, the nonce is bound to it.
-        let request = Message::DialRequest {
-            addrs: vec![multiaddr::encode(addr)],
-            nonce,
-        };
+        let request = Message::DialRequest { addrs: vec![multiaddr::encode(addr)], nonce };
         cx.actions.push(Action::OpenStream { conn, stream });
-        cx.actions.push(Action::Send {
-            stream,
-            body: request.encode(),
-        });
+        cx.actions.push(Action::Send { stream, body: request.encode() });
     }
 
     /// A server that never answered anything gets one question about the strongest address, so
@@ -239,16 +228,14 @@ impl Probe {
                 continue;
             };
             let askable =
-                targets
-                    .iter()
-                    .find_map(|addr| match server.askable(cx.now, peers, *addr) {
-                        Askable::Now(conn) => Some((*addr, conn)),
-                        Askable::Soon(_)
-                        | Askable::Resting(_)
-                        | Askable::Refuses
-                        | Askable::Distrusted
-                        | Askable::Disconnected => None,
-                    });
+                targets.iter().find_map(|addr| match server.askable(cx.now, peers, *addr) {
+                    Askable::Now(conn) => Some((*addr, conn)),
+                    Askable::Soon(_)
+                    | Askable::Resting(_)
+                    | Askable::Refuses
+                    | Askable::Distrusted
+                    | Askable::Disconnected => None,
+                });
             if let Some((addr, conn)) = askable {
                 self.ask(cx, peers, (peer, conn), addr);
             }
@@ -257,12 +244,8 @@ impl Probe {
 
     /// When the first of the servers that are at rest, or refuse this class, may be asked again.
     fn earliest_rest(&self, now: Instant, addr: Addr) -> Option<Instant> {
-        let back = self
-            .servers
-            .iter()
-            .filter(|(_, server)| server.is_connected());
-        back.filter_map(|(_, server)| server.back_at(now, addr.class()))
-            .min()
+        let back = self.servers.iter().filter(|(_, server)| server.is_connected());
+        back.filter_map(|(_, server)| server.back_at(now, addr.class())).min()
     }
 
     fn wake_at(&mut self, at: Option<Instant>, wake: Wake) {

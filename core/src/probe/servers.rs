@@ -80,10 +80,7 @@ impl Server {
 
     /// Every outcome that occurred, with its count.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = (Outcome, u32)> + '_ {
-        OUTCOMES
-            .into_iter()
-            .zip(self.outcomes)
-            .filter(|(_, count)| *count > 0)
+        OUTCOMES.into_iter().zip(self.outcomes).filter(|(_, count)| *count > 0)
     }
 
     /// Whether it has answered, or failed to, at least once.
@@ -106,11 +103,7 @@ impl Server {
         if self.is_distrusted(now) {
             return Askable::Distrusted;
         }
-        if self
-            .refused_until
-            .get(&addr.class())
-            .is_some_and(|until| now < *until)
-        {
+        if self.refused_until.get(&addr.class()).is_some_and(|until| now < *until) {
             return Askable::Refuses;
         }
         if let Some(until) = self.rest_until.filter(|until| now < *until) {
@@ -130,10 +123,7 @@ impl Server {
     pub(super) fn back_at(&self, now: Instant, class: Class) -> Option<Instant> {
         let refused = self.refused_until.get(&class).copied();
         let bars = [refused, self.rest_until, self.distrusted_until];
-        bars.into_iter()
-            .flatten()
-            .filter(|until| now < *until)
-            .max()
+        bars.into_iter().flatten().filter(|until| now < *until).max()
     }
 
     /// The connection on which asking about `addr` is cheapest: a server that sees us at that very
@@ -142,15 +132,8 @@ impl Server {
         let cost = |conn: &&ConnId| {
             let connection = peers.get(**conn);
             let observed = connection.and_then(|connection| connection.observed);
-            let rtt = connection
-                .and_then(|connection| connection.rtt)
-                .unwrap_or(Duration::MAX);
-            (
-                observed != Some(addr),
-                observed.map(|seen| seen.ip) != Some(addr.ip),
-                rtt,
-                **conn,
-            )
+            let rtt = connection.and_then(|connection| connection.rtt).unwrap_or(Duration::MAX);
+            (observed != Some(addr), observed.map(|seen| seen.ip) != Some(addr.ip), rtt, **conn)
         };
         self.conns.iter().min_by_key(cost).copied()
     }
@@ -159,9 +142,7 @@ impl Server {
     pub(super) fn is_cold_for(&self, peers: &Peers, addr: Addr) -> bool {
         let family = Family::of(addr.ip);
         let knows_family = |conn: &ConnId| {
-            peers
-                .get(*conn)
-                .is_none_or(|connection| Family::of(connection.remote.ip) == family)
+            peers.get(*conn).is_none_or(|connection| Family::of(connection.remote.ip) == family)
         };
         self.multihomed || !self.conns.iter().any(knows_family)
     }
@@ -265,13 +246,9 @@ impl Servers {
         if self.all.len() < SERVERS_MAX {
             return true;
         }
-        let spare = self
-            .all
-            .iter()
-            .filter(|(_, server)| server.conns.is_empty() && server.is_idle());
-        let oldest = spare
-            .min_by_key(|(_, server)| server.met)
-            .map(|(peer, _)| *peer);
+        let spare =
+            self.all.iter().filter(|(_, server)| server.conns.is_empty() && server.is_idle());
+        let oldest = spare.min_by_key(|(_, server)| server.met).map(|(peer, _)| *peer);
         oldest.is_some_and(|peer| self.all.remove(&peer).is_some())
     }
 }

@@ -137,9 +137,7 @@ pub(crate) struct Ground<'a> {
 impl Reachability {
     /// The verdict on every candidate, in order of address.
     pub fn addresses(&self) -> impl Iterator<Item = (Addr, &Verdict)> {
-        self.addresses
-            .iter()
-            .map(|(addr, judged)| (*addr, &judged.verdict))
+        self.addresses.iter().map(|(addr, judged)| (*addr, &judged.verdict))
     }
 
     /// The verdict on one address, if it is a candidate.
@@ -169,9 +167,7 @@ impl Reachability {
     }
 
     pub(crate) fn first_verdict_at(&self, addr: Addr) -> Option<Instant> {
-        self.addresses
-            .get(&addr)
-            .and_then(|judged| judged.first_verdict_at)
+        self.addresses.get(&addr).and_then(|judged| judged.first_verdict_at)
     }
 
     pub(crate) fn revision(&self) -> u64 {
@@ -180,9 +176,7 @@ impl Reachability {
 
     /// Judge anew where something below changed or a proof aged out.
     pub(crate) fn advance(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>) {
-        let due = self
-            .deadline()
-            .is_some_and(|deadline| deadline.at <= cx.now);
+        let due = self.deadline().is_some_and(|deadline| deadline.at <= cx.now);
         let seen = Some([
             ground.local.revision(),
             ground.peers.revision(),
@@ -203,25 +197,18 @@ impl Reachability {
             let verdict = judge(cx.now, ground, addr, old);
             self.enter(cx, addr, verdict);
         }
-        let expiries = self
-            .addresses
-            .values()
-            .filter_map(|judged| match judged.verdict {
-                Verdict::Reachable { until, .. } => Some(until),
-                Verdict::Unreachable { .. } | Verdict::Unknown { .. } => None,
-            });
+        let expiries = self.addresses.values().filter_map(|judged| match judged.verdict {
+            Verdict::Reachable { until, .. } => Some(until),
+            Verdict::Unreachable { .. } | Verdict::Unknown { .. } => None,
+        });
         self.expires_at = expiries.min();
         self.reduce(cx, ground);
     }
 
     /// When a proof ages out or a hold-down ends.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
-        let expires = self
-            .expires_at
-            .map(|at| Deadline::new(at, Wake::VerdictExpires));
-        let hold_down = self
-            .hold_down_until
-            .map(|at| Deadline::new(at, Wake::HoldDownEnds));
+        let expires = self.expires_at.map(|at| Deadline::new(at, Wake::VerdictExpires));
+        let hold_down = self.hold_down_until.map(|at| Deadline::new(at, Wake::HoldDownEnds));
         earliest(expires, hold_down)
     }
 
@@ -252,30 +239,16 @@ impl Reachability {
         let state = verdict.state();
         let decided = (state != State::Unknown).then_some(cx.now);
         let first_verdict_at = old.and_then(|old| old.first_verdict_at).or(decided);
-        self.addresses.insert(
-            addr,
-            Judged {
-                verdict,
-                first_verdict_at,
-            },
-        );
+        self.addresses.insert(addr, Judged { verdict, first_verdict_at });
         self.revision += 1;
         // A renewed proof is no news.
         let same = |old: Judged| {
-            (
-                old.verdict.state(),
-                old.verdict.scope(),
-                old.verdict.reason(),
-            ) == (state, verdict.scope(), verdict.reason())
+            (old.verdict.state(), old.verdict.scope(), old.verdict.reason())
+                == (state, verdict.scope(), verdict.reason())
         };
         if !old.is_some_and(same) {
             let (scope, reason) = (verdict.scope(), verdict.reason());
-            cx.actions.notify(Notice::VerdictChanged {
-                addr,
-                state,
-                scope,
-                reason,
-            });
+            cx.actions.notify(Notice::VerdictChanged { addr, state, scope, reason });
         }
     }
 }
@@ -283,14 +256,10 @@ impl Reachability {
 /// The verdict that the evidence gives.
 fn judge(now: Instant, ground: &Ground<'_>, addr: Addr, old: Option<Verdict>) -> Verdict {
     let Some(evidence) = ground.probe.evidence(now, ground.peers, addr) else {
-        return Verdict::Unknown {
-            reason: Reason::JustStarted,
-        };
+        return Verdict::Unknown { reason: Reason::NotListening };
     };
     if let Some(servers) = evidence.refuted {
-        return Verdict::Unreachable {
-            reason: Reason::DialFailed { servers },
-        };
+        return Verdict::Unreachable { reason: Reason::DialFailed { servers } };
     }
     // A stranger who came in and named this address renews what was proven; alone he proves
     // nothing, since anybody can name any address.
@@ -300,25 +269,13 @@ fn judge(now: Instant, ground: &Ground<'_>, addr: Addr, old: Option<Verdict>) ->
         let until = renewed + PROOF_LIFETIME;
         if now < until {
             let (scope, reason) = scope(now, &evidence, stranger);
-            return Verdict::Reachable {
-                proof,
-                scope,
-                until,
-                reason,
-            };
+            return Verdict::Reachable { proof, scope, until, reason };
         }
         if !matches!(evidence.outlook, Outlook::Probing) {
-            return Verdict::Unknown {
-                reason: Reason::Expired,
-            };
+            return Verdict::Unknown { reason: Reason::Expired };
         }
-        if let Some(Verdict::Unknown {
-            reason: Reason::Expired,
-        }) = old
-        {
-            return Verdict::Unknown {
-                reason: Reason::Expired,
-            };
+        if let Some(Verdict::Unknown { reason: Reason::Expired }) = old {
+            return Verdict::Unknown { reason: Reason::Expired };
         }
     }
     let reason = match evidence.outlook {

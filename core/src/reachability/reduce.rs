@@ -19,15 +19,9 @@ impl Reachability {
             };
             if old != status {
                 self.revision += 1;
-                let Status { state, reason } = status.unwrap_or(Status {
-                    state: NodeState::Unknown,
-                    reason: Reason::NotListening,
-                });
-                cx.actions.notify(Notice::ClassChanged {
-                    class,
-                    state,
-                    reason,
-                });
+                let Status { state, reason } = status
+                    .unwrap_or(Status { state: NodeState::Unknown, reason: Reason::NotListening });
+                cx.actions.notify(Notice::ClassChanged { class, state, reason });
             }
         }
         let node = self.node_status(ground);
@@ -41,8 +35,7 @@ impl Reachability {
     }
 
     fn of_class(&self, class: Class) -> impl Iterator<Item = (Addr, &Verdict)> {
-        self.addresses()
-            .filter(move |(addr, _)| addr.class() == class)
+        self.addresses().filter(move |(addr, _)| addr.class() == class)
     }
 
     fn class_status(&self, ground: &Ground<'_>, class: Class) -> Option<Status> {
@@ -50,16 +43,9 @@ impl Reachability {
         if !known {
             return None;
         }
-        let forced = ground
-            .config
-            .force_class
-            .iter()
-            .find(|(forced, _)| *forced == class);
+        let forced = ground.config.force_class.iter().find(|(forced, _)| *forced == class);
         if let Some((_, state)) = forced {
-            return Some(Status {
-                state: *state,
-                reason: Reason::Forced,
-            });
+            return Some(Status { state: *state, reason: Reason::Forced });
         }
         let proven = self.of_class(class).filter_map(|(addr, verdict)| {
             let scope = verdict.scope()?;
@@ -82,75 +68,42 @@ impl Reachability {
         let (mapping, provisional) = ground.observed.mapping(class);
         if mapping.is_endpoint_dependent() {
             let reason = Reason::EndpointDependentMapping { provisional };
-            return Status {
-                state: NodeState::Private,
-                reason,
-            };
+            return Status { state: NodeState::Private, reason };
         }
-        let unknown = |reason| Status {
-            state: NodeState::Unknown,
-            reason,
-        };
+        let unknown = |reason| Status { state: NodeState::Unknown, reason };
         let reasons = || self.of_class(class).map(|(_, verdict)| verdict.reason());
         if reasons().any(|reason| reason == Reason::Probing) {
             return unknown(Reason::Probing);
         }
-        let failed = self
-            .of_class(class)
-            .filter(|(_, one)| one.state() == State::Unreachable);
+        let failed = self.of_class(class).filter(|(_, one)| one.state() == State::Unreachable);
         if let Some(reason) = failed.map(|(_, verdict)| verdict.reason()).max() {
-            return Status {
-                state: NodeState::Private,
-                reason,
-            };
+            return Status { state: NodeState::Private, reason };
         }
         // The strongest candidate speaks for the class.
         let candidates = ground.candidates.iter().map(|candidate| candidate.addr);
         let strongest = candidates.filter(|addr| addr.class() == class);
-        let reason = strongest
-            .filter_map(|addr| self.verdict(addr))
-            .map(Verdict::reason)
-            .next();
-        let nobody = !ground
-            .probe
-            .servers()
-            .any(|(_, server)| server.is_connected());
-        let none = if nobody {
-            Reason::NoServers
-        } else {
-            Reason::NoCandidates
-        };
+        let reason = strongest.filter_map(|addr| self.verdict(addr)).map(Verdict::reason).next();
+        let nobody = !ground.probe.servers().any(|(_, server)| server.is_connected());
+        let none = if nobody { Reason::NoServers } else { Reason::NoCandidates };
         unknown(reason.or_else(|| reasons().next()).unwrap_or(none))
     }
 
     fn node_status(&self, ground: &Ground<'_>) -> Status {
         if let Some(state) = ground.config.force_node {
-            return Status {
-                state,
-                reason: Reason::Forced,
-            };
+            return Status { state, reason: Reason::Forced };
         }
         let of = |state: NodeState| self.classes.values().find(move |one| one.state == state);
         // A class that is still being probed may yet turn a private node into a public one.
-        let probing = self
-            .classes
-            .values()
-            .find(|one| one.reason == Reason::Probing);
-        let best = of(NodeState::Public)
-            .or_else(|| of(NodeState::Limited))
-            .or(probing);
+        let probing = self.classes.values().find(|one| one.reason == Reason::Probing);
+        let best = of(NodeState::Public).or_else(|| of(NodeState::Limited)).or(probing);
         let rest = || of(NodeState::Private).or_else(|| of(NodeState::Unknown));
-        best.or_else(rest).copied().unwrap_or(Status {
-            state: NodeState::Unknown,
-            reason: Reason::NotListening,
-        })
+        best.or_else(rest)
+            .copied()
+            .unwrap_or(Status { state: NodeState::Unknown, reason: Reason::NotListening })
     }
 
     fn class_filtering(&self, ground: &Ground<'_>, class: Class) -> FilteringBehavior {
-        let scopes = || {
-            self.of_class(class)
-                .filter_map(|(_, verdict)| verdict.scope())
-        };
+        let scopes = || self.of_class(class).filter_map(|(_, verdict)| verdict.scope());
         let (mapping, _) = ground.observed.mapping(class);
         if scopes().any(|scope| scope == Scope::Anywhere) {
             return if mapping == MappingBehavior::None {
@@ -176,14 +129,9 @@ impl Reachability {
     }
 
     fn update_role(&mut self, cx: &mut Cx<'_>) {
-        let contacted = self
-            .addresses()
-            .any(|(_, one)| one.scope() == Some(Scope::Contacted));
+        let contacted = self.addresses().any(|(_, one)| one.scope() == Some(Scope::Contacted));
         let may = match self.node {
-            Status {
-                reason: Reason::Forced,
-                state,
-            } => state == NodeState::Public,
+            Status { reason: Reason::Forced, state } => state == NodeState::Public,
             Status { state, .. } => state == NodeState::Public || contacted,
         };
         if may == self.may_serve {

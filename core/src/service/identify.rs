@@ -123,11 +123,7 @@ impl Identifier {
     }
 
     pub(super) fn push_opened(&self, stream: StreamId) -> Result<(), Oddity> {
-        if self.pushes.contains_key(&stream) {
-            Ok(())
-        } else {
-            Err(Oddity::UnknownStream)
-        }
+        if self.pushes.contains_key(&stream) { Ok(()) } else { Err(Oddity::UnknownStream) }
     }
 
     /// Nobody has anything to say on these streams but us.
@@ -214,14 +210,7 @@ impl Identifier {
         self.streams += 1;
         let stream = StreamId::outbound(Protocol::IdentifyPush, self.streams);
         let overdue_at = cx.now + PUSH_TIMEOUT;
-        self.pushes.insert(
-            stream,
-            Push {
-                conn,
-                peer: caller.peer,
-                overdue_at,
-            },
-        );
+        self.pushes.insert(stream, Push { conn, peer: caller.peer, overdue_at });
         cx.actions.push(Action::OpenStream { conn, stream });
         self.tell(cx, stream, conn, &caller, news);
     }
@@ -235,10 +224,7 @@ impl Identifier {
         caller: &Caller,
         news: News,
     ) {
-        let record = self
-            .certificate
-            .as_ref()
-            .map(|certificate| certificate.envelope.clone());
+        let record = self.certificate.as_ref().map(|certificate| certificate.envelope.clone());
         let identify = Identify {
             listen_addrs: news.addrs.iter().copied().map(multiaddr::encode).collect(),
             // Through a relay we see the relay, not the peer.
@@ -255,14 +241,8 @@ impl Identifier {
 
     fn news(&mut self, cx: &mut Cx<'_>, view: &dyn View, caller: &Caller) -> News {
         self.certify(cx, &view.proven());
-        let seq = self
-            .certificate
-            .as_ref()
-            .map_or(0, |certificate| certificate.seq);
-        News {
-            addrs: view.advertised(caller),
-            seq,
-        }
+        let seq = self.certificate.as_ref().map_or(0, |certificate| certificate.seq);
+        News { addrs: view.advertised(caller), seq }
     }
 
     /// Keep the record up to date. Once there was one, an empty list withdraws what it said:
@@ -277,16 +257,8 @@ impl Identifier {
         let next = last.map_or(1, |last| last.seq.saturating_add(1));
         let seq = next.max(cx.unix.as_millis());
         let addrs = proven.iter().copied().map(multiaddr::encode).collect();
-        let record = PeerRecord {
-            peer_id: self.identity.to_peer_id(),
-            seq,
-            addrs,
-        };
+        let record = PeerRecord { peer_id: self.identity.to_peer_id(), seq, addrs };
         let envelope = record.sealed(&self.identity, cx.sign);
-        self.certificate = Some(Certificate {
-            addrs: proven.to_vec(),
-            seq,
-            envelope,
-        });
+        self.certificate = Some(Certificate { addrs: proven.to_vec(), seq, envelope });
     }
 }

@@ -225,17 +225,12 @@ impl Service {
     /// Whether something of the service still runs on this connection.
     pub(crate) fn keeps(&self, conn: ConnId) -> bool {
         self.identifier.keeps(conn)
-            || self
-                .dialback
-                .as_ref()
-                .is_some_and(|server| server.keeps(conn))
+            || self.dialback.as_ref().is_some_and(|server| server.keeps(conn))
     }
 
     /// Whether this is a connection that a dial-back made: no peer of ours, whoever answers.
     pub(crate) fn is_dial_back(&self, conn: ConnId) -> bool {
-        self.dialback
-            .as_ref()
-            .is_some_and(|server| server.is_dial_back(conn))
+        self.dialback.as_ref().is_some_and(|server| server.is_dial_back(conn))
     }
 }
 
@@ -248,9 +243,5 @@ fn served(config: &Config) -> ProtocolSet {
         .with(Protocol::IdentifyPush)
         .with(Protocol::Ping)
         .with(Protocol::DialBack);
-    if config.dial_back.is_some() {
-        set.with(Protocol::DialRequest)
-    } else {
-        set
-    }
+    if config.dial_back.is_some() { set.with(Protocol::DialRequest) } else { set }
 }

@@ -42,10 +42,7 @@ impl Echo {
             return Err(Oddity::UnknownStream);
         }
         // ping §Protocol: the listener SHOULD loop, since the dialer may ping again on the stream.
-        cx.actions.push(Action::Send {
-            stream,
-            body: body.clone(),
-        });
+        cx.actions.push(Action::Send { stream, body: body.clone() });
         Ok(())
     }
 

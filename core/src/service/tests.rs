@@ -56,11 +56,7 @@ impl Bench {
         let key = Keypair::generate_ed25519();
         let mut bench = Bench {
             service: Service::new(config, &key.public()),
-            world: World {
-                pushable: vec![A, B],
-                revision: 1,
-                ..World::default()
-            },
+            world: World { pushable: vec![A, B], revision: 1, ..World::default() },
             key: Key(key),
             now: Instant::ZERO,
             unix: 1_000,
@@ -73,13 +69,7 @@ impl Bench {
 
     fn join(&mut self, conn: ConnId, peer: PeerId) {
         let remote = Addr::quic(ip("44.1.1.1"), 5_000);
-        let caller = Caller {
-            peer,
-            local: home(1),
-            remote,
-            relayed: false,
-            rtt: None,
-        };
+        let caller = Caller { peer, local: home(1), remote, relayed: false, rtt: None };
         self.world.callers.insert(conn, caller);
     }
 
@@ -94,11 +84,7 @@ impl Bench {
         };
         let result = fact(&mut self.service, &mut cx, &self.world);
         self.service.advance(&mut cx, &self.world);
-        assert!(
-            self.service
-                .deadline()
-                .is_none_or(|deadline| deadline.at > self.now)
-        );
+        assert!(self.service.deadline().is_none_or(|deadline| deadline.at > self.now));
         self.actions = actions.drain().collect();
         result
     }
@@ -122,10 +108,7 @@ impl Bench {
     }
 
     fn told(&self, stream: StreamId) -> Option<Identify> {
-        let mut bodies = self
-            .actions
-            .iter()
-            .filter_map(|action| sent_on(action, stream));
+        let mut bodies = self.actions.iter().filter_map(|action| sent_on(action, stream));
         let decode = |body: &Bytes| Identify::decode(body).expect("what we write we can read");
         let first = decode(bodies.next()?);
         Some(bodies.fold(first, |mut all, body| {
@@ -142,11 +125,7 @@ impl Bench {
 
     fn pushes(&self) -> Vec<ConnId> {
         let opened = |action: &Action| {
-            if let Action::OpenStream { conn, .. } = action {
-                Some(*conn)
-            } else {
-                None
-            }
+            if let Action::OpenStream { conn, .. } = action { Some(*conn) } else { None }
         };
         self.actions.iter().filter_map(opened).collect()
     }
@@ -154,23 +133,14 @@ impl Bench {
 
 #[test]
 fn an_answer_says_who_where_and_what() {
-    let config = Config {
-        protocols: vec!["/app/1".to_string()],
-        ..Config::default()
-    };
+    let config = Config { protocols: vec!["/app/1".to_string()], ..Config::default() };
     let mut bench = Bench::new(&config);
     bench.prove(&[home(4001)]);
     bench.open(A, ask(1)).expect("a question");
     let told = bench.told(ask(1)).expect("an answer");
-    assert_eq!(
-        told.public_key,
-        Some(bench.key.0.public().encode_protobuf().into())
-    );
+    assert_eq!(told.public_key, Some(bench.key.0.public().encode_protobuf().into()));
     assert_eq!(told.listen_addrs, [multiaddr::encode(home(4001))]);
-    assert_eq!(
-        told.observed,
-        Some(multiaddr::encode(bench.world.callers[&A].remote))
-    );
+    assert_eq!(told.observed, Some(multiaddr::encode(bench.world.callers[&A].remote)));
     assert_eq!(told.agent_version, Some(config.agent_version));
     assert_eq!(told.protocol_version.as_deref(), Some("ipfs/0.1.0"));
     let names: Vec<&str> = told.protocols.iter().map(String::as_str).collect();
@@ -186,10 +156,7 @@ fn an_answer_says_who_where_and_what() {
     );
     let record = bench.record(ask(1));
     assert_eq!(record.addrs, told.listen_addrs);
-    assert_eq!(
-        bench.actions.last(),
-        Some(&Action::CloseStream { stream: ask(1) })
-    );
+    assert_eq!(bench.actions.last(), Some(&Action::CloseStream { stream: ask(1) }));
 }
 
 #[test]
@@ -200,21 +167,11 @@ fn dial_request_is_listed_and_taken_by_servers_only() {
     assert_eq!(bench.open(A, stream), Err(Oddity::UnknownStream));
     assert_eq!(bench.actions, [Action::ResetStream { stream }]);
 
-    let config = Config {
-        dial_back: Some(DialBackConfig::default()),
-        ..Config::default()
-    };
+    let config = Config { dial_back: Some(DialBackConfig::default()), ..Config::default() };
     let mut bench = Bench::new(&config);
     bench.open(A, stream).expect("a request to come");
     bench.open(A, ask(1)).expect("a question");
-    assert!(
-        bench
-            .told(ask(1))
-            .expect("an answer")
-            .protocols
-            .iter()
-            .any(|name| name == requests)
-    );
+    assert!(bench.told(ask(1)).expect("an answer").protocols.iter().any(|name| name == requests));
     assert!(bench.service.keeps(A) && !bench.service.keeps(B));
 }
 
@@ -241,14 +198,8 @@ fn the_sequence_number_rises_whatever_the_clock_does() {
         last = seq;
         let again = ask(100 + u64::from(port));
         bench.open(A, again).expect("a question");
-        assert_eq!(
-            bench.record(again).seq,
-            seq,
-            "the same record for the same addresses"
-        );
-        bench
-            .close(ask(u64::from(port)), StreamEnd::Finished)
-            .expect("its end");
+        assert_eq!(bench.record(again).seq, seq, "the same record for the same addresses");
+        bench.close(ask(u64::from(port)), StreamEnd::Finished).expect("its end");
         bench.close(again, StreamEnd::Finished).expect("its end");
     }
     assert_eq!(last, 9_000);
@@ -273,10 +224,7 @@ fn a_change_is_pushed_once_to_every_peer_that_takes_pushes() {
     bench.open(A, push(1)).expect("our push");
     bench.close(push(1), StreamEnd::Finished).expect("its end");
     assert_eq!(bench.pushes(), [A]);
-    assert_eq!(
-        bench.told(push(3)).expect("a push").listen_addrs,
-        [multiaddr::encode(home(4003))]
-    );
+    assert_eq!(bench.told(push(3)).expect("a push").listen_addrs, [multiaddr::encode(home(4003))]);
     bench.close(push(3), StreamEnd::Finished).expect("its end");
     bench.world.revision += 1;
     bench.step(|_, _, _| ());
@@ -365,20 +313,11 @@ fn identify_streams_are_few_and_silent() {
     bench.open(A, ask(2)).expect("a question");
     assert_eq!(bench.open(A, ask(3)), Err(Oddity::Full));
     assert_eq!(bench.actions, [Action::ResetStream { stream: ask(3) }]);
-    assert_eq!(
-        bench.frame(ask(2), &Bytes::new()),
-        Err(Oddity::UnexpectedFrame)
-    );
+    assert_eq!(bench.frame(ask(2), &Bytes::new()), Err(Oddity::UnexpectedFrame));
     assert_eq!(bench.actions, [Action::ResetStream { stream: ask(2) }]);
     bench.open(A, ask(4)).expect("a question");
-    assert_eq!(
-        bench.open(ConnId(99), ask(5)),
-        Err(Oddity::UnknownConnection)
-    );
-    assert_eq!(
-        bench.frame(ask(9), &Bytes::new()),
-        Err(Oddity::UnknownStream)
-    );
+    assert_eq!(bench.open(ConnId(99), ask(5)), Err(Oddity::UnknownConnection));
+    assert_eq!(bench.frame(ask(9), &Bytes::new()), Err(Oddity::UnknownStream));
 }
 
 #[test]
@@ -392,20 +331,11 @@ fn pings_are_echoed_on_two_streams_a_connection() {
     let body = Bytes::from_static(&[7; 32]);
     for _ in 0..2 {
         bench.frame(ping(1), &body).expect("a ping");
-        assert_eq!(
-            bench.actions,
-            [Action::Send {
-                stream: ping(1),
-                body: body.clone()
-            }]
-        );
+        assert_eq!(bench.actions, [Action::Send { stream: ping(1), body: body.clone() }]);
     }
     bench.close(ping(1), StreamEnd::Finished).expect("its end");
     assert_eq!(bench.actions, [Action::CloseStream { stream: ping(1) }]);
-    assert_eq!(
-        bench.close(ping(2), StreamEnd::BadFrame),
-        Err(Oddity::MalformedFrame)
-    );
+    assert_eq!(bench.close(ping(2), StreamEnd::BadFrame), Err(Oddity::MalformedFrame));
     assert_eq!(bench.actions, []);
     assert_eq!(bench.frame(ping(2), &body), Err(Oddity::UnknownStream));
     bench.open(A, ping(5)).expect("room again");

@@ -55,15 +55,8 @@ impl Envelope {
         payload: Bytes,
         signer: &mut dyn Signer,
     ) -> Envelope {
-        let signature = signer
-            .sign(&signing_buffer(domain, &payload_type, &payload))
-            .into();
-        Envelope {
-            public_key: public_key.clone(),
-            payload_type,
-            payload,
-            signature,
-        }
+        let signature = signer.sign(&signing_buffer(domain, &payload_type, &payload)).into();
+        Envelope { public_key: public_key.clone(), payload_type, payload, signature }
     }
 
     /// Read an envelope without judging it.
@@ -145,21 +138,12 @@ mod tests {
         let mut key = key(1);
         let public_key = key.0.public();
         let payload = Bytes::from_static(b"payload");
-        Envelope::seal(
-            domain,
-            &public_key,
-            Bytes::from_static(payload_type),
-            payload,
-            &mut key,
-        )
+        Envelope::seal(domain, &public_key, Bytes::from_static(payload_type), payload, &mut key)
     }
 
     #[test]
     fn the_signed_bytes_are_three_parts_with_lengths() {
-        assert_eq!(
-            signing_buffer("dom", b"\x03\x01", b"x"),
-            b"\x03dom\x02\x03\x01\x01x"
-        );
+        assert_eq!(signing_buffer("dom", b"\x03\x01", b"x"), b"\x03dom\x02\x03\x01\x01x");
         assert_eq!(signing_buffer("", b"", &[7; 200])[..4], [0, 0, 0xc8, 0x01]);
     }
 
@@ -170,10 +154,7 @@ mod tests {
             let read = Envelope::decode(&envelope.encode()).expect("our own envelope");
             assert_eq!(read, envelope);
             let (signer, payload) = read.verify("domain").expect("the right purpose");
-            assert_eq!(
-                (signer, &payload[..]),
-                (&key(1).0.public(), &b"payload"[..])
-            );
+            assert_eq!((signer, &payload[..]), (&key(1).0.public(), &b"payload"[..]));
             assert_eq!(read.verify("another"), Err(EnvelopeError::Signature));
             assert_eq!(read.verify(""), Err(EnvelopeError::Signature));
         }
@@ -182,26 +163,11 @@ mod tests {
     #[test]
     fn whatever_is_changed_breaks_the_signature() {
         let good = sealed("domain", b"\x03\x01");
-        let payload = Envelope {
-            payload: Bytes::from_static(b"other"),
-            ..good.clone()
-        };
-        let kind = Envelope {
-            payload_type: Bytes::from_static(b"\x03\x02"),
-            ..good.clone()
-        };
-        let signer = Envelope {
-            public_key: key(2).0.public(),
-            ..good.clone()
-        };
-        let unsigned = Envelope {
-            signature: Bytes::new(),
-            ..good.clone()
-        };
-        let cut = Envelope {
-            signature: good.signature.slice(1..),
-            ..good
-        };
+        let payload = Envelope { payload: Bytes::from_static(b"other"), ..good.clone() };
+        let kind = Envelope { payload_type: Bytes::from_static(b"\x03\x02"), ..good.clone() };
+        let signer = Envelope { public_key: key(2).0.public(), ..good.clone() };
+        let unsigned = Envelope { signature: Bytes::new(), ..good.clone() };
+        let cut = Envelope { signature: good.signature.slice(1..), ..good };
         for changed in [payload, kind, signer, unsigned, cut] {
             assert_eq!(changed.verify("domain"), Err(EnvelopeError::Signature));
         }
@@ -222,14 +188,8 @@ mod tests {
     fn an_envelope_without_a_usable_key_is_none() {
         assert_eq!(Envelope::decode(&Bytes::new()), Err(EnvelopeError::Key));
         // A key type that is not known; a key that is too short.
-        for body in [
-            &b"\x0a\x05\x08\x09\x12\x01x"[..],
-            b"\x0a\x05\x08\x01\x12\x01x",
-        ] {
-            assert_eq!(
-                Envelope::decode(&Bytes::from_static(body)),
-                Err(EnvelopeError::Key)
-            );
+        for body in [&b"\x0a\x05\x08\x09\x12\x01x"[..], b"\x0a\x05\x08\x01\x12\x01x"] {
+            assert_eq!(Envelope::decode(&Bytes::from_static(body)), Err(EnvelopeError::Key));
         }
         let cut = Envelope::decode(&Bytes::from_static(b"\x0a\x05\x08"));
         assert_eq!(cut, Err(EnvelopeError::Malformed(DecodeError::Malformed)));

@@ -81,10 +81,7 @@ pub fn encode(framing: Framing, body: &[u8], out: &mut BytesMut) -> Result<(), F
         }
         Framing::Fixed { len } => {
             if body.len() != len {
-                return Err(FrameError::WrongLength {
-                    len,
-                    given: body.len(),
-                });
+                return Err(FrameError::WrongLength { len, given: body.len() });
             }
         }
     }
@@ -109,11 +106,7 @@ fn read_prefix(buffer: &[u8], max: usize) -> Result<Option<(usize, usize)>, Fram
         }
         // A byte that promises another makes the value at least this large, if it is minimal: a
         // prefix that can only end above the limit need not be waited for.
-        let least = if last {
-            value
-        } else {
-            value.saturating_add(1 << (7 * (at + 1)))
-        };
+        let least = if last { value } else { value.saturating_add(1 << (7 * (at + 1))) };
         if least > max_value {
             return Err(FrameError::TooLong { max });
         }
@@ -164,10 +157,7 @@ mod tests {
             assert_eq!(split(SMALL, &mut buffer), Ok(None), "{at} bytes");
             buffer.extend_from_slice(&[*byte]);
         }
-        assert_eq!(
-            split(SMALL, &mut buffer),
-            Ok(Some(Bytes::from(vec![7; 300])))
-        );
+        assert_eq!(split(SMALL, &mut buffer), Ok(Some(Bytes::from(vec![7; 300]))));
         assert!(buffer.is_empty());
     }
 
@@ -188,34 +178,19 @@ mod tests {
 
     #[test]
     fn prefixes_are_minimal_and_end() {
-        assert_eq!(
-            split_all(SMALL, &[0x80, 0x00]).1,
-            Err(FrameError::NotMinimal)
-        );
-        assert_eq!(
-            split_all(SMALL, &[0x85, 0x00]).1,
-            Err(FrameError::NotMinimal)
-        );
+        assert_eq!(split_all(SMALL, &[0x80, 0x00]).1, Err(FrameError::NotMinimal));
+        assert_eq!(split_all(SMALL, &[0x85, 0x00]).1, Err(FrameError::NotMinimal));
         let boundless = Framing::Varint { max: usize::MAX };
         assert_eq!(split_all(boundless, &[0xff; 9]).1, Ok(()));
-        assert_eq!(
-            split_all(boundless, &[0xff; 10]).1,
-            Err(FrameError::PrefixTooLong)
-        );
-        assert_eq!(
-            split_all(boundless, &[0x80, 0x80, 0x00]).1,
-            Err(FrameError::NotMinimal)
-        );
+        assert_eq!(split_all(boundless, &[0xff; 10]).1, Err(FrameError::PrefixTooLong));
+        assert_eq!(split_all(boundless, &[0x80, 0x80, 0x00]).1, Err(FrameError::NotMinimal));
     }
 
     #[test]
     fn fixed_messages_have_no_prefix() {
         let framing = Framing::Fixed { len: 3 };
         assert_eq!(split_all(framing, b"abcdefg").0, [&b"abc"[..], b"def"]);
-        assert_eq!(
-            split_all(Framing::Fixed { len: 0 }, b"abc"),
-            (vec![], Ok(()))
-        );
+        assert_eq!(split_all(Framing::Fixed { len: 0 }, b"abc"), (vec![], Ok(())));
         let mut out = BytesMut::new();
         encode(framing, b"abc", &mut out).expect("three bytes are the rule");
         assert_eq!(

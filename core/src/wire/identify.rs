@@ -94,11 +94,7 @@ impl Identify {
     pub fn merge(&mut self, later: Identify) {
         append(&mut self.listen_addrs, later.listen_addrs, LISTEN_ADDRS_MAX);
         append(&mut self.protocols, later.protocols, PROTOCOLS_MAX);
-        self.replace_single(Identify {
-            listen_addrs: vec![],
-            protocols: vec![],
-            ..later
-        });
+        self.replace_single(Identify { listen_addrs: vec![], protocols: vec![], ..later });
     }
 
     /// Take in a push (all messages of it, merged): what it has replaces what was said before, a
@@ -137,14 +133,8 @@ impl Identify {
         let mut packer = Packer::new(IDENTIFY_MESSAGES_MAX - usize::from(record.is_some()));
         packer.put_all(tag::OBSERVED, self.observed.iter().cloned());
         packer.put_all(tag::PUBLIC_KEY, self.public_key.iter().cloned());
-        packer.put_all(
-            tag::PROTOCOL_VERSION,
-            self.protocol_version.iter().map(text_bytes),
-        );
-        packer.put_all(
-            tag::AGENT_VERSION,
-            self.agent_version.iter().map(text_bytes),
-        );
+        packer.put_all(tag::PROTOCOL_VERSION, self.protocol_version.iter().map(text_bytes));
+        packer.put_all(tag::AGENT_VERSION, self.agent_version.iter().map(text_bytes));
         packer.put_all(tag::PROTOCOLS, self.protocols.iter().map(text_bytes));
         packer.put_all(tag::LISTEN_ADDRS, self.listen_addrs.iter().cloned());
         packer.messages_max = IDENTIFY_MESSAGES_MAX;
@@ -191,13 +181,7 @@ struct Packer {
 
 impl Packer {
     fn new(messages_max: usize) -> Packer {
-        Packer {
-            done: vec![],
-            open: Wire::default(),
-            open_bytes: 0,
-            messages_max,
-            left_out: 0,
-        }
+        Packer { done: vec![], open: Wire::default(), open_bytes: 0, messages_max, left_out: 0 }
     }
 
     fn put_all(&mut self, tag: u32, values: impl Iterator<Item = Bytes>) {
@@ -224,10 +208,7 @@ impl Packer {
 
     fn finish(mut self) -> Split {
         self.done.push(self.open.encode_to_vec().into());
-        Split {
-            messages: self.done,
-            left_out: self.left_out,
-        }
+        Split { messages: self.done, left_out: self.left_out }
     }
 }
 
@@ -285,11 +266,7 @@ impl Wire {
             value.iter().map(move |value| (tag, value))
         }
         single(tag::PUBLIC_KEY, &self.public_key)
-            .chain(
-                self.listen_addrs
-                    .iter()
-                    .map(|value| (tag::LISTEN_ADDRS, value)),
-            )
+            .chain(self.listen_addrs.iter().map(|value| (tag::LISTEN_ADDRS, value)))
             .chain(self.protocols.iter().map(|value| (tag::PROTOCOLS, value)))
             .chain(single(tag::OBSERVED, &self.observed))
             .chain(single(tag::PROTOCOL_VERSION, &self.protocol_version))
@@ -325,9 +302,7 @@ impl prost::Message for Wire {
     }
 
     fn encoded_len(&self) -> usize {
-        self.fields()
-            .map(|(tag, value)| encoding::bytes::encoded_len(tag, value))
-            .sum()
+        self.fields().map(|(tag, value)| encoding::bytes::encoded_len(tag, value)).sum()
     }
 
     fn clear(&mut self) {
@@ -389,16 +364,10 @@ mod tests {
     fn absent_is_not_empty() {
         assert_eq!(read(b""), Ok(Identify::default()));
         let empty = read(b"\x22\x00\x32\x00").expect("two empty fields");
-        assert_eq!(
-            (empty.observed, empty.agent_version),
-            (Some(Bytes::new()), Some("".into()))
-        );
+        assert_eq!((empty.observed, empty.agent_version), (Some(Bytes::new()), Some("".into())));
         let present = read(b"\x12\x01a\x42\x00").expect("two fields").present();
-        let expected = Present {
-            listen_addrs: true,
-            signed_peer_record: true,
-            ..Present::default()
-        };
+        let expected =
+            Present { listen_addrs: true, signed_peer_record: true, ..Present::default() };
         assert_eq!(present, expected);
     }
 
@@ -406,20 +375,9 @@ mod tests {
     fn unknown_fields_are_skipped() {
         // Number 7 as a varint, 9 as bytes, 15 as fixed32, 1,000 as a group.
         let body = b"\x38\x05\x4a\x02xx\x7d\0\0\0\0\xc3\x3e\x08\x01\xc4\x3e\x1a\x02/p";
-        assert_eq!(
-            read(body).map(|identify| identify.protocols),
-            Ok(vec!["/p".into()])
-        );
-        assert_eq!(
-            read(b"\x08\x01"),
-            Err(DecodeError::Malformed),
-            "a key that is a number"
-        );
-        assert_eq!(
-            read(b"\x12\x05ab"),
-            Err(DecodeError::Malformed),
-            "cut short"
-        );
+        assert_eq!(read(body).map(|identify| identify.protocols), Ok(vec!["/p".into()]));
+        assert_eq!(read(b"\x08\x01"), Err(DecodeError::Malformed), "a key that is a number");
+        assert_eq!(read(b"\x12\x05ab"), Err(DecodeError::Malformed), "cut short");
     }
 
     #[test]
@@ -435,10 +393,7 @@ mod tests {
         let mut whole = read(b"\x12\x01a\x1a\x01p\x32\x01x").expect("a message");
         whole.merge(read(b"\x12\x01b\x32\x01y").expect("a message"));
         assert_eq!(whole.listen_addrs, [&b"a"[..], b"b"]);
-        assert_eq!(
-            (whole.protocols.len(), whole.agent_version.as_deref()),
-            (1, Some("y"))
-        );
+        assert_eq!((whole.protocols.len(), whole.agent_version.as_deref()), (1, Some("y")));
         whole.update(read(b"\x12\x01c\x2a\x01v").expect("a message"));
         assert_eq!(whole.listen_addrs, [&b"c"[..]]);
         assert_eq!(whole.protocols, ["p"]);
@@ -450,16 +405,10 @@ mod tests {
     fn lists_are_bounded_in_one_message_and_in_many() {
         let many = Bytes::from(b"\x12\x00\x1a\x00".repeat(1_000));
         let mut whole = Identify::decode(&many).expect("empty entries");
-        assert_eq!(
-            (whole.listen_addrs.len(), whole.protocols.len()),
-            (256, 256)
-        );
+        assert_eq!((whole.listen_addrs.len(), whole.protocols.len()), (256, 256));
         assert!(whole.listen_addrs.capacity() <= 512);
         whole.merge(whole.clone());
-        assert_eq!(
-            (whole.listen_addrs.len(), whole.protocols.len()),
-            (256, 256)
-        );
+        assert_eq!((whole.listen_addrs.len(), whole.protocols.len()), (256, 256));
     }
 
     #[test]
@@ -482,10 +431,7 @@ mod tests {
         assert_eq!(split.messages.len(), IDENTIFY_MESSAGES_MAX);
         let arrived = joined(&split);
         assert_eq!(arrived.listen_addrs.len() + split.left_out, 40);
-        assert_eq!(
-            arrived.signed_peer_record, identify.signed_peer_record,
-            "its place was kept"
-        );
+        assert_eq!(arrived.signed_peer_record, identify.signed_peer_record, "its place was kept");
 
         identify.listen_addrs = vec![Bytes::from(vec![1; 5_000])];
         identify.signed_peer_record = Some(Bytes::from(vec![1; 5_000]));

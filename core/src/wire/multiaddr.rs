@@ -88,12 +88,7 @@ pub fn decode(mut bytes: &[u8]) -> Result<Decoded, AddrError> {
 
 /// What a multiaddr means: the same as [`decode`] of its bytes.
 pub fn from_multiaddr(multiaddr: &Multiaddr) -> Decoded {
-    multiaddr
-        .iter()
-        .fold(Reading::Start, |reading, component| {
-            reading.then(&component)
-        })
-        .end()
+    multiaddr.iter().fold(Reading::Start, |reading, component| reading.then(&component)).end()
 }
 
 /// The multiaddr of an address, with `/p2p/…` at its end if a peer is given.
@@ -101,9 +96,7 @@ pub fn to_multiaddr(addr: Addr, peer: Option<PeerId>) -> Multiaddr {
     let multiaddr = Multiaddr::from(addr.ip.to_canonical());
     let multiaddr = match addr.transport {
         Transport::Tcp => multiaddr.with(Protocol::Tcp(addr.port)),
-        Transport::Quic => multiaddr
-            .with(Protocol::Udp(addr.port))
-            .with(Protocol::QuicV1),
+        Transport::Quic => multiaddr.with(Protocol::Udp(addr.port)).with(Protocol::QuicV1),
     };
     match peer {
         Some(peer) => multiaddr.with(Protocol::P2p(peer)),
@@ -192,10 +185,7 @@ mod tests {
         assert_eq!(bytes[16..], [1, 0x91, 0x02, 0x01, 0xbb, 0xcd, 0x03]);
         assert_eq!(bytes.len(), ENCODED_MAX);
         for addr in [tcp, quic] {
-            assert_eq!(
-                decode(&encode(addr)),
-                Ok(Decoded::Direct { addr, peer: None })
-            );
+            assert_eq!(decode(&encode(addr)), Ok(Decoded::Direct { addr, peer: None }));
             assert_eq!(to_multiaddr(addr, None).as_ref(), &encode(addr)[..]);
             assert_eq!(to_multiaddr(addr, None).to_string(), addr.to_string());
         }
@@ -206,13 +196,7 @@ mod tests {
         let peer: PeerId = PEER.parse().expect("a peer id");
         let tcp = addr("192.0.2.1", 4001, Transport::Tcp);
         let text = alloc::format!("/ip4/192.0.2.1/tcp/4001/p2p/{PEER}");
-        assert_eq!(
-            meaning(&text),
-            Decoded::Direct {
-                addr: tcp,
-                peer: Some(peer)
-            }
-        );
+        assert_eq!(meaning(&text), Decoded::Direct { addr: tcp, peer: Some(peer) });
         assert_eq!(to_multiaddr(tcp, Some(peer)).to_string(), text);
     }
 
@@ -220,13 +204,7 @@ mod tests {
     fn a_mapped_ipv4_address_is_what_it_is() {
         let tcp = addr("192.0.2.1", 80, Transport::Tcp);
         let mapped = meaning("/ip6/::ffff:192.0.2.1/tcp/80");
-        assert_eq!(
-            mapped,
-            Decoded::Direct {
-                addr: tcp,
-                peer: None
-            }
-        );
+        assert_eq!(mapped, Decoded::Direct { addr: tcp, peer: None });
     }
 
     #[test]
@@ -269,10 +247,7 @@ mod tests {
     #[test]
     fn errors_say_what_is_wrong() {
         // The code 0x1f is none; after the address its extent is unknown.
-        assert_eq!(
-            decode(&[4, 1, 2, 3, 4, 0x1f]),
-            Err(AddrError::UnknownProtocol(0x1f))
-        );
+        assert_eq!(decode(&[4, 1, 2, 3, 4, 0x1f]), Err(AddrError::UnknownProtocol(0x1f)));
         assert_eq!(decode(&[4, 1, 2, 3]), Err(AddrError::Truncated));
         assert_eq!(decode(&[0x91]), Err(AddrError::Truncated));
         assert_eq!(decode(&[4, 1, 2, 3, 4, 6, 0]), Err(AddrError::Truncated));

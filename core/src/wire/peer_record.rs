@@ -17,16 +17,11 @@ use prost::encoding::{self, DecodeContext, wire_type::WireType};
 pub const RECORD_ADDRS_MAX: usize = super::identify::LISTEN_ADDRS_MAX;
 
 /// The deployed form: multicodec `libp2p-peer-record`, 0x0301, as two raw bytes.
-const DEPLOYED: Form = Form {
-    domain: "libp2p-peer-record",
-    payload_type: &[0x03, 0x01],
-};
+const DEPLOYED: Form = Form { domain: "libp2p-peer-record", payload_type: &[0x03, 0x01] };
 
 /// The form of RFC 0003 §Signed Envelope Domain and §Signed Envelope Payload Type.
-const RFC: Form = Form {
-    domain: "libp2p-routing-state",
-    payload_type: b"/libp2p/routing-state-record",
-};
+const RFC: Form =
+    Form { domain: "libp2p-routing-state", payload_type: b"/libp2p/routing-state-record" };
 
 /// A purpose and the type of payload that belongs to it.
 struct Form {
@@ -89,31 +84,14 @@ impl PeerRecord {
         if peer_id != public_key.to_peer_id() {
             return Err(RecordError::ForeignKey);
         }
-        let addrs = wire
-            .addresses
-            .into_iter()
-            .map(|info| info.multiaddr)
-            .collect();
-        Ok(PeerRecord {
-            peer_id,
-            seq: wire.seq,
-            addrs,
-        })
+        let addrs = wire.addresses.into_iter().map(|info| info.multiaddr).collect();
+        Ok(PeerRecord { peer_id, seq: wire.seq, addrs })
     }
 
     fn sealed_as(&self, form: &Form, public_key: &PublicKey, signer: &mut dyn Signer) -> Bytes {
-        let addresses = self
-            .addrs
-            .iter()
-            .map(|addr| AddressInfo {
-                multiaddr: addr.clone(),
-            })
-            .collect();
-        let wire = Wire {
-            peer_id: self.peer_id.to_bytes().into(),
-            seq: self.seq,
-            addresses,
-        };
+        let addresses =
+            self.addrs.iter().map(|addr| AddressInfo { multiaddr: addr.clone() }).collect();
+        let wire = Wire { peer_id: self.peer_id.to_bytes().into(), seq: self.seq, addresses };
         let payload_type = Bytes::from_static(form.payload_type);
         let payload = wire.encode_to_vec().into();
         Envelope::seal(form.domain, public_key, payload_type, payload, signer).encode()
@@ -205,10 +183,7 @@ mod tests {
         PeerRecord {
             peer_id: key(seed).0.public().to_peer_id(),
             seq: 1_700_000_000,
-            addrs: vec![
-                Bytes::from_static(&[4, 127, 0, 0, 1, 6, 0, 80]),
-                Bytes::new(),
-            ],
+            addrs: vec![Bytes::from_static(&[4, 127, 0, 0, 1, 6, 0, 80]), Bytes::new()],
         }
     }
 
@@ -232,17 +207,12 @@ mod tests {
         let envelope = Envelope::decode(&record(1).sealed(&public_key, &mut key));
         let envelope = envelope.expect("our own envelope");
         assert_eq!(envelope.payload_type(), &b"\x03\x01"[..]);
-        let (signer, payload) = envelope
-            .verify("libp2p-peer-record")
-            .expect("our own signature");
+        let (signer, payload) = envelope.verify("libp2p-peer-record").expect("our own signature");
         assert_eq!(signer, &public_key);
         // Field 1 with the 38 bytes of an inlined key, then the sequence number.
         assert_eq!(payload[..6], [0x0a, 38, 0x00, 36, 0x08, 0x01]);
         assert_eq!(payload[40..46], [0x10, 0x80, 0xe2, 0xcf, 0xaa, 0x06]);
-        assert_eq!(
-            payload[46..],
-            *b"\x1a\x0a\x0a\x08\x04\x7f\x00\x00\x01\x06\x00\x50\x1a\x00"
-        );
+        assert_eq!(payload[46..], *b"\x1a\x0a\x0a\x08\x04\x7f\x00\x00\x01\x06\x00\x50\x1a\x00");
     }
 
     #[test]
@@ -255,31 +225,13 @@ mod tests {
 
     #[test]
     fn domain_and_type_belong_together() {
-        let mixed = Form {
-            domain: RFC.domain,
-            payload_type: DEPLOYED.payload_type,
-        };
+        let mixed = Form { domain: RFC.domain, payload_type: DEPLOYED.payload_type };
         let refused = PeerRecord::open(&signed(&mixed, b""));
-        assert_eq!(
-            refused,
-            Err(RecordError::Envelope(EnvelopeError::Signature))
-        );
-        let voucher = Form {
-            domain: "libp2p-relay-rsvp",
-            payload_type: &[0x03, 0x02],
-        };
-        assert_eq!(
-            PeerRecord::open(&signed(&voucher, b"")),
-            Err(RecordError::OtherPayload)
-        );
-        let none = Form {
-            domain: DEPLOYED.domain,
-            payload_type: &[],
-        };
-        assert_eq!(
-            PeerRecord::open(&signed(&none, b"")),
-            Err(RecordError::OtherPayload)
-        );
+        assert_eq!(refused, Err(RecordError::Envelope(EnvelopeError::Signature)));
+        let voucher = Form { domain: "libp2p-relay-rsvp", payload_type: &[0x03, 0x02] };
+        assert_eq!(PeerRecord::open(&signed(&voucher, b"")), Err(RecordError::OtherPayload));
+        let none = Form { domain: DEPLOYED.domain, payload_type: &[] };
+        assert_eq!(PeerRecord::open(&signed(&none, b"")), Err(RecordError::OtherPayload));
     }
 
     #[test]
@@ -291,21 +243,14 @@ mod tests {
         *broken.last_mut().expect("an envelope has bytes") ^= 1;
         let unsigned = Err(RecordError::Envelope(EnvelopeError::Signature));
         assert_eq!(PeerRecord::open(&broken.into()), unsigned);
-        assert_eq!(
-            PeerRecord::open(&signed(&DEPLOYED, b"")),
-            malformed,
-            "no peer id"
-        );
+        assert_eq!(PeerRecord::open(&signed(&DEPLOYED, b"")), malformed, "no peer id");
     }
 
     #[test]
     fn addresses_are_bounded() {
         let mut key = key(1);
         let public_key = key.0.public();
-        let many = PeerRecord {
-            addrs: vec![Bytes::from_static(b"a"); 1_000],
-            ..record(1)
-        };
+        let many = PeerRecord { addrs: vec![Bytes::from_static(b"a"); 1_000], ..record(1) };
         let opened = PeerRecord::open(&many.sealed(&public_key, &mut key)).expect("a record");
         assert_eq!(opened.addrs.len(), RECORD_ADDRS_MAX);
     }

@@ -94,11 +94,7 @@ pub struct Addr {
 impl Addr {
     /// An address out of its parts; an IPv4-mapped IPv6 address becomes the IPv4 address it is.
     pub const fn new(ip: IpAddr, port: u16, transport: Transport) -> Addr {
-        Addr {
-            ip: ip.to_canonical(),
-            port,
-            transport,
-        }
+        Addr { ip: ip.to_canonical(), port, transport }
     }
 
     /// A TCP address.
@@ -202,11 +198,7 @@ impl Group {
     /// The group that `ip` belongs to.
     pub const fn of(ip: IpAddr, allow_private: bool) -> Group {
         let ip = ip.to_canonical();
-        if allow_private {
-            Group(ip)
-        } else {
-            Group::prefix(ip)
-        }
+        if allow_private { Group(ip) } else { Group::prefix(ip) }
     }
 
     /// The IPv4 /24 or IPv6 /48 around `ip`, whatever is allowed.
@@ -231,23 +223,10 @@ mod tests {
     #[test]
     fn scopes_follow_the_registries() {
         let scope = |text: &str| ip_scope(text.parse().expect("an address"));
-        for ip in [
-            "8.8.8.8",
-            "44.1.2.3",
-            "192.0.1.1",
-            "2600::1",
-            "64:ff9b::808:808",
-        ] {
+        for ip in ["8.8.8.8", "44.1.2.3", "192.0.1.1", "2600::1", "64:ff9b::808:808"] {
             assert_eq!(scope(ip), IpScope::Global, "{ip}");
         }
-        for ip in [
-            "10.0.0.1",
-            "100.64.0.1",
-            "172.31.1.1",
-            "192.0.2.1",
-            "fd00::1",
-            "2001:db8::1",
-        ] {
+        for ip in ["10.0.0.1", "100.64.0.1", "172.31.1.1", "192.0.2.1", "fd00::1", "2001:db8::1"] {
             assert_eq!(scope(ip), IpScope::Private, "{ip}");
         }
         assert_eq!(scope("::ffff:127.0.0.1"), IpScope::Loopback);
@@ -259,25 +238,10 @@ mod tests {
     #[test]
     fn a_group_is_a_network_or_in_a_lab_one_address() {
         let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
-        assert_eq!(
-            Group::of(ip("44.1.2.3"), false),
-            Group::of(ip("44.1.2.200"), false)
-        );
-        assert_ne!(
-            Group::of(ip("44.1.2.3"), false),
-            Group::of(ip("44.1.3.3"), false)
-        );
-        assert_ne!(
-            Group::of(ip("44.1.2.3"), true),
-            Group::of(ip("44.1.2.200"), true)
-        );
-        assert_eq!(
-            Group::of(ip("2600:1:2:3::1"), false),
-            Group::of(ip("2600:1:2:ffff::9"), false)
-        );
-        assert_ne!(
-            Group::of(ip("2600:1:2::1"), false),
-            Group::of(ip("2600:1:3::1"), false)
-        );
+        assert_eq!(Group::of(ip("44.1.2.3"), false), Group::of(ip("44.1.2.200"), false));
+        assert_ne!(Group::of(ip("44.1.2.3"), false), Group::of(ip("44.1.3.3"), false));
+        assert_ne!(Group::of(ip("44.1.2.3"), true), Group::of(ip("44.1.2.200"), true));
+        assert_eq!(Group::of(ip("2600:1:2:3::1"), false), Group::of(ip("2600:1:2:ffff::9"), false));
+        assert_ne!(Group::of(ip("2600:1:2::1"), false), Group::of(ip("2600:1:3::1"), false));
     }
 }

@@ -32,20 +32,12 @@ pub struct StreamId {
 impl StreamId {
     /// A stream that the other peer opened.
     pub const fn inbound(protocol: Protocol, number: u64) -> StreamId {
-        StreamId {
-            side: Side::Inbound,
-            protocol,
-            number,
-        }
+        StreamId { side: Side::Inbound, protocol, number }
     }
 
     /// A stream that core opens.
     pub const fn outbound(protocol: Protocol, number: u64) -> StreamId {
-        StreamId {
-            side: Side::Outbound,
-            protocol,
-            number,
-        }
+        StreamId { side: Side::Outbound, protocol, number }
     }
 }
 

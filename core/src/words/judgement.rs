@@ -20,13 +20,8 @@ pub enum Source {
 
 impl Source {
     /// Every source, strongest first.
-    pub const ALL: [Source; 5] = [
-        Source::Configured,
-        Source::Mapped,
-        Source::Observed,
-        Source::Interface,
-        Source::Guess,
-    ];
+    pub const ALL: [Source; 5] =
+        [Source::Configured, Source::Mapped, Source::Observed, Source::Interface, Source::Guess];
 
     /// The word in reports.
     pub const fn name(self) -> &'static str {
@@ -66,9 +61,7 @@ impl Sources {
 
     /// The sources of the set, strongest first.
     pub fn iter(self) -> impl Iterator<Item = Source> {
-        Source::ALL
-            .into_iter()
-            .filter(move |source| self.contains(*source))
+        Source::ALL.into_iter().filter(move |source| self.contains(*source))
     }
 }
 
@@ -300,10 +293,7 @@ impl MappingBehavior {
 
     /// Whether the external port differs by destination.
     pub const fn is_endpoint_dependent(self) -> bool {
-        matches!(
-            self,
-            MappingBehavior::AddressDependent | MappingBehavior::AddressAndPortDependent
-        )
+        matches!(self, MappingBehavior::AddressDependent | MappingBehavior::AddressAndPortDependent)
     }
 }
 

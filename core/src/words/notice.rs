@@ -68,6 +68,13 @@ pub enum Notice {
         /// Whether it offers to dial back.
         server: bool,
     },
+    /// A peer did not say who it is: it does not speak identify, was silent for too long, or left.
+    NotIdentified {
+        /// The connection.
+        conn: ConnId,
+        /// The peer.
+        peer: PeerId,
+    },
     /// A probe ended.
     ProbeEnded {
         /// The server asked.

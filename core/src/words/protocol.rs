@@ -53,9 +53,7 @@ impl Protocol {
 
     /// The protocol that goes by `name`.
     pub fn from_name(name: &str) -> Option<Protocol> {
-        Protocol::ALL
-            .into_iter()
-            .find(|protocol| protocol.name() == name)
+        Protocol::ALL.into_iter().find(|protocol| protocol.name() == name)
     }
 
     /// How messages of this protocol are cut, and the largest one that is accepted.
@@ -94,16 +92,11 @@ impl ProtocolSet {
 
     /// The known protocols among `names`.
     pub fn from_names<'a>(names: impl IntoIterator<Item = &'a str>) -> ProtocolSet {
-        names
-            .into_iter()
-            .filter_map(Protocol::from_name)
-            .fold(ProtocolSet::NONE, ProtocolSet::with)
+        names.into_iter().filter_map(Protocol::from_name).fold(ProtocolSet::NONE, ProtocolSet::with)
     }
 
     /// The protocols of the set, in order.
     pub fn iter(self) -> impl Iterator<Item = Protocol> {
-        Protocol::ALL
-            .into_iter()
-            .filter(move |protocol| self.contains(*protocol))
+        Protocol::ALL.into_iter().filter(move |protocol| self.contains(*protocol))
     }
 }

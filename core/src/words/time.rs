@@ -48,12 +48,7 @@ impl Add<Duration> for Instant {
 impl fmt::Display for Instant {
     /// Seconds with millisecond digits, as transcripts print it: `12.345`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}.{:03}",
-            self.0 / 1_000_000_000,
-            self.0 / 1_000_000 % 1_000
-        )
+        write!(f, "{}.{:03}", self.0 / 1_000_000_000, self.0 / 1_000_000 % 1_000)
     }
 }
 

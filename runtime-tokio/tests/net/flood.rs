@@ -35,25 +35,16 @@ async fn a_flood_of_silent_connections_is_refused_beyond_the_cap() {
         admitted.push(mute("127.0.0.9", at.socket()).await);
     }
     for _ in 0..20 {
-        assert!(
-            hung_up(&mut mute("127.0.0.9", at.socket()).await).await,
-            "one source is capped"
-        );
+        assert!(hung_up(&mut mute("127.0.0.9", at.socket()).await).await, "one source is capped");
     }
     for _ in 0..2 {
         admitted.push(mute("127.0.0.8", at.socket()).await);
     }
-    assert!(
-        hung_up(&mut mute("127.0.0.7", at.socket()).await).await,
-        "and so are all together"
-    );
+    assert!(hung_up(&mut mute("127.0.0.7", at.socket()).await).await, "and so are all together");
 
     // Those that were admitted are served: the server answers the first line.
     for stream in &mut admitted {
-        stream
-            .write_all(b"\x13/multistream/1.0.0\n")
-            .await
-            .expect("it is open");
+        stream.write_all(b"\x13/multistream/1.0.0\n").await.expect("it is open");
         assert!(!hung_up(stream).await);
     }
 
@@ -88,18 +79,10 @@ async fn quic_beyond_the_cap_is_refused() {
     let server = Peer::with(&identity::generate(), config);
     let at = server.listen("127.0.0.1", Transport::Quic).addr;
     let client = Peer::new();
-    let error = soon(
-        client
-            .net
-            .dial(addr("127.0.0.1", at.port, Transport::Quic), None),
-    )
-    .await
-    .expect_err("there is no room");
-    assert_eq!(
-        error.failure(),
-        portolan_core::DialFailure::Refused,
-        "{error:?}"
-    );
+    let error = soon(client.net.dial(addr("127.0.0.1", at.port, Transport::Quic), None))
+        .await
+        .expect_err("there is no room");
+    assert_eq!(error.failure(), portolan_core::DialFailure::Refused, "{error:?}");
 }
 
 #[tokio::test]
@@ -113,14 +96,8 @@ async fn a_crowded_quic_listener_asks_for_a_proof_of_address() {
     let holder = mute("127.0.0.9", tcp.socket()).await;
     let client = Peer::new();
     let dial = client.net.dial(at, Some(server.net.peer()));
-    let error = soon(dial)
-        .await
-        .expect_err("the proof is given, but there is no room");
-    assert_eq!(
-        error.failure(),
-        portolan_core::DialFailure::Refused,
-        "{error:?}"
-    );
+    let error = soon(dial).await.expect_err("the proof is given, but there is no room");
+    assert_eq!(error.failure(), portolan_core::DialFailure::Refused, "{error:?}");
     drop(holder);
     let dial = async {
         loop {

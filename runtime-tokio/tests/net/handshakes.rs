@@ -18,10 +18,7 @@ async fn both_transports_carry_data_both_ways_in_both_families() {
             let (dialled, arrived) = client.connect(&server, at).await;
             assert_eq!(dialled.peer, server.net.peer());
             assert_eq!(arrived.peer, client.net.peer());
-            assert_eq!(
-                (dialled.side, arrived.side),
-                (Side::Outbound, Side::Inbound)
-            );
+            assert_eq!((dialled.side, arrived.side), (Side::Outbound, Side::Inbound));
             assert_eq!(dialled.remote, at);
             assert_eq!(arrived.local, at);
             assert_eq!(dialled.local, arrived.remote, "{transport:?} over {ip}");
@@ -77,14 +74,10 @@ async fn a_peer_without_noise_is_dialled_again_with_tls() {
     use multistream_select::listener_select_proto;
     use tokio_util::compat::TokioAsyncReadCompatExt;
 
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-        .await
-        .expect("a free port");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
     let client = Peer::new();
-    let dial = client
-        .net
-        .dial(addr("127.0.0.1", port, Transport::Tcp), None);
+    let dial = client.net.dial(addr("127.0.0.1", port, Transport::Tcp), None);
     let server = async {
         let (first, _) = listener.accept().await.expect("the client dials");
         let refused = listener_select_proto(first.compat(), ["/tls/1.0.0"]).await;
@@ -94,17 +87,12 @@ async fn a_peer_without_noise_is_dialled_again_with_tls() {
         let (_, mut io) = negotiated.expect("and offers TLS");
         // The first bytes of a TLS handshake record; then the server hangs up.
         let mut start = [0; 2];
-        io.read_exact(&mut start)
-            .await
-            .expect("the client speaks first");
+        io.read_exact(&mut start).await.expect("the client speaks first");
         assert_eq!(start, [22, 3]);
     };
     let (outcome, ()) = soon(futures::future::join(dial, server)).await;
     let error = outcome.expect_err("the server hung up");
-    assert!(
-        matches!(error, DialError::Handshake(HandshakeError::Failed { .. })),
-        "{error:?}"
-    );
+    assert!(matches!(error, DialError::Handshake(HandshakeError::Failed { .. })), "{error:?}");
     assert_eq!(error.failure(), DialFailure::Handshake);
 }
 
@@ -140,18 +128,11 @@ async fn failures_are_told_apart() {
         soon(other.net.shutdown()).await;
         at.addr
     };
-    let error = soon(client.net.dial(vacant, None))
-        .await
-        .expect_err("nobody listens");
+    let error = soon(client.net.dial(vacant, None)).await.expect_err("nobody listens");
     assert_eq!(error.failure(), DialFailure::Refused, "{error:?}");
 
     // Multicast, the unspecified address and port 0 are no destinations.
-    for (ip, port) in [
-        ("224.0.0.1", 1),
-        ("0.0.0.0", 1),
-        ("::", 1),
-        ("127.0.0.1", 0),
-    ] {
+    for (ip, port) in [("224.0.0.1", 1), ("0.0.0.0", 1), ("::", 1), ("127.0.0.1", 0)] {
         for transport in BOTH {
             let error = client.net.dial(addr(ip, port, transport), None).await;
             let error = error.expect_err("it is no destination");
@@ -180,18 +161,14 @@ async fn silence_times_out() {
     // The kernel accepts, and nobody says a word.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let port = mute.local_addr().expect("it is bound").port();
-    let dial = client
-        .net
-        .dial(addr("127.0.0.1", port, Transport::Tcp), None);
+    let dial = client.net.dial(addr("127.0.0.1", port, Transport::Tcp), None);
     let error = soon(dial).await.expect_err("nobody answers");
     assert!(matches!(error, DialError::HandshakeTimedOut), "{error:?}");
 
     let mute = std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let port = mute.local_addr().expect("it is bound").port();
     let at = addr("127.0.0.1", port, Transport::Quic);
-    let error = soon(client.net.dial(at, None))
-        .await
-        .expect_err("nobody answers");
+    let error = soon(client.net.dial(at, None)).await.expect_err("nobody answers");
     assert_eq!(error.failure(), DialFailure::TimedOut, "{error:?}");
     let dial = client.net.dial_back(at, None, Duration::from_millis(100));
     let error = soon(dial).await.expect_err("nobody answers");

@@ -35,16 +35,11 @@ impl Peer {
     }
 
     fn listen(&self, ip: &str, transport: Transport) -> Listening {
-        self.net
-            .listen(addr(ip, 0, transport))
-            .expect("a free port")
+        self.net.listen(addr(ip, 0, transport)).expect("a free port")
     }
 
     async fn arrival(&self) -> Established {
-        soon(self.arrivals.recv())
-            .await
-            .expect("the net lives")
-            .connection
+        soon(self.arrivals.recv()).await.expect("the net lives").connection
     }
 
     /// Dial `to` at `server` and give both ends of the connection, ours first.
@@ -56,17 +51,11 @@ impl Peer {
 }
 
 fn addr(ip: &str, port: u16, transport: Transport) -> Addr {
-    Addr::new(
-        ip.parse::<IpAddr>().expect("an IP address"),
-        port,
-        transport,
-    )
+    Addr::new(ip.parse::<IpAddr>().expect("an IP address"), port, transport)
 }
 
 async fn soon<F: Future>(task: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, task)
-        .await
-        .expect("it does not get stuck")
+    tokio::time::timeout(PATIENCE, task).await.expect("it does not get stuck")
 }
 
 /// Send `text`, end, and read until the other side ends.
@@ -75,10 +64,7 @@ async fn ask(mut stream: RawStream, text: &[u8]) -> Vec<u8> {
     soon(async {
         stream.write_all(text).await.expect("the stream is open");
         stream.close().await.expect("the stream is open");
-        stream
-            .read_to_end(&mut answer)
-            .await
-            .expect("the other side ends");
+        stream.read_to_end(&mut answer).await.expect("the other side ends");
     })
     .await;
     answer
@@ -88,10 +74,7 @@ async fn ask(mut stream: RawStream, text: &[u8]) -> Vec<u8> {
 async fn echo(mut stream: RawStream) {
     let mut text = Vec::new();
     soon(async {
-        stream
-            .read_to_end(&mut text)
-            .await
-            .expect("the other side ends");
+        stream.read_to_end(&mut text).await.expect("the other side ends");
         stream.write_all(&text).await.expect("the stream is open");
         stream.close().await.expect("the stream is open");
     })

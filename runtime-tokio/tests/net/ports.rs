@@ -24,14 +24,8 @@ async fn dials_leave_from_the_listen_port() {
             let (dialled, arrived) = client.connect(&server, at).await;
             assert!(dialled.port_reused, "{transport:?} from {listen}");
             assert_eq!(dialled.local.port, from.port);
-            assert!(
-                !dialled.local.ip.is_unspecified(),
-                "a wildcard is no local address"
-            );
-            assert_eq!(
-                arrived.remote, dialled.local,
-                "what the server sees is what we say"
-            );
+            assert!(!dialled.local.ip.is_unspecified(), "a wildcard is no local address");
+            assert_eq!(arrived.remote, dialled.local, "what the server sees is what we say");
             talk(&dialled, &arrived).await;
         }
     }
@@ -58,15 +52,9 @@ async fn a_taken_four_tuple_falls_back_and_says_so() {
     let (first, first_arrived) = client.connect(&server, at).await;
     assert!(first.port_reused);
     let (second, second_arrived) = client.connect(&server, at).await;
-    assert!(
-        !second.port_reused,
-        "the same two ends cannot have two connections"
-    );
+    assert!(!second.port_reused, "the same two ends cannot have two connections");
     assert_ne!(second.local.port, from.port);
-    assert_eq!(
-        second_arrived.remote, second.local,
-        "and the truth is told about it"
-    );
+    assert_eq!(second_arrived.remote, second.local, "and the truth is told about it");
     talk(&first, &first_arrived).await;
     talk(&second, &second_arrived).await;
 }
@@ -78,22 +66,13 @@ async fn a_second_program_on_the_port_is_refused() {
             let (first, second) = (Peer::new(), Peer::new());
             let taken = first.listen(ip, transport).addr;
             let error = second.net.listen(taken).expect_err("the port is taken");
-            assert!(
-                matches!(error, ListenError::InUse(at) if at == taken),
-                "{error:?}"
-            );
-            assert_eq!(
-                error.to_string(),
-                format!("{taken} is in use by another program")
-            );
+            assert!(matches!(error, ListenError::InUse(at) if at == taken), "{error:?}");
+            assert_eq!(error.to_string(), format!("{taken} is in use by another program"));
         }
     }
     let peer = Peer::new();
     let foreign = addr("192.0.2.1", 0, Transport::Tcp);
-    let error = peer
-        .net
-        .listen(foreign)
-        .expect_err("the address is not ours");
+    let error = peer.net.listen(foreign).expect_err("the address is not ours");
     assert!(matches!(error, ListenError::NotLocal(_)), "{error:?}");
 }
 
@@ -114,10 +93,7 @@ async fn a_restart_has_its_port_back_at_once() {
     soon(far_outbound.muxer.closed()).await;
     soon(first.net.shutdown()).await;
     let restarted = Peer::new();
-    let again = restarted
-        .net
-        .listen(listening.addr)
-        .expect("the port is free after a restart");
+    let again = restarted.net.listen(listening.addr).expect("the port is free after a restart");
     assert_eq!(again.addr, listening.addr);
     let (dialled, arrived) = far.connect(&restarted, again.addr).await;
     talk(&dialled, &arrived).await;
@@ -167,10 +143,7 @@ fn interfaces_have_loopback_and_no_wildcards() {
     let ips = interface_ips().expect("the host tells");
     assert!(ips.contains(&Ipv4Addr::LOCALHOST.into()));
     assert!(!ips.contains(&Ipv6Addr::UNSPECIFIED.into()));
-    assert!(
-        ips.is_sorted_by(|a, b| a < b),
-        "in order, without duplicates"
-    );
+    assert!(ips.is_sorted_by(|a, b| a < b), "in order, without duplicates");
     for ip in ips {
         assert_ne!(ip_scope(ip), portolan_core::IpScope::Unusable, "{ip}");
     }

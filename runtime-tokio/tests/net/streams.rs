@@ -27,9 +27,7 @@ async fn a_reset_is_seen_as_one() {
             ours.flush().await.expect("it is open");
             let mut theirs = soon(arrived.muxer.accept()).await.expect("it is open");
             let mut start = [0; 4];
-            soon(theirs.read_exact(&mut start))
-                .await
-                .expect("it was sent");
+            soon(theirs.read_exact(&mut start)).await.expect("it was sent");
             if explicitly {
                 ours.reset();
                 assert!(ours.write(b"x").await.is_err());
@@ -38,14 +36,8 @@ async fn a_reset_is_seen_as_one() {
                 drop(ours);
             }
             let mut rest = Vec::new();
-            let error = soon(theirs.read_to_end(&mut rest))
-                .await
-                .expect_err("it was reset");
-            assert_eq!(
-                error.kind(),
-                io::ErrorKind::ConnectionReset,
-                "{transport:?}"
-            );
+            let error = soon(theirs.read_to_end(&mut rest)).await.expect_err("it was reset");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{transport:?}");
             // The connection does not suffer.
             talk(&dialled, &arrived).await;
         }
@@ -63,22 +55,14 @@ async fn a_close_delivers_what_was_written() {
         let reader = async {
             let mut theirs = soon(arrived.muxer.accept()).await.expect("it is open");
             let mut got = Vec::new();
-            soon(theirs.read_to_end(&mut got))
-                .await
-                .expect("an orderly end");
+            soon(theirs.read_to_end(&mut got)).await.expect("an orderly end");
             got
         };
         let ((), got) = futures::future::join(soon(dialled.muxer.close()), reader).await;
         assert!(got == text, "{transport:?}: {} bytes arrived", got.len());
         soon(arrived.muxer.closed()).await;
-        assert_eq!(
-            soon(arrived.muxer.open()).await.err(),
-            Some(MuxerError::Closed)
-        );
-        assert_eq!(
-            soon(arrived.muxer.accept()).await.err(),
-            Some(MuxerError::Closed)
-        );
+        assert_eq!(soon(arrived.muxer.open()).await.err(), Some(MuxerError::Closed));
+        assert_eq!(soon(arrived.muxer.accept()).await.err(), Some(MuxerError::Closed));
     }
 }
 
@@ -89,13 +73,7 @@ async fn dropping_the_last_handle_closes_the_connection() {
         let clone = dialled.muxer.clone();
         drop(dialled);
         let (asked, ()) = futures::future::join(
-            async {
-                ask(
-                    soon(clone.open()).await.expect("it is open"),
-                    b"still there?",
-                )
-                .await
-            },
+            async { ask(soon(clone.open()).await.expect("it is open"), b"still there?").await },
             async { echo(soon(arrived.muxer.accept()).await.expect("it is open")).await },
         )
         .await;
@@ -135,9 +113,7 @@ async fn streams_beyond_the_servers_bound_are_reset_over_tcp() {
     }
     for _ in 0..100 {
         let mut refused = knock(&dialled).await;
-        let error = soon(refused.read(&mut [0]))
-            .await
-            .expect_err("there is none any more");
+        let error = soon(refused.read(&mut [0])).await.expect_err("there is none any more");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     }
     drop((ours, theirs));

@@ -69,8 +69,7 @@ async fn a_failed_dial_names_the_address_and_what_is_wrong() {
     let client = node(&["/ip4/127.0.0.1/tcp/0"]).await;
     let error = soon(client.dial(addr.clone())).await.expect_err("nobody listens");
     assert!(error.to_string().contains(&addr.to_string()), "{error}");
-    let refused =
-        matches!(error, DialError::Failed { error: net::DialError::Refused(_), .. });
+    let refused = matches!(error, DialError::Failed { error: net::DialError::Refused(_), .. });
     assert!(refused, "{error:?}");
 
     for bad in ["/dns4/example.org/tcp/1", "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/1"] {
@@ -150,4 +149,29 @@ async fn one_source_cannot_take_all_connections() {
     let there = strict.connections().await;
     assert_eq!(there.len(), 2);
     assert!(there.iter().any(|conn| conn.local.transport == Transport::Tcp));
+}
+
+#[tokio::test]
+async fn a_dial_that_cannot_share_the_listen_port_says_so() {
+    let server = node(&["/ip4/127.0.0.1/tcp/0"]).await;
+    let client = node(&["/ip4/127.0.0.1/tcp/0"]).await;
+    let first = dial(&client, &server).await.remove(0);
+    // The same two ends again: the kernel has no room for a second connection between them.
+    let second = dial(&client, &server).await.remove(0);
+    assert!(first.port_reused);
+    assert!(!second.port_reused);
+    assert_ne!(second.local.port, first.local.port);
+    until(async || server.connections().await.len() == 2).await;
+    let seen = server.connections().await;
+    assert!(seen.iter().any(|conn| conn.remote == second.local), "{seen:?}");
+    // Core heard the truth: the second port is nobody's idea of an address of ours.
+    soon(async {
+        while !client.explain().await.expect("it runs").settled {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    let explanation = client.explain().await.expect("it runs");
+    let ports = explanation.addresses.iter().map(|address| address.addr.port);
+    assert!(ports.clone().all(|port| port == first.local.port), "{:?}", ports.collect::<Vec<_>>());
 }

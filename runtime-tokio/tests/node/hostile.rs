@@ -147,3 +147,26 @@ async fn protocols_that_are_not_offered_are_declined() {
     ping(&connection).await;
     assert_eq!(server.connections().await[0].peer, bare.peer());
 }
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_its_answers_loses_the_stream() {
+    for addr in BOTH {
+        let server = node(&[addr]).await;
+        let bare = Bare::new();
+        let connection = bare.connect(&server).await;
+        let mut stream = open(&connection, Protocol::Ping.name()).await;
+        // Far more than windows and queues hold together.
+        let mut sent = 0;
+        let broken = soon(async {
+            while sent < 64 << 20 {
+                if stream.write_all(&[7; 1_024]).await.is_err() || stream.flush().await.is_err() {
+                    return true;
+                }
+                sent += 1_024;
+            }
+            false
+        });
+        assert!(broken.await, "the node took {sent} bytes and kept the echoes");
+        ping(&connection).await;
+    }
+}

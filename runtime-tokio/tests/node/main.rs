@@ -32,7 +32,7 @@ async fn soon<F: Future>(task: F) -> F::Output {
 }
 
 /// Wait until `check` holds.
-async fn until<F: Future<Output = bool>>(mut check: impl FnMut() -> F) {
+async fn until(mut check: impl AsyncFnMut() -> bool) {
     soon(async {
         while !check().await {
             tokio::time::sleep(Duration::from_millis(5)).await;

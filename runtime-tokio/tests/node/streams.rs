@@ -1,7 +1,7 @@
 //! Streams of the application's own protocols.
 
-use super::{BOTH, ECHO, EVERYWHERE, ask, dial, node, serve_echo, soon, start, until};
 use super::lab;
+use super::{BOTH, ECHO, EVERYWHERE, ask, dial, node, serve_echo, soon, start, until};
 use futures::StreamExt;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use portolan_core::PeerId;
@@ -76,18 +76,18 @@ async fn streams_that_nobody_takes_are_bounded() {
         let client = node(&[]).await;
         let mut incoming = server.accept(ECHO).expect("it is free");
         dial(&client, &server).await;
+        let peer = server.peer_id();
         let mut streams = Vec::new();
-        for _ in 0..4 {
-            streams.push(soon(client.open_stream(server.peer_id(), ECHO)).await.expect("served"));
+        for _ in 0..2 {
+            streams.push(soon(client.open_stream(peer, ECHO)).await.expect("it is served"));
         }
-        // Two wait to be taken; the others were reset.
-        let mut lost = 0;
-        for stream in streams.split_off(2) {
-            let mut rest = Vec::new();
-            let mut stream = stream;
-            lost += usize::from(soon(stream.read_to_end(&mut rest)).await.is_err());
+        // Two wait to be taken; more are reset, which over QUIC may overtake the agreement.
+        for _ in 0..2 {
+            if let Ok(mut stream) = soon(client.open_stream(peer, ECHO)).await {
+                let mut rest = Vec::new();
+                soon(stream.read_to_end(&mut rest)).await.expect_err("it is reset");
+            }
         }
-        assert_eq!(lost, 2);
         for _ in 0..2 {
             soon(incoming.next()).await.expect("it waited");
         }

@@ -194,9 +194,10 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn disconnect(&mut self, peer: PeerId) -> usize {
-        let with = self.table.conns().filter(|(_, conn)| {
-            conn.peer == peer && !conn.closing && !conn.dial_back
-        });
+        let with = self
+            .table
+            .conns()
+            .filter(|(_, conn)| conn.peer == peer && !conn.closing && !conn.dial_back);
         let conns: Vec<ConnId> = with.map(|(id, _)| id).collect();
         for conn in &conns {
             self.table.close(*conn, false);

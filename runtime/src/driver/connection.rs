@@ -146,8 +146,8 @@ impl<R: Runtime> Connection<R> {
         }
     }
 
-    /// Wait for the streams that closing waits for: answers on the way, and whatever the
-    /// application still holds. Pings have nothing to deliver.
+    /// Wait for the streams that closing waits for: answers and news on the way, and whatever the
+    /// application still holds.
     async fn linger(&mut self) {
         self.negotiating.clear();
         self.opening.clear();
@@ -161,8 +161,9 @@ impl<R: Runtime> Connection<R> {
     }
 
     fn has_room(&self) -> bool {
-        let ours = self.negotiating.len() + self.streams.len() + self.opening.len();
-        ours + self.uses.held() < self.common.limits.streams_per_connection_max
+        let held = self.uses.held();
+        self.negotiating.len() + self.streams.len() + held
+            < self.common.limits.streams_per_connection_max
     }
 
     fn arrived(&mut self, mut stream: RawStream) {
@@ -190,7 +191,9 @@ impl<R: Runtime> Connection<R> {
             Some(protocol) => {
                 let number = self.common.numbers.fetch_add(1, Ordering::Relaxed);
                 let exchange = self.exchange(StreamId::inbound(protocol, number));
-                self.push(protocol, exchange.serve(stream).boxed());
+                // Pings have nothing to deliver.
+                let lingers = protocol != Protocol::Ping;
+                self.push(lingers, exchange.serve(stream).boxed());
             }
             None => {
                 let held = self.uses.hold();
@@ -203,7 +206,9 @@ impl<R: Runtime> Connection<R> {
     fn open(&mut self, stream: StreamId, ordered: Ordered) {
         let exchange = self.exchange(stream);
         if self.has_room() {
-            self.push(stream.protocol, exchange.open(ordered).boxed());
+            // What we ask is of no use any more when we close; what we tell is to arrive.
+            let tells = matches!(stream.protocol, Protocol::IdentifyPush | Protocol::DialBack);
+            self.push(tells, exchange.open(ordered).boxed());
         } else {
             let reason = StreamFailure::Failed;
             let facts = self.common.facts.clone();
@@ -223,8 +228,7 @@ impl<R: Runtime> Connection<R> {
         }
     }
 
-    fn push(&mut self, protocol: Protocol, exchange: BoxFuture<'static, ()>) {
-        let lingers = protocol != Protocol::Ping;
+    fn push(&mut self, lingers: bool, exchange: BoxFuture<'static, ()>) {
         self.lingering += usize::from(lingers);
         self.streams.push(exchange.map(move |()| lingers).boxed());
     }

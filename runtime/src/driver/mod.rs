@@ -31,8 +31,8 @@ pub(crate) use commands::Command;
 pub use commands::{ConnectionInfo, Dialled};
 pub(crate) use connection::Common;
 pub(crate) use fact::Facts;
-pub use limits::Limits;
 pub(crate) use limits::COMMANDS_MAX;
+pub use limits::Limits;
 
 use crate::net::{Arrival, Established, Listening, Net};
 use crate::node::Hub;
@@ -255,11 +255,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// Take over a connection that finished its handshakes.
-    fn admit(
-        &mut self,
-        established: Established,
-        dial: Option<DialId>,
-    ) -> Result<ConnId, Refusal> {
+    fn admit(&mut self, established: Established, dial: Option<DialId>) -> Result<ConnId, Refusal> {
         let Established { muxer, peer, side, local, remote, rtt, port_reused } = established;
         if dial.is_none() {
             self.table.check(&self.parts.common.limits, peer, side, remote.ip)?;
@@ -383,9 +379,8 @@ impl<R: Runtime> Driver<R> {
         self.parts.hub.end();
         let asked = self.stopping.into_iter().flat_map(|stopping| stopping.replies);
         let asked_late = std::iter::from_fn(|| commands.try_recv().ok());
-        let late = asked_late.filter_map(|command| match command {
-            Command::Shutdown { reply } => Some(reply),
-            _ => None,
+        let late = asked_late.filter_map(|command| {
+            if let Command::Shutdown { reply } = command { Some(reply) } else { None }
         });
         for reply in asked.chain(late) {
             // Whoever asked may have gone.

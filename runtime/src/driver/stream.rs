@@ -149,7 +149,9 @@ impl<R: Runtime> Exchange<R> {
     ) -> Result<StreamEnd, StreamFailure> {
         if self.stream.side == Side::Outbound {
             // Reading nothing waits for the agreement.
-            match timeout(&self.runtime, self.limits.negotiation_timeout, reader.read(&mut [])).await {
+            match timeout(&self.runtime, self.limits.negotiation_timeout, reader.read(&mut []))
+                .await
+            {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(negotiate::lazy_failure(&error)),
                 None => return Err(StreamFailure::TimedOut),

@@ -64,11 +64,8 @@ impl Table {
             return Err(Refusal::Peer);
         }
         let source = source_of(remote);
-        let same = |conn: &&Conn| {
-            conn.side == Side::Inbound && source_of(conn.remote.ip) == source
-        };
-        if side == Side::Inbound && served().filter(same).count() >= limits.inbound_per_source_max
-        {
+        let same = |conn: &&Conn| conn.side == Side::Inbound && source_of(conn.remote.ip) == source;
+        if side == Side::Inbound && served().filter(same).count() >= limits.inbound_per_source_max {
             return Err(Refusal::Source);
         }
         Ok(())

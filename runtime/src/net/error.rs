@@ -148,10 +148,7 @@ impl HandshakeError {
         layer: &'static str,
         source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> HandshakeError {
-        HandshakeError::Failed {
-            layer,
-            source: source.into(),
-        }
+        HandshakeError::Failed { layer, source: source.into() }
     }
 }
 
@@ -182,9 +179,6 @@ impl SetupError {
         layer: &'static str,
         source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> SetupError {
-        SetupError {
-            layer,
-            source: source.into(),
-        }
+        SetupError { layer, source: source.into() }
     }
 }

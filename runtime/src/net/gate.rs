@@ -32,11 +32,7 @@ pub(super) struct Ticket {
 
 impl Gate {
     pub(super) fn new(all_max: usize, source_max: usize) -> Gate {
-        Gate(Arc::new(Shared {
-            all_max,
-            source_max,
-            counts: Mutex::default(),
-        }))
+        Gate(Arc::new(Shared { all_max, source_max, counts: Mutex::default() }))
     }
 
     /// Let a connection from `ip` in, unless there are too many already.
@@ -49,10 +45,7 @@ impl Gate {
         }
         counts.all += 1;
         counts.sources.insert(source, of_source + 1);
-        Some(Ticket {
-            gate: self.clone(),
-            source,
-        })
+        Some(Ticket { gate: self.clone(), source })
     }
 
     /// Whether more than half of the room is taken: time to ask strangers for a proof that they
@@ -70,10 +63,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut counts = self.gate.lock();
         counts.all = counts.all.saturating_sub(1);
-        let rest = counts
-            .sources
-            .get(&self.source)
-            .map_or(0, |count| count.saturating_sub(1));
+        let rest = counts.sources.get(&self.source).map_or(0, |count| count.saturating_sub(1));
         if rest == 0 {
             counts.sources.remove(&self.source);
         } else {
@@ -104,9 +94,7 @@ mod tests {
         let first = gate.enter(ip("10.0.0.1")).expect("there is room");
         let _second = gate.enter(ip("10.0.0.1")).expect("there is room");
         assert!(gate.enter(ip("10.0.0.1")).is_none());
-        let _other = gate
-            .enter(ip("10.0.0.2"))
-            .expect("there is room for others");
+        let _other = gate.enter(ip("10.0.0.2")).expect("there is room for others");
         assert!(gate.enter(ip("10.0.0.3")).is_none(), "and then it is full");
         drop(first);
         assert!(gate.enter(ip("10.0.0.3")).is_some());

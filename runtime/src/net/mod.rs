@@ -205,13 +205,7 @@ impl Patience {
 impl<R: Runtime> Shared<R> {
     async fn arrived(&self, listener: ListenerId, connection: Established) {
         // An error says that nobody listens any more; the connection is then dropped, closed.
-        let _ = self
-            .arrivals
-            .send(Arrival {
-                listener,
-                connection,
-            })
-            .await;
+        let _ = self.arrivals.send(Arrival { listener, connection }).await;
     }
 }
 
@@ -230,18 +224,8 @@ impl<R: Runtime> Net<R> {
         let dial_back_keys = Keys::new(&Keypair::generate_ed25519(), &config)?;
         let gate = Gate::new(config.pending_max, config.pending_per_source_max);
         let (arrivals, receiver) = async_channel::bounded(ARRIVALS_MAX);
-        let shared = Shared {
-            runtime,
-            config,
-            keys,
-            dial_back_keys,
-            gate,
-            arrivals,
-        };
-        let net = Net {
-            shared: Arc::new(shared),
-            table: Arc::default(),
-        };
+        let shared = Shared { runtime, config, keys, dial_back_keys, gate, arrivals };
+        let net = Net { shared: Arc::new(shared), table: Arc::default() };
         Ok((net, receiver))
     }
 
@@ -267,10 +251,7 @@ impl<R: Runtime> Net<R> {
     pub fn listen(&self, addr: Addr) -> Result<Listening, ListenError> {
         let mut table = self.lock();
         if table.listeners.len() >= config::LISTENERS_MAX {
-            return Err(ListenError::TooMany {
-                addr,
-                max: config::LISTENERS_MAX,
-            });
+            return Err(ListenError::TooMany { addr, max: config::LISTENERS_MAX });
         }
         let id = ListenerId(table.next_id);
         let (stop, stopped) = async_channel::bounded(1);
@@ -286,24 +267,14 @@ impl<R: Runtime> Net<R> {
             }
             Transport::Quic => {
                 let endpoint = quic::listen(&self.shared, addr)?;
-                let bound = endpoint
-                    .local_addr()
-                    .map_err(|error| ListenError::new(addr, error))?;
+                let bound = endpoint.local_addr().map_err(|error| ListenError::new(addr, error))?;
                 let task = quic::accept_all(self.shared.clone(), endpoint.clone(), id, stopped);
                 (bound, Some(endpoint), task.boxed())
             }
         };
         let addr = Addr::new(bound.ip(), bound.port(), addr.transport);
         table.next_id += 1;
-        table.listeners.insert(
-            id,
-            Listener {
-                addr,
-                endpoint,
-                stop,
-                ended,
-            },
-        );
+        table.listeners.insert(id, Listener { addr, endpoint, stop, ended });
         let task = async move {
             accepting.await;
             drop(end);
@@ -334,16 +305,9 @@ impl<R: Runtime> Net<R> {
         if !is_dialable(addr) {
             return Err(DialError::Unusable(addr));
         }
-        let NetConfig {
-            connect_timeout: connect,
-            handshake_timeout: handshake,
-            ..
-        } = self.shared.config;
-        let patience = Patience {
-            connect,
-            handshake,
-            total: Duration::MAX,
-        };
+        let NetConfig { connect_timeout: connect, handshake_timeout: handshake, .. } =
+            self.shared.config;
+        let patience = Patience { connect, handshake, total: Duration::MAX };
         let keys = &self.shared.keys;
         match addr.transport {
             Transport::Tcp => {
@@ -355,10 +319,7 @@ impl<R: Runtime> Net<R> {
                     self.endpoint_for(addr).map_err(DialError::LocalFault)?;
                 let dial = quic::dial(&self.shared, keys, &endpoint, addr, expected, patience);
                 let connection = dial.await?;
-                Ok(Established {
-                    port_reused: shares_port,
-                    ..connection
-                })
+                Ok(Established { port_reused: shares_port, ..connection })
             }
         }
     }
@@ -378,11 +339,7 @@ impl<R: Runtime> Net<R> {
         if !is_dialable(addr) {
             return Err(DialError::Unusable(addr));
         }
-        let patience = Patience {
-            connect: timeout,
-            handshake: timeout,
-            total: timeout,
-        };
+        let patience = Patience { connect: timeout, handshake: timeout, total: timeout };
         let keys = &self.shared.dial_back_keys;
         match addr.transport {
             Transport::Tcp => {
@@ -404,20 +361,11 @@ impl<R: Runtime> Net<R> {
     pub async fn shutdown(&self) {
         let (listeners, diallers) = {
             let mut table = self.lock();
-            (
-                std::mem::take(&mut table.listeners),
-                std::mem::take(&mut table.diallers),
-            )
+            (std::mem::take(&mut table.listeners), std::mem::take(&mut table.diallers))
         };
         let mut endpoints: Vec<Endpoint> = diallers.into_iter().flatten().collect();
         let mut loops = Vec::new();
-        for Listener {
-            endpoint,
-            stop,
-            ended,
-            ..
-        } in listeners.into_values()
-        {
+        for Listener { endpoint, stop, ended, .. } in listeners.into_values() {
             drop(stop);
             loops.push(async move { ended.recv().await });
             endpoints.extend(endpoint);
@@ -427,12 +375,7 @@ impl<R: Runtime> Net<R> {
         }
         let idle = join_all(endpoints.iter().map(Endpoint::wait_idle));
         // Who has not heard by then finds out by the idle time-out.
-        let _ = within(
-            &self.shared.runtime,
-            SHUTDOWN_WAIT,
-            join(join_all(loops), idle),
-        )
-        .await;
+        let _ = within(&self.shared.runtime, SHUTDOWN_WAIT, join(join_all(loops), idle)).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -453,10 +396,7 @@ impl<R: Runtime> Net<R> {
         let mut table = self.lock();
         let listening = fit.first().and_then(|best| {
             table.listeners.values().find_map(|listener| {
-                listener
-                    .endpoint
-                    .clone()
-                    .filter(|_| listener.addr.socket() == *best)
+                listener.endpoint.clone().filter(|_| listener.addr.socket() == *best)
             })
         });
         if let Some(endpoint) = listening {
@@ -477,30 +417,20 @@ impl<R: Runtime> Net<R> {
 
     fn bound(&self, transport: Transport) -> Vec<SocketAddr> {
         let table = self.lock();
-        let of_transport = table
-            .listeners
-            .values()
-            .filter(|l| l.addr.transport == transport);
-        of_transport
-            .map(|listener| listener.addr.socket())
-            .collect()
+        let of_transport = table.listeners.values().filter(|l| l.addr.transport == transport);
+        of_transport.map(|listener| listener.addr.socket()).collect()
     }
 }
 
 impl<R: Runtime> Clone for Net<R> {
     fn clone(&self) -> Net<R> {
-        Net {
-            shared: self.shared.clone(),
-            table: self.table.clone(),
-        }
+        Net { shared: self.shared.clone(), table: self.table.clone() }
     }
 }
 
 impl<R: Runtime> std::fmt::Debug for Net<R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Net")
-            .field("peer", &self.peer())
-            .finish_non_exhaustive()
+        f.debug_struct("Net").field("peer", &self.peer()).finish_non_exhaustive()
     }
 }
 

@@ -67,14 +67,7 @@ pub(super) async fn dial<R: Runtime>(
         connection.close(NO_ERROR, b"");
         return Err(DialError::WrongPeer { expected, found });
     }
-    Ok(established(
-        shared,
-        connection,
-        found,
-        Side::Outbound,
-        local,
-        to,
-    ))
+    Ok(established(shared, connection, found, Side::Outbound, local, to))
 }
 
 /// The address that a dial from `endpoint` to `to` leaves from. Where the socket is bound to a
@@ -184,14 +177,7 @@ async fn answer<R: Runtime>(
     };
     let local = Addr::quic(ip, bound.port());
     let remote = Addr::quic(remote.ip(), remote.port());
-    Ok(established(
-        shared,
-        connection,
-        peer,
-        Side::Inbound,
-        local,
-        remote,
-    ))
+    Ok(established(shared, connection, peer, Side::Inbound, local, remote))
 }
 
 fn established<R: Runtime>(
@@ -206,21 +192,9 @@ fn established<R: Runtime>(
     let runtime = shared.runtime.clone();
     let sleep = Box::new(move |span| runtime.sleep(span).boxed());
     let finishing = Arc::default();
-    let handle = Handle {
-        connection,
-        finishing,
-        sleep,
-    };
+    let handle = Handle { connection, finishing, sleep };
     let muxer = Muxer::quic(handle);
-    Established {
-        muxer,
-        peer,
-        side,
-        local,
-        remote,
-        rtt,
-        port_reused: false,
-    }
+    Established { muxer, peer, side, local, remote, rtt, port_reused: false }
 }
 
 /// Who is at the other end, by the certificate that the handshake has verified.
@@ -245,31 +219,18 @@ pub(super) struct Handle {
 
 impl Handle {
     pub(super) async fn open(&self) -> Result<RawStream, MuxerError> {
-        let (send, recv) = self
-            .connection
-            .open_bi()
-            .await
-            .map_err(|_| MuxerError::Closed)?;
+        let (send, recv) = self.connection.open_bi().await.map_err(|_| MuxerError::Closed)?;
         Ok(self.adopt(send, recv))
     }
 
     pub(super) async fn accept(&self) -> Result<RawStream, MuxerError> {
-        let (send, recv) = self
-            .connection
-            .accept_bi()
-            .await
-            .map_err(|_| MuxerError::Closed)?;
+        let (send, recv) = self.connection.accept_bi().await.map_err(|_| MuxerError::Closed)?;
         Ok(self.adopt(send, recv))
     }
 
     fn adopt(&self, send: quinn::SendStream, recv: quinn::RecvStream) -> RawStream {
         let finishing = self.finishing.clone();
-        RawStream::new(StreamKind::Quic(Stream {
-            send,
-            recv,
-            finished: false,
-            finishing,
-        }))
+        RawStream::new(StreamKind::Quic(Stream { send, recv, finished: false, finishing }))
     }
 
     pub(super) async fn close(&self) {

@@ -57,12 +57,8 @@ pub(super) async fn dial<R: Runtime>(
 ) -> Result<Established, DialError> {
     let mut unsupported = HandshakeError::Unsupported("any security of ours");
     for security in &shared.config.securities {
-        let Connected {
-            tcp,
-            local,
-            took,
-            port_reused,
-        } = connect(shared, to, from, patience.connect).await?;
+        let Connected { tcp, local, took, port_reused } =
+            connect(shared, to, from, patience.connect).await?;
         let upgrade = secure_outbound(tcp, keys, *security);
         let upgraded = within(&shared.runtime, patience.handshake_after(took), upgrade).await;
         match upgraded.ok_or(DialError::HandshakeTimedOut)? {
@@ -96,10 +92,7 @@ async fn connect<R: Runtime>(
 ) -> Result<Connected<R::Tcp>, DialError> {
     let runtime = &shared.runtime;
     let begun_at = runtime.now();
-    let Dialling {
-        socket,
-        port_reused,
-    } = match from {
+    let Dialling { socket, port_reused } = match from {
         Origin::Listeners(listeners) => sockets::dial_from(to.socket(), listeners),
         Origin::Fresh(source) => sockets::dial_fresh(to.socket(), *source),
     }
@@ -111,12 +104,7 @@ async fn connect<R: Runtime>(
     let took = runtime.now().since(begun_at);
     let local = runtime.local_addr(&tcp).map_err(DialError::LocalFault)?;
     let local = Addr::tcp(local.ip(), local.port());
-    Ok(Connected {
-        tcp: Lingering(tcp),
-        local,
-        took,
-        port_reused,
-    })
+    Ok(Connected { tcp: Lingering(tcp), local, took, port_reused })
 }
 
 /// Accept connections until the listener is closed, which drops the other end of `stop`.
@@ -178,10 +166,8 @@ async fn answer<R: Runtime>(
     tcp: R::Tcp,
     remote: SocketAddr,
 ) -> Result<Established, HandshakeError> {
-    let local = shared
-        .runtime
-        .local_addr(&tcp)
-        .map_err(|error| HandshakeError::failed("tcp", error))?;
+    let local =
+        shared.runtime.local_addr(&tcp).map_err(|error| HandshakeError::failed("tcp", error))?;
     let (peer, io) = secure_inbound(Lingering(tcp), &shared.keys).await?;
     Ok(Established {
         muxer: multiplex(shared, io, Mode::Server),
@@ -242,9 +228,7 @@ where
 {
     let negotiation = |error| HandshakeError::failed("multistream-select", error);
     let offered = [Security::Noise.name(), Security::Tls.name()];
-    let (name, io) = listener_select_proto(io, offered)
-        .await
-        .map_err(negotiation)?;
+    let (name, io) = listener_select_proto(io, offered).await.map_err(negotiation)?;
     let (peer, io) = if name == Security::Noise.name() {
         let upgrade = keys.noise.clone().upgrade_inbound(io, name).await;
         let (peer, io) = upgrade.map_err(|error| HandshakeError::failed("noise", error))?;
@@ -254,19 +238,13 @@ where
         let (peer, io) = upgrade.map_err(|error| HandshakeError::failed("tls", error))?;
         (peer, Either::Right(io))
     };
-    let (_, io) = listener_select_proto(io, [YAMUX])
-        .await
-        .map_err(negotiation)?;
+    let (_, io) = listener_select_proto(io, [YAMUX]).await.map_err(negotiation)?;
     Ok((peer, io))
 }
 
 /// The I/O error inside of a failed Noise handshake, which does not show it as its source.
 fn noise_cause(error: libp2p_noise::Error) -> Box<dyn Error + Send + Sync> {
-    if let libp2p_noise::Error::Io(error) = error {
-        error.into()
-    } else {
-        error.into()
-    }
+    if let libp2p_noise::Error::Io(error) = error { error.into() } else { error.into() }
 }
 
 /// The same for TLS.
@@ -283,10 +261,7 @@ fn tls_cause(error: libp2p_tls::UpgradeError) -> Box<dyn Error + Send + Sync> {
 fn is_refusal(error: &(dyn Error + 'static)) -> bool {
     let held = error.downcast_ref().and_then(io::Error::get_ref);
     let refusal = held.and_then(|held| held.downcast_ref());
-    matches!(
-        refusal.or(error.downcast_ref()),
-        Some(NegotiationError::Failed)
-    )
+    matches!(refusal.or(error.downcast_ref()), Some(NegotiationError::Failed))
 }
 
 /// Set the muxer to work on a secured byte stream.

@@ -42,10 +42,7 @@ pub(super) struct Handle {
 impl Handle {
     pub(super) async fn open(&self) -> Result<RawStream, MuxerError> {
         let (reply, answer) = oneshot::channel();
-        self.commands
-            .send(Command::Open(reply))
-            .await
-            .map_err(|_| MuxerError::Closed)?;
+        self.commands.send(Command::Open(reply)).await.map_err(|_| MuxerError::Closed)?;
         answer.await.unwrap_or(Err(MuxerError::Closed))
     }
 
@@ -93,14 +90,7 @@ where
         closing: false,
         _ended: ended,
     };
-    (
-        Handle {
-            commands,
-            inbound,
-            over,
-        },
-        task.boxed(),
-    )
+    (Handle { commands, inbound, over }, task.boxed())
 }
 
 /// What the task and its streams both see.
@@ -203,11 +193,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Task<T> {
     fn adopt(&self, stream: ::yamux::Stream) -> RawStream {
         self.shared.live.fetch_add(1, Ordering::Relaxed);
         let shared = self.shared.clone();
-        RawStream::new(StreamKind::Yamux(Stream {
-            inner: stream,
-            finished: false,
-            shared,
-        }))
+        RawStream::new(StreamKind::Yamux(Stream { inner: stream, finished: false, shared }))
     }
 
     fn begin_close(&mut self) {

@@ -138,10 +138,7 @@ fn served(config: &Config) -> impl Iterator<Item = Protocol> {
     })
 }
 
-fn listen_on<R: Runtime>(
-    net: &Net<R>,
-    addrs: &[Multiaddr],
-) -> Result<Vec<Listening>, ListenError> {
+fn listen_on<R: Runtime>(net: &Net<R>, addrs: &[Multiaddr]) -> Result<Vec<Listening>, ListenError> {
     addrs.iter().map(|addr| Ok(net.listen(listenable(addr)?)?)).collect()
 }
 

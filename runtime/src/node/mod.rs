@@ -80,7 +80,8 @@ impl<R: Runtime> Node<R> {
 
     /// Connect to `/ip4|ip6/IP/tcp/PORT` or `/ip4|ip6/IP/udp/PORT/quic-v1`, with `/p2p/PEER-ID`
     /// at its end if nobody else will do. The dial leaves from the port of a listener where one
-    /// fits.
+    /// fits; [`Dialled::port_reused`] says whether it did. Who stops waiting does not stop the
+    /// dial; a connection that nobody uses closes by itself.
     ///
     /// # Errors
     /// See [`DialError`]; each names the address.
@@ -117,9 +118,9 @@ impl<R: Runtime> Node<R> {
         let command = Command::OpenStream { peer, protocol, reply };
         self.0.commands.send(command).await.map_err(|_| Stopped)?;
         // The connection that was to open the stream may end before it answers.
-        answer.await.unwrap_or_else(|_| match self.0.commands.is_closed() {
-            true => Err(Stopped.into()),
-            false => Err(OpenError::Lost),
+        answer.await.unwrap_or_else(|_| {
+            let stopped = self.0.commands.is_closed();
+            Err(if stopped { Stopped.into() } else { OpenError::Lost })
         })
     }
 

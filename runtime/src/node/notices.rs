@@ -74,8 +74,7 @@ impl Hub {
     /// A subscription to everything that is published from now on.
     pub(crate) fn subscribe(&self) -> Notices {
         let mut subscribers = lock(&self.0);
-        let queue =
-            Arc::new(Mutex::new(Queue { ended: subscribers.ended, ..Queue::default() }));
+        let queue = Arc::new(Mutex::new(Queue { ended: subscribers.ended, ..Queue::default() }));
         subscribers.queues.retain(|queue| queue.strong_count() > 0);
         subscribers.queues.push(Arc::downgrade(&queue));
         Notices(queue)

@@ -190,7 +190,7 @@ impl futures::Stream for Incoming {
 
 impl Drop for Incoming {
     fn drop(&mut self) {
-        self.doors.lock().remove(&self.protocol);
+        self.doors.lock().open.remove(&self.protocol);
     }
 }
 
@@ -202,7 +202,14 @@ impl fmt::Debug for Incoming {
 
 /// The application protocols that are accepted, and who takes their streams.
 #[derive(Debug, Default)]
-pub(crate) struct Doors(Mutex<BTreeMap<String, Sender<(PeerId, Stream)>>>);
+pub(crate) struct Doors(Mutex<Accepted>);
+
+#[derive(Debug, Default)]
+struct Accepted {
+    open: BTreeMap<String, Sender<(PeerId, Stream)>>,
+    /// Whether the node is over.
+    ended: bool,
+}
 
 impl Doors {
     /// Accept a protocol from now on; `queue_max` streams may wait to be taken.
@@ -218,26 +225,29 @@ impl Doors {
             return Err(AcceptError::Reserved(protocol.into()));
         }
         let mut doors = self.lock();
-        if doors.contains_key(protocol) {
+        if doors.open.contains_key(protocol) {
             return Err(AcceptError::Taken(protocol.into()));
         }
-        if doors.len() >= PROTOCOLS_MAX {
+        if doors.open.len() >= PROTOCOLS_MAX {
             return Err(AcceptError::TooMany);
         }
         let (sender, receiver) = async_channel::bounded(queue_max.max(1));
-        doors.insert(protocol.into(), sender);
+        if doors.ended {
+            sender.close();
+        }
+        doors.open.insert(protocol.into(), sender);
         let (protocol, queue) = (protocol.into(), Box::pin(receiver));
         Ok(Incoming { protocol, queue, doors: self.clone() })
     }
 
     /// The names of what is accepted, in order.
     pub(crate) fn names(&self) -> Vec<String> {
-        self.lock().keys().cloned().collect()
+        self.lock().open.keys().cloned().collect()
     }
 
     /// Hand a stream over. When nobody takes it, or too many wait already, it is reset.
     pub(crate) fn deliver(&self, stream: Stream) {
-        let Some(door) = self.lock().get(&stream.protocol).cloned() else { return };
+        let Some(door) = self.lock().open.get(&stream.protocol).cloned() else { return };
         let peer = stream.peer;
         match door.try_send((peer, stream)) {
             Ok(()) => {}
@@ -251,12 +261,14 @@ impl Doors {
 
     /// The node is over: every acceptance ends after what already waits.
     pub(crate) fn close(&self) {
-        for door in self.lock().values() {
+        let mut doors = self.lock();
+        doors.ended = true;
+        for door in doors.open.values() {
             door.close();
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Sender<(PeerId, Stream)>>> {
+    fn lock(&self) -> MutexGuard<'_, Accepted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -154,10 +154,7 @@ fn loopback(transport: Transport) -> Multiaddr {
     }
 }
 
-async fn bounded<T>(
-    who: &str,
-    work: impl Future<Output = Result<T, Fault>>,
-) -> Result<T, Fault> {
+async fn bounded<T>(who: &str, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
     match tokio::time::timeout(BOUND, work).await {
         Ok(done) => done,
         Err(_) => Err(Fault(format!("{who} came to no verdict within {} s", BOUND.as_secs()))),

@@ -7,9 +7,7 @@ use super::settings::Settings;
 use super::show;
 use super::world::World;
 use bytes::Bytes;
-use portolan_core::wire::autonat::{
-    DIAL_DATA_CHUNK_MAX, DialBack, DialBackResponse, Message,
-};
+use portolan_core::wire::autonat::{DIAL_DATA_CHUNK_MAX, DialBack, DialBackResponse, Message};
 use portolan_core::wire::multiaddr::encode;
 use portolan_core::{
     Addr, ConnId, Connected, DialFailure, DialId, Duration, Event, ListenerId, Protocol, Side,
@@ -28,7 +26,9 @@ pub(super) fn play(script: &Script) -> Result<Vec<String>, (usize, String)> {
     let mut world = World::new(settings).map_err(|wrong| (1, wrong))?;
     for (line, said) in steps {
         world.heading(said);
-        world.step(said).map_err(|wrong| (line, with_tail(&world, wrong)))?;
+        world
+            .step(said)
+            .map_err(|wrong| (line, with_tail(&world, wrong)))?;
     }
     Ok(world.transcript)
 }
@@ -49,9 +49,7 @@ impl World {
         let mut words = Words::of(said);
         let verb: String = words.take()?;
         match verb.as_str() {
-            "listen" | "close-listener" | "interfaces" | "contacted" => {
-                self.ground(&verb, words)
-            }
+            "listen" | "close-listener" | "interfaces" | "contacted" => self.ground(&verb, words),
             "connect" | "disconnect" | "dialled" | "dial-failed" => self.link(&verb, words),
             "opened" | "failed" | "finish" | "reset" | "bad-frame" | "frame" => {
                 self.stream(&verb, words)
@@ -64,7 +62,11 @@ impl World {
             "settle" => {
                 let most = words.take()?;
                 words.done()?;
-                let word = if self.settle(most)? { "settled" } else { "not settled" };
+                let word = if self.settle(most)? {
+                    "settled"
+                } else {
+                    "not settled"
+                };
                 self.line(word);
                 Ok(())
             }
@@ -94,9 +96,14 @@ impl World {
         let event = match verb {
             "listen" => {
                 let listener: ListenerId = words.take()?;
-                Event::ListenerOpened { listener, addr: words.take()? }
+                Event::ListenerOpened {
+                    listener,
+                    addr: words.take()?,
+                }
             }
-            "close-listener" => Event::ListenerClosed { listener: words.take()? },
+            "close-listener" => Event::ListenerClosed {
+                listener: words.take()?,
+            },
             "contacted" => Event::Contacted { ip: words.take()? },
             _ => {
                 let mut ips = Vec::new();
@@ -130,17 +137,21 @@ impl World {
                     rtt: words.option("rtt")?,
                 })
             }
-            "disconnect" => Event::Disconnected { conn: words.take()? },
+            "disconnect" => Event::Disconnected {
+                conn: words.take()?,
+            },
             "dialled" => {
                 let dial: DialId = words.take()?;
                 let known = self.book.dials.get(&dial).copied();
-                let remote = known.ok_or_else(|| expected("a dial in flight", &dial.to_string()))?;
+                let remote =
+                    known.ok_or_else(|| expected("a dial in flight", &dial.to_string()))?;
                 let conn: ConnId = words.take()?;
                 let name: Name = words.take()?;
-                let local = match remote.source {
-                    Some(ip) => Addr::new(ip, 50_000, remote.addr.transport),
-                    None => self.local(&mut words, remote.addr)?,
-                };
+                let from = remote
+                    .source
+                    .map(|ip| Addr::new(ip, 50_000, remote.addr.transport));
+                let local = from.or_else(|| self.book.fresh(remote.addr));
+                let local = local.ok_or_else(|| "expected an interface to dial from".to_owned())?;
                 Event::Connected(Connected {
                     conn,
                     peer: self.names.peer(&name),
@@ -152,7 +163,10 @@ impl World {
                     rtt: words.option("rtt")?,
                 })
             }
-            _ => Event::DialFailed { dial: words.take()?, reason: words.take()? },
+            _ => Event::DialFailed {
+                dial: words.take()?,
+                reason: words.take()?,
+            },
         };
         words.done()?;
         self.feed(event)
@@ -161,9 +175,13 @@ impl World {
     /// The local address of a socket: as said, or that of our listener.
     fn local(&self, words: &mut Words<'_>, remote: Addr) -> Result<Addr, Wrong> {
         let said = words.option("local")?;
-        said.or_else(|| self.book.local(remote.class())).ok_or_else(|| {
-            format!("expected local=ADDRESS, for nothing listens in {}", remote.class())
-        })
+        said.or_else(|| self.book.local(remote.class()))
+            .ok_or_else(|| {
+                format!(
+                    "expected local=ADDRESS, for nothing listens in {}",
+                    remote.class()
+                )
+            })
     }
 
     /// Streams, one event at a time.
@@ -179,11 +197,17 @@ impl World {
                 };
                 Event::StreamOpened { conn, stream }
             }
-            "failed" => Event::StreamFailed { stream, reason: words.take()? },
+            "failed" => Event::StreamFailed {
+                stream,
+                reason: words.take()?,
+            },
             "finish" => ended(StreamEnd::Finished),
             "reset" => ended(StreamEnd::Reset),
             "bad-frame" => ended(StreamEnd::BadFrame),
-            _ => Event::Frame { stream, body: words.take::<Hex>()?.0 },
+            _ => Event::Frame {
+                stream,
+                body: words.take::<Hex>()?.0,
+            },
         };
         words.done()?;
         self.feed(event)
@@ -202,8 +226,10 @@ impl World {
             }
             "push" => {
                 let last = !words.flag("more");
-                let going_on =
-                    self.book.live(conn, Side::Inbound, Protocol::IdentifyPush).last();
+                let going_on = self
+                    .book
+                    .live(conn, Side::Inbound, Protocol::IdentifyPush)
+                    .last();
                 let body = frames::identify(&mut words)?.encode_split().messages;
                 words.done()?;
                 let stream = match going_on {
@@ -225,7 +251,11 @@ impl World {
             "echo" => {
                 words.done()?;
                 let stream = self.ours(conn, Protocol::Ping)?;
-                let sent = self.book.streams.get(&stream).and_then(|known| known.sent.clone());
+                let sent = self
+                    .book
+                    .streams
+                    .get(&stream)
+                    .and_then(|known| known.sent.clone());
                 let sent = sent.ok_or_else(|| format!("expected a ping to echo on {conn}"))?;
                 self.speak(stream, vec![sent], false)
             }
@@ -261,7 +291,10 @@ impl World {
                 let num_bytes = words.take()?;
                 let addr_idx = words.option("idx")?.unwrap_or(0);
                 words.done()?;
-                let message = Message::DialDataRequest { addr_idx, num_bytes };
+                let message = Message::DialDataRequest {
+                    addr_idx,
+                    num_bytes,
+                };
                 self.speak(stream, vec![message.encode()], false)
             }
             _ => {
@@ -313,14 +346,17 @@ impl World {
                 && fits(probe)
         };
         let found = self.book.probes.iter().rev().find(fits);
-        let about = addr.map(|addr| format!(" about {addr}")).unwrap_or_default();
+        let about = addr
+            .map(|addr| format!(" about {addr}"))
+            .unwrap_or_default();
         found.ok_or_else(|| format!("expected a probe that asks {}{about}", name.0))
     }
 
     /// `nonce=7`, or the nonce of a probe: `nonce=S1`, `nonce=S1@ADDRESS`.
     fn nonce(&self, words: &mut Words<'_>) -> Result<u64, Wrong> {
-        let said: String =
-            words.option("nonce")?.ok_or_else(|| "expected nonce=NUMBER or nonce=SERVER".to_owned())?;
+        let said: String = words
+            .option("nonce")?
+            .ok_or_else(|| "expected nonce=NUMBER or nonce=SERVER".to_owned())?;
         if let Some(number) = u64::read(&said) {
             return Ok(number);
         }
@@ -332,7 +368,8 @@ impl World {
             None => (said.as_str(), None),
         };
         let name = Name::read(name).ok_or_else(|| expected(Name::EXPECTED, name))?;
-        self.find_probe(&name, addr, |_| true).map(|probe| probe.nonce)
+        self.find_probe(&name, addr, |_| true)
+            .map(|probe| probe.nonce)
     }
 
     /// What clients want of us: dial requests, dial data, and taking our dial-back.
@@ -347,20 +384,31 @@ impl World {
                 }
                 words.done()?;
                 let stream = self.theirs(conn, Protocol::DialRequest)?;
-                self.speak(stream, vec![Message::DialRequest { addrs, nonce }.encode()], false)
+                self.speak(
+                    stream,
+                    vec![Message::DialRequest { addrs, nonce }.encode()],
+                    false,
+                )
             }
             "data" => {
                 let mut left: u64 = words.take()?;
                 let chunk = words.option("chunk")?.unwrap_or(DIAL_DATA_CHUNK_MAX as u64);
                 words.done()?;
-                let stream = self.book.live(conn, Side::Inbound, Protocol::DialRequest).last();
+                let stream = self
+                    .book
+                    .live(conn, Side::Inbound, Protocol::DialRequest)
+                    .last();
                 let stream = stream.ok_or_else(|| format!("expected a request on {conn}"))?;
                 while left > 0 && self.book.streams.contains_key(&stream) {
                     let len = left.min(chunk.max(1));
                     left -= len;
                     let len = usize::try_from(len).map_err(|error| error.to_string())?;
                     let data = Bytes::from(vec![0; len]);
-                    self.speak(stream, vec![Message::DialDataResponse { data }.encode()], false)?;
+                    self.speak(
+                        stream,
+                        vec![Message::DialDataResponse { data }.encode()],
+                        false,
+                    )?;
                 }
                 Ok(())
             }
@@ -376,7 +424,10 @@ impl World {
     fn ours(&self, conn: ConnId, protocol: Protocol) -> Result<StreamId, Wrong> {
         let found = self.book.live(conn, Side::Outbound, protocol).last();
         found.ok_or_else(|| {
-            format!("expected a {} stream of ours on {conn}", super::script::protocol_word(protocol))
+            format!(
+                "expected a {} stream of ours on {conn}",
+                super::script::protocol_word(protocol)
+            )
         })
     }
 
@@ -406,9 +457,10 @@ impl World {
 
     fn end(&mut self, stream: StreamId) -> Result<(), Wrong> {
         match self.book.streams.get(&stream) {
-            Some(known) if !known.theirs_finished => {
-                self.feed(Event::StreamClosed { stream, end: StreamEnd::Finished })
-            }
+            Some(known) if !known.theirs_finished => self.feed(Event::StreamClosed {
+                stream,
+                end: StreamEnd::Finished,
+            }),
             Some(_) | None => Ok(()),
         }
     }

@@ -5,7 +5,11 @@ use portolan_core::{Event, Explanation, Notice, Reason, State, config};
 /// Collections stay inside their bounds, verdicts rest on proofs, and only what is proved is told
 /// to peers.
 pub(super) fn bounds(explanation: &Explanation) -> Result<(), String> {
-    let Explanation { addresses, advertised, .. } = explanation;
+    let Explanation {
+        addresses,
+        advertised,
+        ..
+    } = explanation;
     if addresses.len() > config::CANDIDATES_MAX {
         return Err(format!("{} candidates", addresses.len()));
     }
@@ -37,14 +41,26 @@ pub(super) fn told(
     notices: &[&Notice],
 ) -> Result<(), String> {
     let node = notices.iter().rev().find_map(|notice| {
-        if let Notice::NodeChanged { state, reason } = notice { Some((*state, *reason)) } else { None }
+        if let Notice::NodeChanged { state, reason } = notice {
+            Some((*state, *reason))
+        } else {
+            None
+        }
     });
     if node.unwrap_or((before.state, before.reason)) != (after.state, after.reason) {
-        return Err(format!("the node is {:?} ({:?}), and no notice said so", after.state, after.reason));
+        return Err(format!(
+            "the node is {:?} ({:?}), and no notice said so",
+            after.state, after.reason
+        ));
     }
     for address in &after.addresses {
         let said = notices.iter().rev().find_map(|notice| {
-            if let Notice::VerdictChanged { addr, state, scope, reason } = notice
+            if let Notice::VerdictChanged {
+                addr,
+                state,
+                scope,
+                reason,
+            } = notice
                 && *addr == address.addr
             {
                 return Some((*state, *scope, *reason));
@@ -55,7 +71,10 @@ pub(super) fn told(
         let old = old.map(|old| (old.state, old.scope, old.reason));
         let new = (address.state, address.scope, address.reason);
         if said.or(old) != Some(new) {
-            return Err(format!("{} is {new:?}, and no notice said so", address.addr));
+            return Err(format!(
+                "{} is {new:?}, and no notice said so",
+                address.addr
+            ));
         }
     }
     let told = |of: &Explanation| of.advertised.clone();
@@ -81,10 +100,16 @@ pub(super) fn no_flip(event: &Event, notices: &[&Notice]) -> Result<(), String> 
         return Ok(());
     }
     for notice in notices {
-        if let Notice::VerdictChanged { addr, state: State::Unknown, reason, .. } = notice
+        if let Notice::VerdictChanged {
+            addr,
+            state: State::Unknown,
+            reason,
+            ..
+        } = notice
             && !matches!(
                 reason,
                 Reason::Expired
+                    | Reason::NoCandidates
                     | Reason::Probing
                     | Reason::NoServers
                     | Reason::ServersRefused

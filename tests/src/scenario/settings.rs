@@ -27,7 +27,10 @@ impl Default for Settings {
         let mut config = Config::default();
         // The version changes with every release; transcripts do not.
         config.agent_version = "portolan/story".to_owned();
-        Settings { config, spread: Spread::Lowest }
+        Settings {
+            config,
+            spread: Spread::Lowest,
+        }
     }
 }
 
@@ -52,15 +55,23 @@ impl Settings {
             }
             "draw" => self.spread = words.take()?,
             "dial-back" => self.config.dial_back = Some(dial_back(&mut words)?),
-            other => return Err(super::script::expected("a knob (see docs/scenarios.md)", other)),
+            other => {
+                return Err(super::script::expected(
+                    "a knob (see docs/scenarios.md)",
+                    other,
+                ));
+            }
         }
         words.done()
     }
 }
 
 fn dial_back(words: &mut Words<'_>) -> Result<DialBackConfig, Wrong> {
-    let mut config =
-        if words.flag("unlimited") { DialBackConfig::unlimited() } else { DialBackConfig::default() };
+    let mut config = if words.flag("unlimited") {
+        DialBackConfig::unlimited()
+    } else {
+        DialBackConfig::default()
+    };
     config.sources = words.list::<IpAddr>("sources")?;
     let mut set = |name, field: &mut u32| match words.option(name) {
         Ok(Some(value)) => {
@@ -85,7 +96,12 @@ impl Word for NodeState {
     const EXPECTED: &'static str = "public, limited, private or unknown";
 
     fn read(word: &str) -> Option<NodeState> {
-        let all = [NodeState::Unknown, NodeState::Private, NodeState::Limited, NodeState::Public];
+        let all = [
+            NodeState::Unknown,
+            NodeState::Private,
+            NodeState::Limited,
+            NodeState::Public,
+        ];
         all.into_iter().find(|state| state.name() == word)
     }
 }

@@ -7,9 +7,7 @@ use super::rules;
 use super::script::Name;
 use super::settings::{Settings, Spread};
 use libp2p_identity::Keypair;
-use portolan_core::{
-    Action, Actions, Agent, Cx, Draw, Duration, Event, Instant, Notice, UnixTime,
-};
+use portolan_core::{Action, Actions, Agent, Cx, Draw, Duration, Event, Instant, Notice, UnixTime};
 
 /// The wall clock when a story begins: a round number, so that sequence numbers are readable.
 const UNIX_START_MS: u64 = 1_700_000_000_000;
@@ -86,8 +84,15 @@ impl World {
         names.peer(&name);
         let agent = Agent::new(settings.config, key.public())
             .map_err(|error| format!("the configuration is refused: {error}"))?;
-        let chance = Chance { spread: settings.spread, nonces: 0 };
-        let main = Side { agent, chance, actions: Actions::new() };
+        let chance = Chance {
+            spread: settings.spread,
+            nonces: 0,
+        };
+        let main = Side {
+            agent,
+            chance,
+            actions: Actions::new(),
+        };
         Ok(World {
             twin: main.clone(),
             main,
@@ -106,7 +111,8 @@ impl World {
 
     /// Write down what the script says.
     pub(super) fn heading(&mut self, text: &str) {
-        self.transcript.push(format!("{:>9} < {text}", self.now.to_string()));
+        self.transcript
+            .push(format!("{:>9} < {text}", self.now.to_string()));
     }
 
     /// Write down what came of it; a line that repeats the one before counts it up instead.
@@ -142,7 +148,11 @@ impl World {
             self.book.ordered(self.now, action)?;
         }
         let notices = orders.iter().filter_map(|action| {
-            if let Action::Notify(notice) = action { Some(notice) } else { None }
+            if let Action::Notify(notice) = action {
+                Some(notice)
+            } else {
+                None
+            }
         });
         let notices: Vec<&Notice> = notices.collect();
         let after = self.main.agent.explain();
@@ -157,12 +167,18 @@ impl World {
         if let Some(deadline) = self.main.agent.deadline()
             && deadline.at <= self.now
         {
-            return Err(format!("the wake-up {:?} at {} is not ahead", deadline.wake, deadline.at));
+            return Err(format!(
+                "the wake-up {:?} at {} is not ahead",
+                deadline.wake, deadline.at
+            ));
         }
         let mut idle = self.main.clone();
         idle.handle(self.now, &self.key, Event::Tick);
         if idle.agent != self.main.agent || !idle.actions.is_empty() {
-            return Err(format!("a tick with nothing due did {:?}", idle.actions.as_slice()));
+            return Err(format!(
+                "a tick with nothing due did {:?}",
+                idle.actions.as_slice()
+            ));
         }
         Ok(())
     }
@@ -201,8 +217,14 @@ impl World {
     }
 
     fn wake_by(&mut self, until: Instant) -> Result<bool, String> {
-        let deadline = self.main.agent.deadline().filter(|deadline| deadline.at <= until);
-        let Some(deadline) = deadline else { return Ok(false) };
+        let deadline = self
+            .main
+            .agent
+            .deadline()
+            .filter(|deadline| deadline.at <= until);
+        let Some(deadline) = deadline else {
+            return Ok(false);
+        };
         self.now = deadline.at;
         self.line(&format!("wake {:?}", deadline.wake));
         self.feed(Event::Tick)?;

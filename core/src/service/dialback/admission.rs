@@ -48,11 +48,7 @@ pub(super) struct Admission {
 impl Admission {
     pub(super) fn new(limits: &DialBackConfig, allow_private: bool) -> Admission {
         let limits = limits.clone();
-        Admission {
-            limits,
-            allow_private,
-            full_at: BTreeMap::new(),
-        }
+        Admission { limits, allow_private, full_at: BTreeMap::new() }
     }
 
     /// Take what one request costs its requester; `false`, and nothing taken, if it is over any
@@ -62,10 +58,7 @@ impl Admission {
         let origin = if caller.relayed {
             (Bucket::Relay(ip), self.limits.peer_per_min)
         } else {
-            (
-                Bucket::Network(Group::of(ip, self.allow_private)),
-                self.limits.prefix_per_min,
-            )
+            (Bucket::Network(Group::of(ip, self.allow_private)), self.limits.prefix_per_min)
         };
         self.take(
             now,
@@ -79,9 +72,7 @@ impl Admission {
 
     /// Whether this IP could be dialled now.
     pub(super) fn is_target_open(&self, now: Instant, ip: IpAddr) -> bool {
-        self.target(ip)
-            .iter()
-            .all(|want| self.after(now, want).is_some())
+        self.target(ip).iter().all(|want| self.after(now, want).is_some())
     }
 
     /// Take what one dial costs its target; `false`, and nothing taken, if it is over any limit.
@@ -94,10 +85,7 @@ impl Admission {
         let network = Group::of(ip, self.allow_private);
         [
             (Bucket::Target(ip), self.limits.target_per_min),
-            (
-                Bucket::TargetNetwork(network),
-                self.limits.target_prefix_per_min,
-            ),
+            (Bucket::TargetNetwork(network), self.limits.target_prefix_per_min),
         ]
     }
 
@@ -163,13 +151,7 @@ mod tests {
     fn caller(ip: IpAddr) -> Caller {
         let local = Addr::tcp(Ipv4Addr::new(44, 9, 9, 9).into(), 4001);
         let remote = Addr::tcp(ip, 1);
-        Caller {
-            peer: PeerId::random(),
-            local,
-            remote,
-            relayed: false,
-            rtt: None,
-        }
+        Caller { peer: PeerId::random(), local, remote, relayed: false, rtt: None }
     }
 
     fn admission(change: impl FnOnce(&mut DialBackConfig)) -> Admission {
@@ -190,11 +172,7 @@ mod tests {
             let one_grew = at(5) + FILL / per_min;
             let full_at = full_after_one(full_at, one_grew, per_min);
             assert!(full_at.is_some(), "{per_min}");
-            assert_eq!(
-                full_after_one(full_at, one_grew, per_min),
-                None,
-                "{per_min}"
-            );
+            assert_eq!(full_after_one(full_at, one_grew, per_min), None, "{per_min}");
         }
     }
 
@@ -218,17 +196,8 @@ mod tests {
         let mut one = admission(|limits| limits.peer_per_min = 2);
         let asker = caller(ip(1));
         assert!(one.admit_request(at(0), &asker));
-        assert!(one.admit_request(
-            at(0),
-            &Caller {
-                remote: Addr::tcp(ip(0x900), 1),
-                ..asker
-            }
-        ));
-        assert!(
-            !one.admit_request(at(0), &asker),
-            "the peer's, from wherever"
-        );
+        assert!(one.admit_request(at(0), &Caller { remote: Addr::tcp(ip(0x900), 1), ..asker }));
+        assert!(!one.admit_request(at(0), &asker), "the peer's, from wherever");
         assert!(one.admit_request(at(0), &caller(ip(1))));
 
         let mut one = admission(|limits| limits.prefix_per_min = 2);
@@ -257,17 +226,11 @@ mod tests {
     #[test]
     fn one_relay_is_one_requester_however_many_peers_it_carries() {
         let mut one = admission(|limits| limits.peer_per_min = 2);
-        let relayed = || Caller {
-            relayed: true,
-            ..caller(ip(1))
-        };
+        let relayed = || Caller { relayed: true, ..caller(ip(1)) };
         assert!(one.admit_request(at(0), &relayed()));
         assert!(one.admit_request(at(0), &relayed()));
         assert!(!one.admit_request(at(0), &relayed()));
-        assert!(
-            one.admit_request(at(0), &caller(ip(1))),
-            "the relay itself is another"
-        );
+        assert!(one.admit_request(at(0), &caller(ip(1))), "the relay itself is another");
     }
 
     #[test]
@@ -293,14 +256,8 @@ mod tests {
             assert!(one.admit_dial(at(0), ip(n)));
         }
         assert!(!one.admit_dial(at(0), ip(max)), "no room for a stranger");
-        assert!(
-            one.admit_dial(at(0), ip(0)),
-            "a known target has its bucket"
-        );
-        assert!(
-            one.admit_dial(at(30_000), ip(max)),
-            "the other buckets are full again"
-        );
+        assert!(one.admit_dial(at(0), ip(0)), "a known target has its bucket");
+        assert!(one.admit_dial(at(30_000), ip(max)), "the other buckets are full again");
         assert_eq!(one.full_at.len(), 2);
     }
 }

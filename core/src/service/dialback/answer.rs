@@ -24,17 +24,13 @@ impl Verdict {
     /// the operator.
     pub(super) fn answer(self, pick: Option<Pick>) -> (Message, Served) {
         let (status, dial_status, served) = match self {
-            Verdict::Busy | Verdict::Rejected => (
-                ResponseStatus::Rejected,
-                DialStatus::Unused,
-                Served::Rejected,
-            ),
+            Verdict::Busy | Verdict::Rejected => {
+                (ResponseStatus::Rejected, DialStatus::Unused, Served::Rejected)
+            }
             Verdict::Refused => (ResponseStatus::Refused, DialStatus::Unused, Served::Refused),
-            Verdict::InternalError => (
-                ResponseStatus::InternalError,
-                DialStatus::Unused,
-                Served::InternalError,
-            ),
+            Verdict::InternalError => {
+                (ResponseStatus::InternalError, DialStatus::Unused, Served::InternalError)
+            }
             Verdict::Dialled(status) => (ResponseStatus::Ok, status, served_as(status)),
         };
         // autonat-v2 §Requirements for DialStatus: the index means something with OK alone.
@@ -42,14 +38,7 @@ impl Verdict {
             (Verdict::Dialled(_), Some(pick)) => pick.index,
             (_, _) => 0,
         };
-        (
-            Message::DialResponse {
-                status,
-                addr_idx,
-                dial_status,
-            },
-            served,
-        )
+        (Message::DialResponse { status, addr_idx, dial_status }, served)
     }
 }
 

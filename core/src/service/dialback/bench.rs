@@ -98,11 +98,7 @@ impl Bench {
         };
         let result = fact(&mut self.server, &mut cx, &self.world);
         self.server.advance(&mut cx);
-        assert!(
-            self.server
-                .deadline()
-                .is_none_or(|deadline| deadline.at > self.now)
-        );
+        assert!(self.server.deadline().is_none_or(|deadline| deadline.at > self.now));
         self.actions = actions.drain().collect();
         result
     }
@@ -168,30 +164,19 @@ impl Bench {
 
     pub(super) fn dials(&self) -> Vec<Dial> {
         let dial = |action: &Action| {
-            if let Action::Dial(dial) = action {
-                Some(*dial)
-            } else {
-                None
-            }
+            if let Action::Dial(dial) = action { Some(*dial) } else { None }
         };
         self.actions.iter().filter_map(dial).collect()
     }
 
     /// The message sent on a request stream in the last step.
     pub(super) fn said(&self, number: u64) -> Option<Message> {
-        let body = self
-            .actions
-            .iter()
-            .find_map(|action| sent_on(action, stream(number)))?;
+        let body = self.actions.iter().find_map(|action| sent_on(action, stream(number)))?;
         Some(Message::decode(body).expect("what we write we can read"))
     }
 
     pub(super) fn answered(&self, status: ResponseStatus, addr_idx: u32, dial_status: DialStatus) {
-        let answer = Message::DialResponse {
-            status,
-            addr_idx,
-            dial_status,
-        };
+        let answer = Message::DialResponse { status, addr_idx, dial_status };
         assert_eq!(self.said(1), Some(answer), "{:?}", self.actions);
         assert!(self.did(&Action::CloseStream { stream: stream(1) }));
     }
@@ -212,7 +197,6 @@ impl Bench {
 }
 
 pub(super) const HOME: &str = "44.1.1.1";
-pub(super) const RESET: Action = Action::ResetStream {
-    stream: StreamId::inbound(Protocol::DialRequest, 1),
-};
+pub(super) const RESET: Action =
+    Action::ResetStream { stream: StreamId::inbound(Protocol::DialRequest, 1) };
 pub(super) const HANG_UP: Action = Action::Disconnect { conn: DIALLED };

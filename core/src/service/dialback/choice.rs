@@ -16,12 +16,10 @@ pub(super) fn first_dialable(
 ) -> Option<(u32, Addr)> {
     // autonat-v2 §AutoNAT V2 Protocol: the server SHOULD use the first address it is willing to
     // dial. One that does not decode is one that we cannot dial.
-    (0..)
-        .zip(addrs.iter().take(DIAL_REQUEST_ADDRS_MAX))
-        .find_map(|(index, bytes)| {
-            let addr = direct(bytes, caller.peer)?;
-            is_dialable(addr, caller, allow_private, view).then_some((index, addr))
-        })
+    (0..).zip(addrs.iter().take(DIAL_REQUEST_ADDRS_MAX)).find_map(|(index, bytes)| {
+        let addr = direct(bytes, caller.peer)?;
+        is_dialable(addr, caller, allow_private, view).then_some((index, addr))
+    })
 }
 
 fn direct(bytes: &[u8], requester: PeerId) -> Option<Addr> {
@@ -92,10 +90,7 @@ pub(super) fn needs_data(target: Addr, caller: &Caller) -> bool {
 /// The IP to dial from: one of `sources` that the requester has not met, as far as we can know.
 /// A dial-back from there proves more, because no NAT let it in on account of this connection.
 pub(super) fn source(sources: &[IpAddr], target: Addr, caller: &Caller) -> Option<IpAddr> {
-    let met = [
-        caller.local.ip.to_canonical(),
-        caller.remote.ip.to_canonical(),
-    ];
+    let met = [caller.local.ip.to_canonical(), caller.remote.ip.to_canonical()];
     let fits = |source: &IpAddr| {
         let source = source.to_canonical();
         Family::of(source) == Family::of(target.ip)
@@ -105,11 +100,7 @@ pub(super) fn source(sources: &[IpAddr], target: Addr, caller: &Caller) -> Optio
                 .into_iter()
                 .all(|scope| (ip_scope(source) == scope) == (ip_scope(target.ip) == scope))
     };
-    sources
-        .iter()
-        .copied()
-        .find(fits)
-        .map(|source| source.to_canonical())
+    sources.iter().copied().find(fits).map(|source| source.to_canonical())
 }
 
 #[cfg(test)]
@@ -127,13 +118,7 @@ mod tests {
     fn caller(from: &str) -> Caller {
         let local = Addr::tcp(ip(HERE), 4001);
         let remote = Addr::tcp(ip(from), 1);
-        Caller {
-            peer: PeerId::random(),
-            local,
-            remote,
-            relayed: false,
-            rtt: None,
-        }
+        Caller { peer: PeerId::random(), local, remote, relayed: false, rtt: None }
     }
 
     #[test]
@@ -162,20 +147,13 @@ mod tests {
         ];
         for (target, requester, (world, lab)) in table {
             let allowed = |private| is_allowed(ip(target), ip(requester), private);
-            assert_eq!(
-                (allowed(false), allowed(true)),
-                (world, lab),
-                "{target} for {requester}"
-            );
+            assert_eq!((allowed(false), allowed(true)), (world, lab), "{target} for {requester}");
         }
     }
 
     #[test]
     fn the_list_is_read_to_its_fiftieth_address() {
-        let world = World {
-            families: vec![Family::Ip4],
-            ..World::default()
-        };
+        let world = World { families: vec![Family::Ip4], ..World::default() };
         let good = multiaddr::encode(Addr::tcp(ip("44.1.1.1"), 1));
         let bad = multiaddr::encode(Addr::tcp(ip("10.0.0.1"), 1));
         let found = |at: usize| {
@@ -188,27 +166,18 @@ mod tests {
 
     #[test]
     fn an_address_that_names_another_peer_is_not_the_requesters() {
-        let world = World {
-            families: vec![Family::Ip4],
-            ..World::default()
-        };
+        let world = World { families: vec![Family::Ip4], ..World::default() };
         let (asker, addr) = (caller("44.1.1.1"), Addr::quic(ip("44.1.1.1"), 1));
         for (peer, found) in [(asker.peer, Some((0, addr))), (PeerId::random(), None)] {
             let listed = multiaddr::to_multiaddr(addr, Some(peer)).to_vec();
-            assert_eq!(
-                first_dialable(&[listed.into()], &asker, false, &world),
-                found
-            );
+            assert_eq!(first_dialable(&[listed.into()], &asker, false, &world), found);
         }
     }
 
     #[test]
     fn a_port_of_ours_is_ours_under_either_transport() {
         let listens = vec![Addr::tcp(ip(HERE), 4001), Addr::quic(ip("127.0.0.1"), 4001)];
-        let world = World {
-            listens,
-            ..World::default()
-        };
+        let world = World { listens, ..World::default() };
         assert!(is_own(Addr::quic(ip(HERE), 4001), &world));
         assert!(is_own(Addr::tcp(ip("127.0.0.1"), 4001), &world));
         assert!(!is_own(Addr::tcp(ip(HERE), 4002), &world));

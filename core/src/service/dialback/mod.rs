@@ -111,10 +111,7 @@ impl DialBackServer {
     ) -> Result<(), Oddity> {
         if stream.side == Side::Outbound {
             // The nonce was sent along; nothing to do but wait.
-            return self
-                .flight_on(stream)
-                .map(|_| ())
-                .ok_or(Oddity::UnknownStream);
+            return self.flight_on(stream).map(|_| ()).ok_or(Oddity::UnknownStream);
         }
         if self.sessions.contains_key(&stream) {
             return Err(Oddity::ReusedId);
@@ -125,10 +122,7 @@ impl DialBackServer {
         };
         let network = Group::of(caller.remote.ip, self.allow_private);
         let of = |wanted: fn(&Session, &Caller, Group) -> bool| {
-            self.sessions
-                .values()
-                .filter(|session| wanted(session, &caller, network))
-                .count()
+            self.sessions.values().filter(|session| wanted(session, &caller, network)).count()
         };
         if self.sessions.len() >= STREAMS_MAX
             || of(|session, caller, _| session.peer == caller.peer) >= STREAMS_PER_PEER_MAX
@@ -138,8 +132,7 @@ impl DialBackServer {
             return Err(Oddity::Full);
         }
         let open = of(|session, caller, _| session.peer == caller.peer && session.is_open());
-        self.sessions
-            .insert(stream, Session::new(cx.now, conn, caller.peer, network));
+        self.sessions.insert(stream, Session::new(cx.now, conn, caller.peer, network));
         if open >= OPEN_PER_PEER_MAX {
             self.conclude(cx, stream, Verdict::Busy);
         }
@@ -156,10 +149,7 @@ impl DialBackServer {
         if stream.side == Side::Outbound {
             return self.acknowledged(cx, stream, body);
         }
-        let session = self
-            .sessions
-            .get_mut(&stream)
-            .ok_or(Oddity::UnknownStream)?;
+        let session = self.sessions.get_mut(&stream).ok_or(Oddity::UnknownStream)?;
         if session.take_late_request() {
             return Ok(());
         }
@@ -195,11 +185,7 @@ impl DialBackServer {
         let finished = end == StreamEnd::Finished;
         if stream.side == Side::Outbound {
             // A client that closes without an answer has read the nonce; one that resets may not.
-            let status = if finished {
-                DialStatus::Ok
-            } else {
-                DialStatus::DialBackError
-            };
+            let status = if finished { DialStatus::Ok } else { DialStatus::DialBackError };
             self.landed(cx, stream, status);
             return;
         }
@@ -230,19 +216,14 @@ impl DialBackServer {
         facts: &Connected,
     ) -> Result<(), Oddity> {
         let conn = facts.conn;
-        let known = self
-            .flights
-            .get_mut(&dial)
-            .filter(|flight| flight.landed.is_none());
+        let known = self.flights.get_mut(&dial).filter(|flight| flight.landed.is_none());
         let Some(flight) = known else {
             self.hang_up(cx, conn);
             return Err(Oddity::UnknownDial);
         };
-        let waiting = flight.request.and_then(|request| {
-            self.sessions
-                .get_mut(&request)
-                .map(|session| (request, session))
-        });
+        let waiting = flight
+            .request
+            .and_then(|request| self.sessions.get_mut(&request).map(|session| (request, session)));
         let Some((request, session)) = waiting else {
             self.flights.remove(&dial);
             self.hang_up(cx, conn);
@@ -307,10 +288,7 @@ impl DialBackServer {
             self.abort(cx, stream);
         }
         let on_conn = |(dial, flight): (&DialId, &Flight)| {
-            flight
-                .landed
-                .is_some_and(|on| on.0 == conn)
-                .then_some(*dial)
+            flight.landed.is_some_and(|on| on.0 == conn).then_some(*dial)
         };
         let dialled = self.flights.iter().find_map(on_conn);
         let gone = dialled.and_then(|dial| self.flights.remove(&dial));
@@ -345,17 +323,12 @@ impl DialBackServer {
         let sessions = self.sessions.values().map(Session::deadline);
         let over = |flight: &Flight| Deadline::new(flight.over_at, Wake::DialBackOverdue);
         let flights = self.flights.values().map(over);
-        sessions
-            .chain(flights)
-            .fold(None, |least, next| earliest(least, Some(next)))
+        sessions.chain(flights).fold(None, |least, next| earliest(least, Some(next)))
     }
 
     pub(super) fn keeps(&self, conn: ConnId) -> bool {
         self.carries_nonce(conn)
-            || self
-                .sessions
-                .values()
-                .any(|session| session.conn == conn && session.is_open())
+            || self.sessions.values().any(|session| session.conn == conn && session.is_open())
     }
 
     pub(super) fn is_dial_back(&self, conn: ConnId) -> bool {
@@ -363,9 +336,7 @@ impl DialBackServer {
     }
 
     fn carries_nonce(&self, conn: ConnId) -> bool {
-        self.flights
-            .values()
-            .any(|flight| flight.landed.is_some_and(|on| on.0 == conn))
+        self.flights.values().any(|flight| flight.landed.is_some_and(|on| on.0 == conn))
     }
 
     /// The request is here: judge it.
@@ -402,11 +373,7 @@ impl DialBackServer {
         let span = DATA_BYTES.end() - DATA_BYTES.start() + 1;
         let num_bytes = DATA_BYTES.start() + cx.draw.below(span);
         session.upload(cx.now, pick, num_bytes);
-        let body = Message::DialDataRequest {
-            addr_idx: index,
-            num_bytes,
-        }
-        .encode();
+        let body = Message::DialDataRequest { addr_idx: index, num_bytes }.encode();
         cx.actions.push(Action::Send { stream, body });
     }
 
@@ -427,21 +394,9 @@ impl DialBackServer {
         let timeout = session::dial_timeout(caller.rtt);
         session.dial(cx.now, pick, dial, timeout);
         let over_at = cx.now + session::ANSWER_WITHIN;
-        self.flights.insert(
-            dial,
-            Flight {
-                request: Some(stream),
-                landed: None,
-                over_at,
-            },
-        );
+        self.flights.insert(dial, Flight { request: Some(stream), landed: None, over_at });
         // autonat-v2 §AutoNAT V2 Protocol: the server MUST NOT dial any other address than this.
-        cx.actions.push(Action::Dial(Dial {
-            dial,
-            addr: pick.addr,
-            source,
-            timeout,
-        }));
+        cx.actions.push(Action::Dial(Dial { dial, addr: pick.addr, source, timeout }));
     }
 
     fn has_slot(&self) -> bool {
@@ -451,10 +406,7 @@ impl DialBackServer {
     fn flight_on(&self, stream: StreamId) -> Option<DialId> {
         let dial = DialId(stream.number);
         let flight = self.flights.get(&dial)?;
-        flight
-            .landed
-            .is_some_and(|on| on.1 == stream)
-            .then_some(dial)
+        flight.landed.is_some_and(|on| on.1 == stream).then_some(dial)
     }
 
     /// The client answered our nonce.
@@ -491,18 +443,12 @@ impl DialBackServer {
             return;
         };
         let (answer, served) = verdict.answer(session.pick());
-        let notice = Notice::DialBackServed {
-            peer: session.peer,
-            addr: session.dialled(),
-            answer: served,
-        };
+        let notice =
+            Notice::DialBackServed { peer: session.peer, addr: session.dialled(), answer: served };
         let is_half_closed = session.is_half_closed;
         let state = session.state();
         session.close(cx.now, verdict == Verdict::Busy);
-        cx.actions.push(Action::Send {
-            stream,
-            body: answer.encode(),
-        });
+        cx.actions.push(Action::Send { stream, body: answer.encode() });
         // autonat-v2 §AutoNAT V2 Protocol: the server MUST close the stream after the response.
         cx.actions.push(Action::CloseStream { stream });
         cx.actions.notify(notice);
@@ -521,8 +467,7 @@ impl DialBackServer {
         if session.is_open() {
             let (peer, addr) = (session.peer, session.dialled());
             let answer = Served::Aborted;
-            cx.actions
-                .notify(Notice::DialBackServed { peer, addr, answer });
+            cx.actions.notify(Notice::DialBackServed { peer, addr, answer });
         }
         self.let_go(cx, state);
     }

@@ -62,31 +62,14 @@ pub(super) enum State {
     /// The stream is open; the request has not come.
     Asked { overdue_at: Instant },
     /// Dial data is coming in.
-    Uploading {
-        pick: Pick,
-        missing_bytes: u64,
-        stalled_at: Instant,
-        overdue_at: Instant,
-    },
+    Uploading { pick: Pick, missing_bytes: u64, stalled_at: Instant, overdue_at: Instant },
     /// The dial-back is under way.
-    Dialling {
-        pick: Pick,
-        dial: DialId,
-        overdue_at: Instant,
-        answer_at: Instant,
-    },
+    Dialling { pick: Pick, dial: DialId, overdue_at: Instant, answer_at: Instant },
     /// It connected; the nonce is under way.
-    Delivering {
-        pick: Pick,
-        dial: DialId,
-        overdue_at: Instant,
-    },
+    Delivering { pick: Pick, dial: DialId, overdue_at: Instant },
     /// Answered; the requester has not closed its side. `owes_request`: it was answered before
     /// its request came, which may still come.
-    Closing {
-        owes_request: bool,
-        overdue_at: Instant,
-    },
+    Closing { owes_request: bool, overdue_at: Instant },
 }
 
 /// A chunk of dial data that breaks the rules.
@@ -108,16 +91,8 @@ pub(super) struct Session {
 
 impl Session {
     pub(super) fn new(now: Instant, conn: ConnId, peer: PeerId, network: Group) -> Session {
-        let state = State::Asked {
-            overdue_at: now + REQUEST_TIMEOUT,
-        };
-        Session {
-            conn,
-            peer,
-            network,
-            is_half_closed: false,
-            state,
-        }
+        let state = State::Asked { overdue_at: now + REQUEST_TIMEOUT };
+        Session { conn, peer, network, is_half_closed: false, state }
     }
 
     pub(super) fn state(&self) -> State {
@@ -127,23 +102,12 @@ impl Session {
     /// Dial data was asked for.
     pub(super) fn upload(&mut self, now: Instant, pick: Pick, bytes: u64) {
         let (stalled_at, overdue_at) = (now + UPLOAD_STALL, now + UPLOAD_TIMEOUT);
-        self.enter(State::Uploading {
-            pick,
-            missing_bytes: bytes,
-            stalled_at,
-            overdue_at,
-        });
+        self.enter(State::Uploading { pick, missing_bytes: bytes, stalled_at, overdue_at });
     }
 
     /// A chunk of `bytes` came. Returns what is to be dialled once all is paid.
     pub(super) fn paid(&mut self, now: Instant, bytes: usize) -> Result<Option<Pick>, BadChunk> {
-        let State::Uploading {
-            pick,
-            missing_bytes,
-            overdue_at,
-            ..
-        } = self.state
-        else {
+        let State::Uploading { pick, missing_bytes, overdue_at, .. } = self.state else {
             return Err(BadChunk);
         };
         let missing_bytes = after_chunk(missing_bytes, bytes)?;
@@ -151,71 +115,39 @@ impl Session {
             return Ok(Some(pick));
         }
         let stalled_at = now + UPLOAD_STALL;
-        self.enter(State::Uploading {
-            pick,
-            missing_bytes,
-            stalled_at,
-            overdue_at,
-        });
+        self.enter(State::Uploading { pick, missing_bytes, stalled_at, overdue_at });
         Ok(None)
     }
 
     /// The dial-back was ordered; it may take `timeout`.
     pub(super) fn dial(&mut self, now: Instant, pick: Pick, dial: DialId, timeout: Duration) {
         let overdue_at = now + timeout + DIAL_GRACE;
-        self.enter(State::Dialling {
-            pick,
-            dial,
-            overdue_at,
-            answer_at: now + ANSWER_WITHIN,
-        });
+        self.enter(State::Dialling { pick, dial, overdue_at, answer_at: now + ANSWER_WITHIN });
     }
 
     /// The dial-back connected. Returns the nonce to deliver.
     pub(super) fn deliver(&mut self, now: Instant) -> Option<u64> {
-        let State::Dialling {
-            pick,
-            dial,
-            answer_at,
-            ..
-        } = self.state
-        else {
+        let State::Dialling { pick, dial, answer_at, .. } = self.state else {
             return None;
         };
         let overdue_at = answer_at.min(now + NONCE_TIMEOUT);
-        self.enter(State::Delivering {
-            pick,
-            dial,
-            overdue_at,
-        });
+        self.enter(State::Delivering { pick, dial, overdue_at });
         Some(pick.nonce)
     }
 
     /// The answer is out, maybe before its request came.
     pub(super) fn close(&mut self, now: Instant, owes_request: bool) {
-        self.enter(State::Closing {
-            owes_request,
-            overdue_at: now + LINGER,
-        });
+        self.enter(State::Closing { owes_request, overdue_at: now + LINGER });
     }
 
     /// The request of a session that was answered before it came.
     pub(super) fn take_late_request(&mut self) -> bool {
         match self.state {
-            State::Closing {
-                owes_request: true,
-                overdue_at,
-            } => {
-                self.enter(State::Closing {
-                    owes_request: false,
-                    overdue_at,
-                });
+            State::Closing { owes_request: true, overdue_at } => {
+                self.enter(State::Closing { owes_request: false, overdue_at });
                 true
             }
-            State::Closing {
-                owes_request: false,
-                ..
-            }
+            State::Closing { owes_request: false, .. }
             | State::Asked { .. }
             | State::Uploading { .. }
             | State::Dialling { .. }
@@ -248,11 +180,9 @@ impl Session {
 
     pub(super) fn deadline(&self) -> Deadline {
         match self.state {
-            State::Uploading {
-                stalled_at,
-                overdue_at,
-                ..
-            } => Deadline::new(stalled_at.min(overdue_at), Wake::UploadOverdue),
+            State::Uploading { stalled_at, overdue_at, .. } => {
+                Deadline::new(stalled_at.min(overdue_at), Wake::UploadOverdue)
+            }
             State::Asked { overdue_at }
             | State::Dialling { overdue_at, .. }
             | State::Delivering { overdue_at, .. }
@@ -262,11 +192,7 @@ impl Session {
 
     /// The only place that assigns the state.
     fn enter(&mut self, state: State) {
-        debug_assert!(
-            is_lawful(&self.state, &state),
-            "{:?} to {state:?}",
-            self.state
-        );
+        debug_assert!(is_lawful(&self.state, &state), "{:?} to {state:?}", self.state);
         self.state = state;
     }
 }
@@ -284,10 +210,7 @@ fn is_lawful(from: &State, to: &State) -> bool {
 
 /// How long a dial-back may take if a round trip to the requester takes `rtt`.
 pub(super) fn dial_timeout(rtt: Option<Duration>) -> Duration {
-    rtt.map_or(DIAL_MAX, |rtt| {
-        rtt.saturating_mul(DIAL_ROUND_TRIPS)
-            .clamp(DIAL_MIN, DIAL_MAX)
-    })
+    rtt.map_or(DIAL_MAX, |rtt| rtt.saturating_mul(DIAL_ROUND_TRIPS).clamp(DIAL_MIN, DIAL_MAX))
 }
 
 /// What is missing after a chunk of `bytes`.
@@ -298,11 +221,7 @@ fn after_chunk(missing_bytes: u64, bytes: usize) -> Result<u64, BadChunk> {
         return Err(BadChunk);
     }
     let missing_bytes = missing_bytes.saturating_sub(u64::try_from(bytes).unwrap_or(u64::MAX));
-    if bytes < CHUNK_MIN && missing_bytes > 0 {
-        Err(BadChunk)
-    } else {
-        Ok(missing_bytes)
-    }
+    if bytes < CHUNK_MIN && missing_bytes > 0 { Err(BadChunk) } else { Ok(missing_bytes) }
 }
 
 #[cfg(test)]
@@ -312,13 +231,9 @@ mod tests {
     #[test]
     fn the_dial_timeout_follows_the_round_trip_within_bounds() {
         let millis = Duration::from_millis;
-        for (rtt, timeout) in [
-            (0, 2_500),
-            (250, 2_500),
-            (300, 3_000),
-            (999, 9_990),
-            (5_000, 10_000),
-        ] {
+        for (rtt, timeout) in
+            [(0, 2_500), (250, 2_500), (300, 3_000), (999, 9_990), (5_000, 10_000)]
+        {
             assert_eq!(dial_timeout(Some(millis(rtt))), millis(timeout), "{rtt}");
         }
         assert_eq!(dial_timeout(Some(Duration::MAX)), DIAL_MAX);
@@ -332,11 +247,7 @@ mod tests {
         assert_eq!(after_chunk(30_000, 99), Err(BadChunk));
         assert_eq!(after_chunk(30_000, 0), Err(BadChunk));
         assert_eq!(after_chunk(30_000, 4_097), Err(BadChunk));
-        assert_eq!(
-            after_chunk(10, 4_097),
-            Err(BadChunk),
-            "the limit holds for the last one too"
-        );
+        assert_eq!(after_chunk(10, 4_097), Err(BadChunk), "the limit holds for the last one too");
         assert_eq!(after_chunk(10, 10), Ok(0));
         assert_eq!(after_chunk(10, 4_096), Ok(0));
         assert_eq!(after_chunk(11, 10), Err(BadChunk));

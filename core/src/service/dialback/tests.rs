@@ -12,44 +12,28 @@ fn the_same_ip_is_dialled_at_once_and_the_nonce_delivered() {
     let mut bench = Bench::new(|_| ());
     bench.ask(&[tcp(HOME)]);
     let timeout = Duration::from_millis(2_500);
-    let dial = Dial {
-        dial: DialId(1),
-        addr: tcp(HOME),
-        source: None,
-        timeout,
-    };
+    let dial = Dial { dial: DialId(1), addr: tcp(HOME), source: None, timeout };
     assert_eq!(bench.actions, [Action::Dial(dial)]);
 
     bench.connect(1).expect("our dial");
     assert_eq!(
         bench.actions,
         [
-            Action::OpenStream {
-                conn: DIALLED,
-                stream: back(1)
-            },
-            Action::Send {
-                stream: back(1),
-                body: DialBack { nonce: 7 }.encode()
-            },
+            Action::OpenStream { conn: DIALLED, stream: back(1) },
+            Action::Send { stream: back(1), body: DialBack { nonce: 7 }.encode() },
             Action::CloseStream { stream: back(1) },
         ]
     );
     assert!(bench.server.keeps(DIALLED) && bench.server.is_dial_back(DIALLED));
 
     let reply = DialBackResponse::OK.encode();
-    bench
-        .step(|server, cx, world| server.frame(cx, world, back(1), &reply))
-        .expect("a reply");
+    bench.step(|server, cx, world| server.frame(cx, world, back(1), &reply)).expect("a reply");
     bench.answered(ResponseStatus::Ok, 0, DialStatus::Ok);
     assert!(bench.did(&HANG_UP));
     assert_eq!(bench.served(), Some((Some(tcp(HOME)), Served::Delivered)));
 
     bench.close(back(1), StreamEnd::Finished);
-    assert!(
-        bench.server.is_dial_back(DIALLED),
-        "until its end is reported"
-    );
+    assert!(bench.server.is_dial_back(DIALLED), "until its end is reported");
     bench.disconnect(DIALLED);
     assert!(!bench.server.is_dial_back(DIALLED) && !bench.server.keeps(DIALLED));
     bench.close(stream(1), StreamEnd::Finished);
@@ -78,29 +62,19 @@ fn how_the_dial_back_stream_ends_decides_what_is_said() {
     bench.answered(ResponseStatus::Ok, 0, DialStatus::DialBackError);
 
     // A status that nobody defined, and bytes that are none.
-    for (body, heard) in [
-        (&[0x08, 0x05][..], Ok(())),
-        (&[0xff], Err(Oddity::MalformedFrame)),
-    ] {
+    for (body, heard) in [(&[0x08, 0x05][..], Ok(())), (&[0xff], Err(Oddity::MalformedFrame))] {
         let mut bench = Bench::new(|_| ());
         bench.ask(&[tcp(HOME)]);
         bench.connect(1).expect("our dial");
         let body = Bytes::copy_from_slice(body);
-        assert_eq!(
-            bench.step(|server, cx, world| server.frame(cx, world, back(1), &body)),
-            heard
-        );
+        assert_eq!(bench.step(|server, cx, world| server.frame(cx, world, back(1), &body)), heard);
         bench.answered(ResponseStatus::Ok, 0, DialStatus::DialBackError);
     }
 }
 
 #[test]
 fn a_failed_dial_says_something_only_where_we_have_heard() {
-    for reason in [
-        DialFailure::Refused,
-        DialFailure::TimedOut,
-        DialFailure::Handshake,
-    ] {
+    for reason in [DialFailure::Refused, DialFailure::TimedOut, DialFailure::Handshake] {
         let mut bench = Bench::new(|_| ());
         bench.ask(&[tcp(HOME)]);
         bench.fail(1, reason).expect("our dial");
@@ -117,10 +91,7 @@ fn a_failed_dial_says_something_only_where_we_have_heard() {
     bench.ask(&[tcp(HOME)]);
     bench.fail(1, DialFailure::LocalFault).expect("our dial");
     bench.answered(ResponseStatus::Refused, 0, DialStatus::Unused);
-    assert_eq!(
-        bench.fail(1, DialFailure::Refused),
-        Err(Oddity::UnknownDial)
-    );
+    assert_eq!(bench.fail(1, DialFailure::Refused), Err(Oddity::UnknownDial));
 }
 
 #[test]
@@ -140,12 +111,7 @@ fn somebody_else_at_the_address_gets_no_nonce() {
     bench.connect_to(1, PeerId::random()).expect("our dial");
     bench.answered(ResponseStatus::Ok, 0, DialStatus::DialError);
     assert!(bench.did(&HANG_UP));
-    assert!(
-        !bench
-            .actions
-            .iter()
-            .any(|action| matches!(action, Action::OpenStream { .. }))
-    );
+    assert!(!bench.actions.iter().any(|action| matches!(action, Action::OpenStream { .. })));
 }
 
 #[test]
@@ -162,14 +128,7 @@ fn the_first_dialable_address_is_the_only_one_dialled() {
         tcp(HOME),
     ];
     bench.ask(&listed);
-    assert_eq!(
-        bench
-            .dials()
-            .iter()
-            .map(|dial| dial.addr)
-            .collect::<Vec<_>>(),
-        [listed[6]]
-    );
+    assert_eq!(bench.dials().iter().map(|dial| dial.addr).collect::<Vec<_>>(), [listed[6]]);
     bench.fail(1, DialFailure::Refused).expect("our dial");
     bench.answered(ResponseStatus::Ok, 6, DialStatus::DialError);
     assert_eq!(bench.dials(), [], "no other address is tried");
@@ -194,9 +153,7 @@ fn refused_is_what_no_address_of_is_dialable() {
     let mut bench = Bench::new(|_| ());
     bench.open(ASKER, 1).expect("a new stream");
     let addrs = vec![Bytes::from_static(b"\xff\xff\xff"), Bytes::new()];
-    bench
-        .send(1, &Message::DialRequest { addrs, nonce: 7 }.encode())
-        .expect("a request");
+    bench.send(1, &Message::DialRequest { addrs, nonce: 7 }.encode()).expect("a request");
     bench.answered(ResponseStatus::Refused, 0, DialStatus::Unused);
 }
 
@@ -206,19 +163,14 @@ fn another_ip_costs_dial_data() {
         let mut bench = Bench::new(|_| ());
         bench.drawn = drawn;
         bench.ask(&[tcp("10.0.0.1"), tcp("44.2.2.2")]);
-        let wanted = Message::DialDataRequest {
-            addr_idx: 1,
-            num_bytes: bytes,
-        };
+        let wanted = Message::DialDataRequest { addr_idx: 1, num_bytes: bytes };
         assert_eq!(bench.said(1), Some(wanted));
         let chunks = bytes.div_ceil(4_096);
         for _ in 1..chunks {
             bench.pay(4_096).expect("a chunk");
             assert_eq!(bench.actions, []);
         }
-        bench
-            .pay(4_096)
-            .expect("the last chunk, larger than what is missing");
+        bench.pay(4_096).expect("the last chunk, larger than what is missing");
         assert_eq!(bench.dials().len(), 1);
         assert_eq!(bench.dials()[0].addr, tcp("44.2.2.2"));
     }
@@ -234,18 +186,12 @@ fn a_mapped_address_is_the_address_it_maps_and_a_circuit_always_pays() {
     let mut bench = Bench::new(|_| ());
     bench.asker().relayed = true;
     bench.ask(&[tcp(HOME)]);
-    assert!(matches!(
-        bench.said(1),
-        Some(Message::DialDataRequest { .. })
-    ));
+    assert!(matches!(bench.said(1), Some(Message::DialDataRequest { .. })));
 }
 
 #[test]
 fn chunks_that_break_the_rules_reset_the_stream() {
-    let long = Message::DialDataResponse {
-        data: vec![0; 4_097].into(),
-    }
-    .encode();
+    let long = Message::DialDataResponse { data: vec![0; 4_097].into() }.encode();
     for (body, oddity) in [
         (dial_data_chunk(99), Oddity::UnexpectedFrame),
         (dial_data_chunk(0), Oddity::UnexpectedFrame),
@@ -292,11 +238,7 @@ fn the_answer_is_there_within_15_s_whatever_happens() {
     bench.connect(1).expect("our dial");
     bench.sleep_until_due();
     bench.answered(ResponseStatus::Ok, 0, DialStatus::DialBackError);
-    assert_eq!(
-        bench.now,
-        Instant::from_millis(15_000),
-        "14 s after the request"
-    );
+    assert_eq!(bench.now, Instant::from_millis(15_000), "14 s after the request");
     assert!(bench.did(&HANG_UP));
 
     // A runtime that never says how the dial ended is our own fault, and holds its slot.
@@ -325,21 +267,14 @@ fn a_stream_without_a_request_or_an_end_is_reset() {
     let mut bench = Bench::new(|_| ());
     bench.ask(&[]);
     bench.sleep_until_due();
-    assert_eq!(
-        bench.actions,
-        [RESET],
-        "answered already, so there is nothing to say"
-    );
+    assert_eq!(bench.actions, [RESET], "answered already, so there is nothing to say");
 }
 
 #[test]
 fn a_second_request_resets_the_stream_while_the_dial_keeps_its_slot() {
     let mut bench = Bench::new(|limits| limits.dials_max = 1);
     bench.ask(&[tcp(HOME)]);
-    assert_eq!(
-        bench.send(1, &request(&[tcp(HOME)])),
-        Err(Oddity::UnexpectedFrame)
-    );
+    assert_eq!(bench.send(1, &request(&[tcp(HOME)])), Err(Oddity::UnexpectedFrame));
     assert!(bench.did(&RESET));
     assert_eq!(bench.served(), Some((Some(tcp(HOME)), Served::Aborted)));
     bench.ask_on(ASKER, 2, &[tcp(HOME)]);
@@ -392,11 +327,9 @@ fn private_is_dialled_only_where_allowed_and_for_a_neighbour() {
         bench.server.flights.len() == 1
             || matches!(bench.said(1), Some(Message::DialDataRequest { .. }))
     };
-    for (from, target) in [
-        ("10.0.0.1", "10.0.0.1"),
-        ("127.0.0.1", "127.0.0.1"),
-        ("10.0.0.1", "192.168.7.7"),
-    ] {
+    for (from, target) in
+        [("10.0.0.1", "10.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("10.0.0.1", "192.168.7.7")]
+    {
         assert!(ask(true, from, target), "{from} {target}");
         assert!(!ask(false, from, target), "{from} {target}");
     }
@@ -413,19 +346,9 @@ fn sources_differ_from_what_the_requester_has_met() {
         bench.dials()[0].source
     };
     assert_eq!(dialled_from(&[]), None);
-    assert_eq!(
-        dialled_from(&["2600::9", "44.9.9.9", HOME, "127.0.0.9"]),
-        None
-    );
-    assert_eq!(
-        dialled_from(&["44.9.9.9", "44.9.9.10"]),
-        Some(ip("44.9.9.10"))
-    );
-    assert_eq!(
-        dialled_from(&["10.0.0.9"]),
-        Some(ip("10.0.0.9")),
-        "translated one to one"
-    );
+    assert_eq!(dialled_from(&["2600::9", "44.9.9.9", HOME, "127.0.0.9"]), None);
+    assert_eq!(dialled_from(&["44.9.9.9", "44.9.9.10"]), Some(ip("44.9.9.10")));
+    assert_eq!(dialled_from(&["10.0.0.9"]), Some(ip("10.0.0.9")), "translated one to one");
 }
 
 #[test]
@@ -466,9 +389,7 @@ fn one_peer_has_two_open_requests_and_six_streams() {
     }
     bench.open(ASKER, 1).expect("a new stream");
     bench.answered(ResponseStatus::Rejected, 0, DialStatus::Unused);
-    bench
-        .send(1, &request(&[tcp(HOME)]))
-        .expect("the request of the rejected stream");
+    bench.send(1, &request(&[tcp(HOME)])).expect("the request of the rejected stream");
     assert_eq!(bench.actions, []);
     for number in 4..7 {
         bench.open(ASKER, number).expect("a new stream");
@@ -485,14 +406,7 @@ fn one_network_cannot_take_all_streams() {
     for number in 0..=max {
         bench.join(ConnId(1_000 + number), &alloc::format!("44.7.7.{number}"));
         let opened = bench.open(ConnId(1_000 + number), number);
-        assert_eq!(
-            opened,
-            if number < max {
-                Ok(())
-            } else {
-                Err(Oddity::Full)
-            }
-        );
+        assert_eq!(opened, if number < max { Ok(()) } else { Err(Oddity::Full) });
     }
     bench.open(ASKER, 999).expect("another network");
 }
@@ -506,10 +420,7 @@ fn what_is_not_known_is_named() {
     assert_eq!(bench.connect(5), Err(Oddity::UnknownDial));
     assert!(bench.did(&HANG_UP));
     bench.open(ASKER, 1).expect("a new stream");
-    assert_eq!(
-        bench.send(1, &Bytes::from_static(b"\xff")),
-        Err(Oddity::MalformedFrame)
-    );
+    assert_eq!(bench.send(1, &Bytes::from_static(b"\xff")), Err(Oddity::MalformedFrame));
     assert!(bench.did(&RESET));
 }
 
@@ -517,11 +428,7 @@ fn what_is_not_known_is_named() {
 fn anything(bench: &mut Bench, (what, which, wait_ms): (u8, u8, u16)) {
     bench.now = bench.now + Duration::from_millis(u64::from(wait_ms));
     let (conn, number) = (ConnId(u64::from(which % 4)), u64::from(which % 16));
-    let reasons = [
-        DialFailure::Refused,
-        DialFailure::LocalFault,
-        DialFailure::TimedOut,
-    ];
+    let reasons = [DialFailure::Refused, DialFailure::LocalFault, DialFailure::TimedOut];
     let ends = [StreamEnd::Finished, StreamEnd::Reset, StreamEnd::BadFrame];
     let any = usize::from(which % 3);
     let reply = DialBackResponse::OK.encode();
@@ -535,14 +442,7 @@ fn anything(bench: &mut Bench, (what, which, wait_ms): (u8, u8, u16)) {
         6 => bench.fail(number, reasons[any]),
         7 => bench.step(|server, cx, world| server.frame(cx, world, back(number), &reply)),
         _ if which < 128 => {
-            bench.close(
-                if which < 64 {
-                    stream(number)
-                } else {
-                    back(number)
-                },
-                ends[any],
-            );
+            bench.close(if which < 64 { stream(number) } else { back(number) }, ends[any]);
             Ok(())
         }
         _ => {

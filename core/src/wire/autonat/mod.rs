@@ -101,10 +101,7 @@ impl Message {
 
     /// Read the body of a frame. A message that is none of the four is an error.
     pub fn decode(body: &Bytes) -> Result<Message, DecodeError> {
-        let message = match proto::Message::decode(body.clone())?
-            .msg
-            .ok_or(DecodeError::Empty)?
-        {
+        let message = match proto::Message::decode(body.clone())?.msg.ok_or(DecodeError::Empty)? {
             proto::Msg::DialRequest(proto::DialRequest { addrs, nonce }) => {
                 Message::DialRequest { addrs, nonce }
             }
@@ -113,13 +110,9 @@ impl Message {
                 addr_idx: response.addr_idx,
                 dial_status: DialStatus::from_code(response.dial_status),
             },
-            proto::Msg::DialDataRequest(proto::DialDataRequest {
-                addr_idx,
-                num_bytes,
-            }) => Message::DialDataRequest {
-                addr_idx,
-                num_bytes,
-            },
+            proto::Msg::DialDataRequest(proto::DialDataRequest { addr_idx, num_bytes }) => {
+                Message::DialDataRequest { addr_idx, num_bytes }
+            }
             proto::Msg::DialDataResponse(proto::DialDataResponse { data }) => {
                 // autonat-v2 §Amplification Attack Prevention: data is limited to 4,096 bytes.
                 if data.len() > DIAL_DATA_CHUNK_MAX {
@@ -135,26 +128,22 @@ impl Message {
     /// [`dial_data_chunk`].
     pub fn encode(&self) -> Bytes {
         let msg = match self {
-            Message::DialRequest { addrs, nonce } => proto::Msg::DialRequest(proto::DialRequest {
-                addrs: addrs.clone(),
-                nonce: *nonce,
-            }),
-            Message::DialResponse {
-                status,
-                addr_idx,
-                dial_status,
-            } => proto::Msg::DialResponse(proto::DialResponse {
-                status: status.code(),
-                addr_idx: *addr_idx,
-                dial_status: dial_status.code(),
-            }),
-            Message::DialDataRequest {
-                addr_idx,
-                num_bytes,
-            } => proto::Msg::DialDataRequest(proto::DialDataRequest {
-                addr_idx: *addr_idx,
-                num_bytes: *num_bytes,
-            }),
+            Message::DialRequest { addrs, nonce } => {
+                proto::Msg::DialRequest(proto::DialRequest { addrs: addrs.clone(), nonce: *nonce })
+            }
+            Message::DialResponse { status, addr_idx, dial_status } => {
+                proto::Msg::DialResponse(proto::DialResponse {
+                    status: status.code(),
+                    addr_idx: *addr_idx,
+                    dial_status: dial_status.code(),
+                })
+            }
+            Message::DialDataRequest { addr_idx, num_bytes } => {
+                proto::Msg::DialDataRequest(proto::DialDataRequest {
+                    addr_idx: *addr_idx,
+                    num_bytes: *num_bytes,
+                })
+            }
             Message::DialDataResponse { data } => {
                 proto::Msg::DialDataResponse(proto::DialDataResponse { data: data.clone() })
             }
@@ -174,9 +163,7 @@ pub fn dial_data_chunk(len: usize) -> Bytes {
 impl DialBack {
     /// Read the body of a frame. proto3: an absent nonce is zero.
     pub fn decode(body: &Bytes) -> Result<DialBack, DecodeError> {
-        Ok(DialBack {
-            nonce: proto::DialBack::decode(body.clone())?.nonce,
-        })
+        Ok(DialBack { nonce: proto::DialBack::decode(body.clone())?.nonce })
     }
 
     /// The body of a frame: 9 bytes, or none for the nonce zero. rust-libp2p reads at most 10.
@@ -187,25 +174,17 @@ impl DialBack {
 
 impl DialBackResponse {
     /// The only answer that the protocol defines.
-    pub const OK: DialBackResponse = DialBackResponse {
-        status: DialBackStatus::Ok,
-    };
+    pub const OK: DialBackResponse = DialBackResponse { status: DialBackStatus::Ok };
 
     /// Read the body of a frame; no bytes at all are an `OK`, and so is an explicit zero.
     pub fn decode(body: &Bytes) -> Result<DialBackResponse, DecodeError> {
         let code = proto::DialBackResponse::decode(body.clone())?.status;
-        Ok(DialBackResponse {
-            status: DialBackStatus::from_code(code),
-        })
+        Ok(DialBackResponse { status: DialBackStatus::from_code(code) })
     }
 
     /// The body of a frame; empty for an `OK`.
     pub fn encode(self) -> Bytes {
-        proto::DialBackResponse {
-            status: self.status.code(),
-        }
-        .encode_to_vec()
-        .into()
+        proto::DialBackResponse { status: self.status.code() }.encode_to_vec().into()
     }
 }
 
@@ -334,38 +313,21 @@ mod tests {
 
     #[test]
     fn dial_requests() {
-        let addrs = vec![
-            Bytes::from_static(&[4, 127, 0, 0, 1, 6, 0, 80]),
-            Bytes::from_static(b"?"),
-        ];
+        let addrs =
+            vec![Bytes::from_static(&[4, 127, 0, 0, 1, 6, 0, 80]), Bytes::from_static(b"?")];
         same(
             b"\x0a\x16\x0a\x08\x04\x7f\x00\x00\x01\x06\x00\x50\x0a\x01?\x11\x08\x07\x06\x05\x04\x03\x02\x01",
             &Message::DialRequest { addrs, nonce: 0x0102_0304_0506_0708 },
         );
-        same(
-            b"\x0a\x00",
-            &Message::DialRequest {
-                addrs: vec![],
-                nonce: 0,
-            },
-        );
+        same(b"\x0a\x00", &Message::DialRequest { addrs: vec![], nonce: 0 });
         same(
             b"\x0a\x09\x11\xff\xff\xff\xff\xff\xff\xff\xff",
-            &Message::DialRequest {
-                addrs: vec![],
-                nonce: u64::MAX,
-            },
+            &Message::DialRequest { addrs: vec![], nonce: u64::MAX },
         );
         // An explicit zero, and fields that a later version may add.
-        let zero = Message::DialRequest {
-            addrs: vec![],
-            nonce: 0,
-        };
+        let zero = Message::DialRequest { addrs: vec![], nonce: 0 };
         assert_eq!(read(b"\x0a\x09\x11\0\0\0\0\0\0\0\0").as_ref(), Ok(&zero));
-        assert_eq!(
-            read(b"\x0a\x05\x1a\x01x\x20\x07\x2a\x00").as_ref(),
-            Ok(&zero)
-        );
+        assert_eq!(read(b"\x0a\x05\x1a\x01x\x20\x07\x2a\x00").as_ref(), Ok(&zero));
     }
 
     #[test]
@@ -396,24 +358,16 @@ mod tests {
             addr_idx: 0,
             dial_status: DialStatus::Unknown(-1),
         };
-        same(
-            b"\x12\x0e\x08\x96\x01\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
-            &unheard,
-        );
+        same(b"\x12\x0e\x08\x96\x01\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", &unheard);
     }
 
     #[test]
     fn dial_data() {
-        let wanted = Message::DialDataRequest {
-            addr_idx: 1,
-            num_bytes: 100_000,
-        };
+        let wanted = Message::DialDataRequest { addr_idx: 1, num_bytes: 100_000 };
         same(b"\x1a\x06\x08\x01\x10\xa0\x8d\x06", &wanted);
         same(
             b"\x22\x04\x0a\x02\0\0",
-            &Message::DialDataResponse {
-                data: Bytes::from_static(&[0; 2]),
-            },
+            &Message::DialDataResponse { data: Bytes::from_static(&[0; 2]) },
         );
         for len in [0, 1, 100, 4_096] {
             let Ok(Message::DialDataResponse { data }) = Message::decode(&dial_data_chunk(len))
@@ -423,14 +377,8 @@ mod tests {
             assert_eq!(data.len(), len);
         }
         assert_eq!(dial_data_chunk(5_000), dial_data_chunk(4_096));
-        assert_eq!(
-            dial_data_chunk(4_096).len(),
-            4_102,
-            "rust-libp2p reads 4,104"
-        );
-        let long = Message::DialDataResponse {
-            data: Bytes::from(vec![0; 4_097]),
-        };
+        assert_eq!(dial_data_chunk(4_096).len(), 4_102, "rust-libp2p reads 4,104");
+        let long = Message::DialDataResponse { data: Bytes::from(vec![0; 4_097]) };
         let refused = Message::decode(&long.encode());
         assert_eq!(refused, Err(DecodeError::ChunkTooLong { len: 4_097 }));
     }
@@ -457,41 +405,21 @@ mod tests {
     #[test]
     fn the_last_of_several_contents_counts() {
         let last = read(b"\x12\x03\x08\xc8\x01\x1a\x02\x10\x07");
-        assert_eq!(
-            last,
-            Ok(Message::DialDataRequest {
-                addr_idx: 0,
-                num_bytes: 7
-            })
-        );
+        assert_eq!(last, Ok(Message::DialDataRequest { addr_idx: 0, num_bytes: 7 }));
     }
 
     #[test]
     fn too_many_addresses_are_ignored_from_the_end() {
         let addrs: Vec<Bytes> = (0..=200u8).map(|n| Bytes::from(vec![n])).collect();
-        let body = Message::DialRequest {
-            addrs: addrs.clone(),
-            nonce: 9,
-        }
-        .encode();
-        let kept = Message::DialRequest {
-            addrs: addrs[..50].to_vec(),
-            nonce: 9,
-        };
+        let body = Message::DialRequest { addrs: addrs.clone(), nonce: 9 }.encode();
+        let kept = Message::DialRequest { addrs: addrs[..50].to_vec(), nonce: 9 };
         assert_eq!(Message::decode(&body), Ok(kept.clone()));
         assert_eq!(Message::dial_request(addrs, 9), (kept, 151));
     }
 
     #[test]
     fn a_request_fits_what_servers_read() {
-        for (len, fit) in [
-            (79, 50),
-            (80, 49),
-            (100, 40),
-            (4_081, 1),
-            (4_082, 0),
-            (9_000, 0),
-        ] {
+        for (len, fit) in [(79, 50), (80, 49), (100, 40), (4_081, 1), (4_082, 0), (9_000, 0)] {
             let (message, left_out) = Message::dial_request(vec![Bytes::from(vec![0; len]); 60], 1);
             assert_eq!(left_out, 60 - fit, "addresses of {len} bytes");
             assert!(message.encode().len() <= DIAL_REQUEST_BYTES_MAX);
@@ -506,10 +434,7 @@ mod tests {
             (u64::MAX, b"\x09\xff\xff\xff\xff\xff\xff\xff\xff"),
         ] {
             assert_eq!(DialBack { nonce }.encode(), body);
-            assert_eq!(
-                DialBack::decode(&Bytes::from_static(body)),
-                Ok(DialBack { nonce })
-            );
+            assert_eq!(DialBack::decode(&Bytes::from_static(body)), Ok(DialBack { nonce }));
         }
         let short = DialBack::decode(&Bytes::from_static(b"\x09\x01"));
         assert_eq!(short, Err(DecodeError::Malformed));
