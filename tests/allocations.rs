@@ -22,10 +22,7 @@ fn count() {
     let _ = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
 }
 
-#[allow(
-    unsafe_code,
-    reason = "an allocator cannot be written without; every call is passed on"
-)]
+#[allow(unsafe_code, reason = "an allocator cannot be written without; every call is passed on")]
 // SAFETY: every method passes its arguments on to the system's allocator unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -154,35 +151,16 @@ fn connected(conn: u64, side: Side, remote: &str) -> Event {
 fn settled() -> Bench {
     let mut bench = Bench::new();
     let seen = addr("99.0.0.7:4001");
-    bench.step(Event::ListenerOpened {
-        listener: ListenerId(1),
-        addr: addr("192.168.1.2:4001"),
-    });
-    bench.step(Event::InterfacesChanged {
-        ips: vec![addr("192.168.1.2:1").ip],
-    });
+    bench.step(Event::ListenerOpened { listener: ListenerId(1), addr: addr("192.168.1.2:4001") });
+    bench.step(Event::InterfacesChanged { ips: vec![addr("192.168.1.2:1").ip] });
     for conn in 1..=3 {
-        bench.step(connected(
-            conn,
-            Side::Outbound,
-            &format!("44.0.{conn}.1:4001"),
-        ));
-        bench.step(Event::Observed {
-            conn: ConnId(conn),
-            observed: seen,
-        });
+        bench.step(connected(conn, Side::Outbound, &format!("44.0.{conn}.1:4001")));
+        bench.step(Event::Observed { conn: ConnId(conn), observed: seen });
     }
     let protocols = ProtocolSet::NONE.with(Protocol::DialRequest);
-    let asked = bench.step(Event::ProtocolsListed {
-        conn: ConnId(1),
-        protocols,
-    });
+    let asked = bench.step(Event::ProtocolsListed { conn: ConnId(1), protocols });
     let request = asked.iter().find_map(|action| {
-        if let Action::Send { stream, body } = action {
-            Some((*stream, body))
-        } else {
-            None
-        }
+        if let Action::Send { stream, body } = action { Some((*stream, body)) } else { None }
     });
     let (asking, body) = request.expect("the server is asked");
     let Ok(Message::DialRequest { nonce, .. }) = Message::decode(body) else {
@@ -191,43 +169,22 @@ fn settled() -> Bench {
     bench.pass(Duration::from_millis(40));
     bench.step(connected(4, Side::Inbound, "44.0.1.1:50000"));
     let stream = StreamId::inbound(Protocol::DialBack, 1);
-    bench.step(Event::StreamOpened {
-        conn: ConnId(4),
-        stream,
-    });
-    let proof = bench.step(Event::Frame {
-        stream,
-        body: DialBack { nonce }.encode(),
-    });
+    bench.step(Event::StreamOpened { conn: ConnId(4), stream });
+    let proof = bench.step(Event::Frame { stream, body: DialBack { nonce }.encode() });
     let reachable = |action: &Action| {
-        matches!(
-            action,
-            Action::Notify(Notice::VerdictChanged {
-                state: State::Reachable,
-                ..
-            })
-        )
+        matches!(action, Action::Notify(Notice::VerdictChanged { state: State::Reachable, .. }))
     };
-    assert!(
-        proof.iter().any(reachable),
-        "the nonce proves the address: {proof:?}"
-    );
+    assert!(proof.iter().any(reachable), "the nonce proves the address: {proof:?}");
     bench.step(Event::Disconnected { conn: ConnId(4) });
     let response = Message::DialResponse {
         status: portolan_core::wire::autonat::ResponseStatus::Ok,
         addr_idx: 0,
         dial_status: portolan_core::wire::autonat::DialStatus::Ok,
     };
-    bench.step(Event::Frame {
-        stream: asking,
-        body: response.encode(),
-    });
+    bench.step(Event::Frame { stream: asking, body: response.encode() });
     let quiet = bench.now + Duration::from_secs(2);
     let deadline = bench.agent.deadline().expect("the proof is to be renewed");
-    assert!(
-        deadline.at > quiet,
-        "something is due within two seconds: {deadline:?}"
-    );
+    assert!(deadline.at > quiet, "something is due within two seconds: {deadline:?}");
     bench
 }
 
@@ -237,11 +194,7 @@ fn cost(bench: &mut Bench, repeats: u32, event: impl Fn(u32) -> Event) -> u64 {
     for repeat in 0..repeats {
         bench.pass(Duration::from_millis(1));
         bench.handle(event(repeat));
-        assert!(
-            bench.actions.is_empty(),
-            "nothing is news: {:?}",
-            bench.actions.as_slice()
-        );
+        assert!(bench.actions.is_empty(), "nothing is news: {:?}", bench.actions.as_slice());
     }
     allocations() - before
 }
@@ -258,15 +211,9 @@ fn the_count_counts() {
 fn a_known_observation_takes_no_memory() {
     let mut bench = settled();
     let observed = addr("99.0.0.7:4001");
-    let again = |repeat: u32| Event::Observed {
-        conn: ConnId(u64::from(repeat % 3 + 1)),
-        observed,
-    };
+    let again = |repeat: u32| Event::Observed { conn: ConnId(u64::from(repeat % 3 + 1)), observed };
     let taken = cost(&mut bench, 1_000, again);
-    assert_eq!(
-        taken, 0,
-        "allocations in 1,000 observations that were known"
-    );
+    assert_eq!(taken, 0, "allocations in 1,000 observations that were known");
 }
 
 #[test]

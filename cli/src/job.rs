@@ -73,11 +73,18 @@ struct Job {
     timeline: Timeline,
     peers: Vec<PeerReport>,
     dialling: usize,
-    /// The connections whose peer has told about itself, and whether it offers to dial back. The
-    /// notice may come before the dial that made the connection is known to have ended.
-    told: BTreeMap<ConnId, bool>,
+    /// What the peer of a connection told about itself; nothing is here of those that may still
+    /// tell. The notice may come before the dial that made the connection is known to have ended.
+    told: BTreeMap<ConnId, Told>,
     /// The connection to each peer, by its index.
     conns: BTreeMap<usize, ConnId>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Server,
+    NoServer,
+    Nothing,
 }
 
 impl Job {
@@ -115,10 +122,10 @@ impl Job {
     fn noticed(&mut self, noticed: &Noticed) {
         self.timeline.notice(noticed.at, noticed.missed, &noticed.notice);
         if let Notice::Identified { conn, server, .. } = noticed.notice {
-            self.told.insert(conn, server);
+            self.told.insert(conn, if server { Told::Server } else { Told::NoServer });
         }
         if let Notice::NotIdentified { conn, .. } = noticed.notice {
-            self.told.entry(conn).or_insert(false);
+            self.told.entry(conn).or_insert(Told::Nothing);
         }
     }
 
@@ -129,8 +136,9 @@ impl Job {
             let mut peer = peer.clone();
             if let PeerFate::Connected(id) = peer.fate {
                 peer.fate = match told(index) {
-                    Some(true) => PeerFate::Server(id),
-                    Some(false) => PeerFate::NoServer(id),
+                    Some(Told::Server) => PeerFate::Server(id),
+                    Some(Told::NoServer) => PeerFate::NoServer(id),
+                    Some(Told::Nothing) => PeerFate::Silent(id),
                     None => PeerFate::Connected(id),
                 };
             }
@@ -150,7 +158,7 @@ impl Job {
             return true;
         }
         let answered = self.dialling == 0 && self.conns.values().all(|c| self.told.contains_key(c));
-        answered && (explanation.settled || !self.told.values().any(|server| *server))
+        answered && (explanation.settled || !self.told.values().any(|told| *told == Told::Server))
     }
 
     fn progress(&self, explanation: &Explanation) -> Progress {

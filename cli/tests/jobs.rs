@@ -123,6 +123,41 @@ fn an_unreachable_peer_beside_a_server_changes_no_verdict() {
 }
 
 #[test]
+fn the_time_out_ends_a_check_with_a_reason() {
+    // The kernel accepts connections to a listening socket; nobody ever answers on them.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = silent.local_addr().expect("it is bound").port();
+    let peer = format!("/ip4/127.0.0.1/tcp/{port}");
+    let args = ["--peer", &peer, "--listen", LISTEN[1], "--allow-private", "--timeout", "1"];
+    let output = run(&[&["check"], args.as_slice()].concat());
+    assert_eq!(code(&output), 12, "{}{}", stdout(&output), stderr(&output));
+    let line = stdout(&output).lines().find(|line| line.contains(&peer)).expect("its line");
+    assert!(line.ends_with("no answer yet"), "{line}");
+    assert!(stdout(&output).contains("no AutoNAT v2 server in reach"), "{}", stdout(&output));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn ip6_is_proved_as_ip4_is() {
+    if std::net::UdpSocket::bind("[::1]:0").is_err() {
+        // A host without IPv6 has nothing to prove.
+        return;
+    }
+    let listen = ["--listen", "/ip6/::1/tcp/0", "--listen", "/ip6/::1/udp/0/quic-v1"];
+    let (_server, addresses) =
+        Running::serve(&[&listen, ["--allow-private"].as_slice()].concat(), 2);
+    let mut args = vec!["check", "--allow-private", "--json", "--peer", &addresses[1]];
+    args.extend(listen);
+    let output = run(&args);
+    let report = report(&output);
+    assert_eq!(code(&output), 13, "{report:#}");
+    let mut verdicts = verdicts(&report);
+    verdicts.sort_unstable();
+    let expected = [("quic", "reachable", "contacted"), ("tcp", "reachable", "contacted")];
+    assert_eq!(verdicts, expected, "{report:#}");
+}
+
+#[test]
 fn by_default_everything_is_listened_on_with_one_port() {
     let (_server, addresses) = serve(&[]);
     let args = ["check", "--peer", &addresses[0], "--allow-private", "--json", "--timeout", "3"];

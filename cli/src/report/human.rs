@@ -88,7 +88,8 @@ impl Report {
             let fate = match &peer.fate {
                 PeerFate::Server(_) => continue,
                 PeerFate::Dialling => "no answer yet".to_owned(),
-                PeerFate::Connected(_) => "connected; it has not told about itself".to_owned(),
+                PeerFate::Connected(_) => "connected; it may still tell about itself".to_owned(),
+                PeerFate::Silent(_) => "connected; it tells nothing about itself".to_owned(),
                 PeerFate::NoServer(_) => "connected; it does not offer to dial back".to_owned(),
                 PeerFate::Failed(error) => format!("not reached: {error}"),
             };

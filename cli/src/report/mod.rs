@@ -158,8 +158,10 @@ pub struct PeerReport {
 pub enum PeerFate {
     /// No connection stood when the report was made, and the dial had not failed.
     Dialling,
-    /// Connected; it has not told about itself.
+    /// Connected; it may still tell about itself.
     Connected(PeerId),
+    /// Connected, but it does not speak identify, was silent for too long, or left.
+    Silent(PeerId),
     /// Connected, and it offers to dial back.
     Server(PeerId),
     /// Connected, and it does not offer to dial back.

@@ -1,7 +1,8 @@
 //! Who connects to whom, and what is said when that fails.
 
 use super::{BOTH, EVERYWHERE, builder, dial, lab, node, soon, until};
-use portolan_core::{Side, Transport};
+use futures::StreamExt;
+use portolan_core::{Notice, Side, Transport};
 use portolan_runtime::net;
 use portolan_tokio::{DialError, Limits, ListenError, StartError, identity};
 
@@ -155,6 +156,7 @@ async fn one_source_cannot_take_all_connections() {
 async fn a_dial_that_cannot_share_the_listen_port_says_so() {
     let server = node(&["/ip4/127.0.0.1/tcp/0"]).await;
     let client = node(&["/ip4/127.0.0.1/tcp/0"]).await;
+    let mut notices = client.notices();
     let first = dial(&client, &server).await.remove(0);
     // The same two ends again: the kernel has no room for a second connection between them.
     let second = dial(&client, &server).await.remove(0);
@@ -164,13 +166,12 @@ async fn a_dial_that_cannot_share_the_listen_port_says_so() {
     until(async || server.connections().await.len() == 2).await;
     let seen = server.connections().await;
     assert!(seen.iter().any(|conn| conn.remote == second.local), "{seen:?}");
-    // Core heard the truth: the second port is nobody's idea of an address of ours.
-    soon(async {
-        while !client.explain().await.expect("it runs").settled {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    // Core heard the truth: what the peer sees on the second one is no address of ours.
+    let mut identified = 0;
+    while identified < 2 {
+        let noticed = soon(notices.next()).await.expect("the node lives");
+        identified += usize::from(matches!(noticed.notice, Notice::Identified { .. }));
+    }
     let explanation = client.explain().await.expect("it runs");
     let ports = explanation.addresses.iter().map(|address| address.addr.port);
     assert!(ports.clone().all(|port| port == first.local.port), "{:?}", ports.collect::<Vec<_>>());

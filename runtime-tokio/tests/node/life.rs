@@ -19,12 +19,17 @@ async fn an_idle_connection_is_closed_and_a_used_one_is_not() {
         let server = start(quiet(), Limits::default(), &[addr]).await;
         let client = start(quiet(), hasty(), &[]).await;
         serve_echo(&server);
-        dial(&client, &server).await;
-        let mut stream = soon(client.open_stream(server.peer_id(), ECHO)).await.expect("served");
+        let mut stream = loop {
+            // On a busy machine the connection may have been idle for too long already.
+            dial(&client, &server).await;
+            if let Ok(stream) = soon(client.open_stream(server.peer_id(), ECHO)).await {
+                break stream;
+            }
+        };
         // Used for many times the time-out, though nothing is said on it.
         tokio::time::sleep(Duration::from_millis(500)).await;
         stream.write_all(b"still here").await.expect("it is open");
-        assert_eq!(client.connections().await.len(), 1);
+        assert!(client.connections().await.iter().any(|conn| conn.conn == stream.conn()));
         assert_eq!(ask(stream, b"").await, b"still here");
         until(async || client.connections().await.is_empty()).await;
         until(async || server.connections().await.is_empty()).await;

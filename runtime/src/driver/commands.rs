@@ -160,15 +160,18 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn open_for_application(
-        &self,
+        &mut self,
         peer: PeerId,
         protocol: String,
         reply: oneshot::Sender<Result<Stream, OpenError>>,
     ) {
+        let now = self.now();
         let Some(conn) = self.table.best(peer) else {
             drop(reply.send(Err(OpenError::NotConnected(peer))));
             return;
         };
+        // The wish counts as use: the connection must not close for idleness under it.
+        conn.idle_since = now;
         let order = Order::OpenForApplication { protocol, reply };
         let (order, error) = match conn.hold.orders.try_send(order) {
             Ok(()) => return,

@@ -103,9 +103,9 @@ impl Table {
 
     /// The connection over which the application's streams with `peer` are opened: the youngest,
     /// which is the least likely to be dead without anybody knowing.
-    pub(crate) fn best(&self, peer: PeerId) -> Option<&Conn> {
-        let fit = |conn: &&Conn| conn.peer == peer && !conn.closing && !conn.dial_back;
-        self.conns.values().rev().find(fit)
+    pub(crate) fn best(&mut self, peer: PeerId) -> Option<&mut Conn> {
+        let fit = |conn: &&mut Conn| conn.peer == peer && !conn.closing && !conn.dial_back;
+        self.conns.values_mut().rev().find(fit)
     }
 
     /// Forget a connection and every stream on it; `false` if it was not known.

@@ -5,14 +5,15 @@
 // object with the field `do`. When stdin ends, the peer stops and the process exits.
 //
 // Events
-//   ready       peer, addrs (with /p2p/), node: the version of Node
+//   ready       peer, addrs (with /p2p/), verified: those of them that it takes for confirmed
+//               before it has met anybody, node: the version of Node
 //   connection  peer, remote, direction: a connection is open
 //   identified  peer, agent, protocol, observed, listen, protocols, certified: what a peer said
 //   pinged      id, rtt_ms
 //   dialled     id, peer
 //   verified    addrs: the addresses that AutoNAT has confirmed so far, when one is added; private
 //               addresses never, because js-libp2p takes them for granted without asking anybody
-//   failed      id, what, error: a command failed
+//   failed      id, what, error: a command failed, or the start did
 //   stopped     nothing follows
 //
 // Commands
@@ -134,12 +135,16 @@ const commands = {
 }
 
 const options = { ...defaults, ...JSON.parse(process.argv[2] ?? '{}') }
-const { node, inner } = await start(options)
+const { node, inner } = await start(options).catch((err) => {
+  say('failed', { id: null, what: 'start', error: err.message })
+  process.exit(1)
+})
 watch(node, inner)
 say('ready', {
   peer: node.peerId.toString(),
   // What is listened on; `node.getMultiaddrs()` leaves out what AutoNAT has yet to confirm.
   addrs: inner.transports.getAddrs().map((addr) => `${addr}/p2p/${node.peerId}`),
+  verified: node.getMultiaddrs().map(String),
   node: process.version
 })
 

@@ -75,11 +75,14 @@ pub(crate) async fn portolan(
             tokio::select! {
                 // A dial that fails is a fault of the bench, whatever the verdict.
                 Some(dialled) = dials.next() => drop(dialled?),
-                Some(noticed) = notices.next() => match noticed.notice {
-                    Notice::VerdictChanged { addr, state: State::Reachable, .. }
-                        if addr.transport == transport => return Ok(noticed.at),
-                    _ => {}
-                },
+                Some(noticed) = notices.next() => {
+                    if let Notice::VerdictChanged { addr, state: State::Reachable, .. } =
+                        noticed.notice
+                        && addr.transport == transport
+                    {
+                        return Ok(noticed.at);
+                    }
+                }
                 else => return Err(Fault("the node ended".into())),
             }
         }
@@ -114,12 +117,14 @@ pub(crate) async fn rust_libp2p(
     }
     let verdict = async {
         loop {
-            match swarm.select_next_some().await {
-                SwarmEvent::Behaviour(BehaviourEvent::Autonat(event)) if event.result.is_ok() => {
-                    return Ok(since.elapsed());
-                }
-                SwarmEvent::OutgoingConnectionError { error, .. } => return Err(error.into()),
-                _ => {}
+            let event = swarm.select_next_some().await;
+            if let SwarmEvent::OutgoingConnectionError { error, .. } = event {
+                return Err(error.into());
+            }
+            if let SwarmEvent::Behaviour(BehaviourEvent::Autonat(tested)) = event
+                && tested.result.is_ok()
+            {
+                return Ok(since.elapsed());
             }
         }
     };

@@ -60,10 +60,7 @@ impl Book {
         }
         let of_class = |ip: &&IpAddr| Addr::new(**ip, bound.port, bound.transport).class() == class;
         let mut ips = self.interfaces.iter().filter(of_class);
-        let ip = ips
-            .clone()
-            .find(|ip| !ip.is_loopback())
-            .or_else(|| ips.next())?;
+        let ip = ips.clone().find(|ip| !ip.is_loopback()).or_else(|| ips.next())?;
         Some(Addr::new(*ip, bound.port, bound.transport))
     }
 
@@ -102,9 +99,7 @@ impl Book {
             }
             Event::InterfacesChanged { ips } => self.interfaces.clone_from(ips),
             Event::Connected(facts) => {
-                self.conns
-                    .entry(facts.conn)
-                    .or_insert_with(|| facts.clone());
+                self.conns.entry(facts.conn).or_insert_with(|| facts.clone());
                 if let Some(dial) = facts.dial {
                     self.dials.remove(&dial);
                 }
@@ -127,10 +122,7 @@ impl Book {
                 self.streams.entry(*stream).or_insert(fresh).open = true;
             }
             Event::StreamFailed { stream, .. }
-            | Event::StreamClosed {
-                stream,
-                end: StreamEnd::Reset | StreamEnd::BadFrame,
-            } => {
+            | Event::StreamClosed { stream, end: StreamEnd::Reset | StreamEnd::BadFrame } => {
                 self.streams.remove(stream);
             }
             Event::StreamClosed { stream, .. } => {
@@ -199,19 +191,10 @@ impl Book {
             return Err(format!("{stream} is opened under an id that is not fresh"));
         }
         let peer = facts.peer;
-        let fresh = Stream {
-            conn,
-            open: false,
-            ours_finished: false,
-            theirs_finished: false,
-            sent: None,
-        };
+        let fresh =
+            Stream { conn, open: false, ours_finished: false, theirs_finished: false, sent: None };
         self.streams.insert(stream, fresh);
-        if stream.protocol == Protocol::DialRequest {
-            self.budget(now, peer)
-        } else {
-            Ok(())
-        }
+        if stream.protocol == Protocol::DialRequest { self.budget(now, peer) } else { Ok(()) }
     }
 
     /// A probe's traffic stays inside its bounds: in flight, at one server, in one minute.
@@ -220,17 +203,12 @@ impl Book {
             let ours = |id: &StreamId| *id == StreamId::outbound(Protocol::DialRequest, id.number);
             // Once we closed it, the answer is there and the server has nothing left to do.
             let busy = |stream: &Stream| !stream.ours_finished;
-            self.streams
-                .iter()
-                .filter(move |(id, stream)| ours(id) && busy(stream))
+            self.streams.iter().filter(move |(id, stream)| ours(id) && busy(stream))
         };
         let of_peer = |conn| self.conns.get(conn).is_some_and(|facts| facts.peer == peer);
         let at_server = probes().filter(|(_, stream)| of_peer(&stream.conn)).count();
         if probes().count() > config::PROBES_MAX || at_server > config::PROBES_PER_SERVER_MAX {
-            return Err(format!(
-                "{} probes, {at_server} at one server",
-                probes().count()
-            ));
+            return Err(format!("{} probes, {at_server} at one server", probes().count()));
         }
         let times = self.asked.entry(peer).or_default();
         times.retain(|at| now.since(*at) < Duration::from_secs(60));
@@ -249,19 +227,10 @@ impl Book {
             return;
         };
         let direct = |bytes: &bytes::Bytes| {
-            if let Ok(Decoded::Direct { addr, .. }) = decode(bytes) {
-                Some(addr)
-            } else {
-                None
-            }
+            if let Ok(Decoded::Direct { addr, .. }) = decode(bytes) { Some(addr) } else { None }
         };
         let addrs = addrs.iter().filter_map(direct).collect();
-        self.probes.push(Probe {
-            stream,
-            peer: facts.peer,
-            addrs,
-            nonce,
-        });
+        self.probes.push(Probe { stream, peer: facts.peer, addrs, nonce });
     }
 
     fn forget_if_over(&mut self, stream: StreamId) {

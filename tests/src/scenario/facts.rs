@@ -26,9 +26,7 @@ pub(super) fn play(script: &Script) -> Result<Vec<String>, (usize, String)> {
     let mut world = World::new(settings).map_err(|wrong| (1, wrong))?;
     for (line, said) in steps {
         world.heading(said);
-        world
-            .step(said)
-            .map_err(|wrong| (line, with_tail(&world, wrong)))?;
+        world.step(said).map_err(|wrong| (line, with_tail(&world, wrong)))?;
     }
     Ok(world.transcript)
 }
@@ -62,11 +60,7 @@ impl World {
             "settle" => {
                 let most = words.take()?;
                 words.done()?;
-                let word = if self.settle(most)? {
-                    "settled"
-                } else {
-                    "not settled"
-                };
+                let word = if self.settle(most)? { "settled" } else { "not settled" };
                 self.line(word);
                 Ok(())
             }
@@ -96,14 +90,9 @@ impl World {
         let event = match verb {
             "listen" => {
                 let listener: ListenerId = words.take()?;
-                Event::ListenerOpened {
-                    listener,
-                    addr: words.take()?,
-                }
+                Event::ListenerOpened { listener, addr: words.take()? }
             }
-            "close-listener" => Event::ListenerClosed {
-                listener: words.take()?,
-            },
+            "close-listener" => Event::ListenerClosed { listener: words.take()? },
             "contacted" => Event::Contacted { ip: words.take()? },
             _ => {
                 let mut ips = Vec::new();
@@ -137,9 +126,7 @@ impl World {
                     rtt: words.option("rtt")?,
                 })
             }
-            "disconnect" => Event::Disconnected {
-                conn: words.take()?,
-            },
+            "disconnect" => Event::Disconnected { conn: words.take()? },
             "dialled" => {
                 let dial: DialId = words.take()?;
                 let known = self.book.dials.get(&dial).copied();
@@ -147,9 +134,7 @@ impl World {
                     known.ok_or_else(|| expected("a dial in flight", &dial.to_string()))?;
                 let conn: ConnId = words.take()?;
                 let name: Name = words.take()?;
-                let from = remote
-                    .source
-                    .map(|ip| Addr::new(ip, 50_000, remote.addr.transport));
+                let from = remote.source.map(|ip| Addr::new(ip, 50_000, remote.addr.transport));
                 let local = from.or_else(|| self.book.fresh(remote.addr));
                 let local = local.ok_or_else(|| "expected an interface to dial from".to_owned())?;
                 Event::Connected(Connected {
@@ -163,10 +148,7 @@ impl World {
                     rtt: words.option("rtt")?,
                 })
             }
-            _ => Event::DialFailed {
-                dial: words.take()?,
-                reason: words.take()?,
-            },
+            _ => Event::DialFailed { dial: words.take()?, reason: words.take()? },
         };
         words.done()?;
         self.feed(event)
@@ -175,13 +157,9 @@ impl World {
     /// The local address of a socket: as said, or that of our listener.
     fn local(&self, words: &mut Words<'_>, remote: Addr) -> Result<Addr, Wrong> {
         let said = words.option("local")?;
-        said.or_else(|| self.book.local(remote.class()))
-            .ok_or_else(|| {
-                format!(
-                    "expected local=ADDRESS, for nothing listens in {}",
-                    remote.class()
-                )
-            })
+        said.or_else(|| self.book.local(remote.class())).ok_or_else(|| {
+            format!("expected local=ADDRESS, for nothing listens in {}", remote.class())
+        })
     }
 
     /// Streams, one event at a time.
@@ -197,17 +175,11 @@ impl World {
                 };
                 Event::StreamOpened { conn, stream }
             }
-            "failed" => Event::StreamFailed {
-                stream,
-                reason: words.take()?,
-            },
+            "failed" => Event::StreamFailed { stream, reason: words.take()? },
             "finish" => ended(StreamEnd::Finished),
             "reset" => ended(StreamEnd::Reset),
             "bad-frame" => ended(StreamEnd::BadFrame),
-            _ => Event::Frame {
-                stream,
-                body: words.take::<Hex>()?.0,
-            },
+            _ => Event::Frame { stream, body: words.take::<Hex>()?.0 },
         };
         words.done()?;
         self.feed(event)
@@ -226,10 +198,7 @@ impl World {
             }
             "push" => {
                 let last = !words.flag("more");
-                let going_on = self
-                    .book
-                    .live(conn, Side::Inbound, Protocol::IdentifyPush)
-                    .last();
+                let going_on = self.book.live(conn, Side::Inbound, Protocol::IdentifyPush).last();
                 let body = frames::identify(&mut words)?.encode_split().messages;
                 words.done()?;
                 let stream = match going_on {
@@ -251,11 +220,7 @@ impl World {
             "echo" => {
                 words.done()?;
                 let stream = self.ours(conn, Protocol::Ping)?;
-                let sent = self
-                    .book
-                    .streams
-                    .get(&stream)
-                    .and_then(|known| known.sent.clone());
+                let sent = self.book.streams.get(&stream).and_then(|known| known.sent.clone());
                 let sent = sent.ok_or_else(|| format!("expected a ping to echo on {conn}"))?;
                 self.speak(stream, vec![sent], false)
             }
@@ -291,10 +256,7 @@ impl World {
                 let num_bytes = words.take()?;
                 let addr_idx = words.option("idx")?.unwrap_or(0);
                 words.done()?;
-                let message = Message::DialDataRequest {
-                    addr_idx,
-                    num_bytes,
-                };
+                let message = Message::DialDataRequest { addr_idx, num_bytes };
                 self.speak(stream, vec![message.encode()], false)
             }
             _ => {
@@ -346,9 +308,7 @@ impl World {
                 && fits(probe)
         };
         let found = self.book.probes.iter().rev().find(fits);
-        let about = addr
-            .map(|addr| format!(" about {addr}"))
-            .unwrap_or_default();
+        let about = addr.map(|addr| format!(" about {addr}")).unwrap_or_default();
         found.ok_or_else(|| format!("expected a probe that asks {}{about}", name.0))
     }
 
@@ -368,8 +328,7 @@ impl World {
             None => (said.as_str(), None),
         };
         let name = Name::read(name).ok_or_else(|| expected(Name::EXPECTED, name))?;
-        self.find_probe(&name, addr, |_| true)
-            .map(|probe| probe.nonce)
+        self.find_probe(&name, addr, |_| true).map(|probe| probe.nonce)
     }
 
     /// What clients want of us: dial requests, dial data, and taking our dial-back.
@@ -384,31 +343,20 @@ impl World {
                 }
                 words.done()?;
                 let stream = self.theirs(conn, Protocol::DialRequest)?;
-                self.speak(
-                    stream,
-                    vec![Message::DialRequest { addrs, nonce }.encode()],
-                    false,
-                )
+                self.speak(stream, vec![Message::DialRequest { addrs, nonce }.encode()], false)
             }
             "data" => {
                 let mut left: u64 = words.take()?;
                 let chunk = words.option("chunk")?.unwrap_or(DIAL_DATA_CHUNK_MAX as u64);
                 words.done()?;
-                let stream = self
-                    .book
-                    .live(conn, Side::Inbound, Protocol::DialRequest)
-                    .last();
+                let stream = self.book.live(conn, Side::Inbound, Protocol::DialRequest).last();
                 let stream = stream.ok_or_else(|| format!("expected a request on {conn}"))?;
                 while left > 0 && self.book.streams.contains_key(&stream) {
                     let len = left.min(chunk.max(1));
                     left -= len;
                     let len = usize::try_from(len).map_err(|error| error.to_string())?;
                     let data = Bytes::from(vec![0; len]);
-                    self.speak(
-                        stream,
-                        vec![Message::DialDataResponse { data }.encode()],
-                        false,
-                    )?;
+                    self.speak(stream, vec![Message::DialDataResponse { data }.encode()], false)?;
                 }
                 Ok(())
             }
@@ -425,7 +373,7 @@ impl World {
         let found = self.book.live(conn, Side::Outbound, protocol).last();
         found.ok_or_else(|| {
             format!(
-                "expected a {} stream of ours on {conn}",
+                "expected a stream of ours on {conn} that speaks {}",
                 super::script::protocol_word(protocol)
             )
         })
@@ -457,10 +405,9 @@ impl World {
 
     fn end(&mut self, stream: StreamId) -> Result<(), Wrong> {
         match self.book.streams.get(&stream) {
-            Some(known) if !known.theirs_finished => self.feed(Event::StreamClosed {
-                stream,
-                end: StreamEnd::Finished,
-            }),
+            Some(known) if !known.theirs_finished => {
+                self.feed(Event::StreamClosed { stream, end: StreamEnd::Finished })
+            }
             Some(_) | None => Ok(()),
         }
     }

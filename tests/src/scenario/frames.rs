@@ -15,24 +15,14 @@ pub(super) fn identify(words: &mut Words<'_>) -> Result<Identify, Wrong> {
     if let Some(observed) = words.option::<Observed>("observed")? {
         said.observed = Some(observed.0);
     }
-    said.listen_addrs = words
-        .list::<Addr>("listen")?
-        .into_iter()
-        .map(multiaddr::encode)
-        .collect();
-    said.protocols = words
-        .list::<Spoken>("protocols")?
-        .into_iter()
-        .map(|name| name.0)
-        .collect();
+    said.listen_addrs = words.list::<Addr>("listen")?.into_iter().map(multiaddr::encode).collect();
+    said.protocols = words.list::<Spoken>("protocols")?.into_iter().map(|name| name.0).collect();
     if words.flag("server") {
-        said.protocols
-            .extend(Protocol::ALL.map(|protocol| protocol.name().to_owned()));
+        said.protocols.extend(Protocol::ALL.map(|protocol| protocol.name().to_owned()));
     }
     if words.flag("client") {
         let client = [Protocol::Identify, Protocol::IdentifyPush, Protocol::Ping];
-        said.protocols
-            .extend(client.map(|protocol| protocol.name().to_owned()));
+        said.protocols.extend(client.map(|protocol| protocol.name().to_owned()));
     }
     said.agent_version = words.option("agent")?;
     if let Some(owner) = words.option::<Name>("key")? {
@@ -64,9 +54,7 @@ impl Word for Spoken {
 
     fn read(word: &str) -> Option<Spoken> {
         let known = Protocol::read(word).map(|protocol| protocol.name().to_owned());
-        known
-            .or_else(|| word.starts_with('/').then(|| word.to_owned()))
-            .map(Spoken)
+        known.or_else(|| word.starts_with('/').then(|| word.to_owned())).map(Spoken)
     }
 }
 
@@ -88,11 +76,7 @@ impl Word for Record {
             Some(name) => Name::read(name)?,
             None => signer.clone(),
         };
-        parts.next().is_none().then_some(Record {
-            signer,
-            seq,
-            subject,
-        })
+        parts.next().is_none().then_some(Record { signer, seq, subject })
     }
 }
 
@@ -102,11 +86,7 @@ impl Record {
     fn sealed(&self) -> Bytes {
         let signer = key(&self.signer);
         let subject = key(&self.subject).public();
-        let record = PeerRecord {
-            peer_id: subject.to_peer_id(),
-            seq: self.seq,
-            addrs: Vec::new(),
-        };
+        let record = PeerRecord { peer_id: subject.to_peer_id(), seq: self.seq, addrs: Vec::new() };
         record.sealed(&subject, &mut Hand(&signer))
     }
 }
@@ -136,11 +116,7 @@ pub(super) fn dial_response(words: &mut Words<'_>) -> Result<Message, Wrong> {
             })?),
         };
     let addr_idx = words.option("idx")?.unwrap_or(0);
-    Ok(Message::DialResponse {
-        status,
-        addr_idx,
-        dial_status,
-    })
+    Ok(Message::DialResponse { status, addr_idx, dial_status })
 }
 
 /// The short names of the protocols of a list, and the full ones of those that core knows not.
@@ -152,9 +128,7 @@ pub(super) fn protocol_names(names: &[String]) -> String {
 
 /// The set of the protocols in a list of short names.
 pub(super) fn protocol_set(protocols: Vec<Protocol>) -> ProtocolSet {
-    protocols
-        .into_iter()
-        .fold(ProtocolSet::NONE, ProtocolSet::with)
+    protocols.into_iter().fold(ProtocolSet::NONE, ProtocolSet::with)
 }
 
 /// Bytes in hex.

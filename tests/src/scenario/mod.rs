@@ -47,16 +47,9 @@ impl std::error::Error for Fault {}
 /// A line that is not understood, or an invariant that broke, with the line that broke it.
 pub fn play(path: &Path, text: &str) -> Result<Vec<String>, Fault> {
     let script = Script::read(text);
-    let fault = |line, what| Fault {
-        path: path.to_owned(),
-        line,
-        what,
-    };
+    let fault = |line, what| Fault { path: path.to_owned(), line, what };
     if !script.is_titled() {
-        return Err(fault(
-            1,
-            "expected a comment that says what the story tells".to_owned(),
-        ));
+        return Err(fault(1, "expected a comment that says what the story tells".to_owned()));
     }
     facts::play(&script).map_err(|(line, what)| fault(line, what))
 }

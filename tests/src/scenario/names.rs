@@ -30,9 +30,7 @@ impl Names {
 
     /// The name of a peer, or its id if the story never named it.
     pub(super) fn name(&self, peer: &PeerId) -> String {
-        self.0
-            .get(peer)
-            .map_or_else(|| peer.to_string(), |name| name.0.clone())
+        self.0.get(peer).map_or_else(|| peer.to_string(), |name| name.0.clone())
     }
 }
 

@@ -18,11 +18,7 @@ use portolan_core::{
 pub(super) fn action(names: &Names, book: &Book, action: &Action) -> String {
     let at = |stream: &StreamId| {
         let conn = book.streams.get(stream).map(|known| known.conn);
-        format!(
-            "{stream}{}",
-            conn.map(|conn| whose(names, book, conn))
-                .unwrap_or_default()
-        )
+        format!("{stream}{}", conn.map(|conn| whose(names, book, conn)).unwrap_or_default())
     };
     match action {
         Action::OpenStream { conn, stream } => {
@@ -34,14 +30,8 @@ pub(super) fn action(names: &Names, book: &Book, action: &Action) -> String {
         Action::CloseStream { stream } => format!("close {}", at(stream)),
         Action::ResetStream { stream } => format!("reset {}", at(stream)),
         Action::Dial(dial) => {
-            let from = dial
-                .source
-                .map(|ip| format!(" from {ip}"))
-                .unwrap_or_default();
-            format!(
-                "dial {} {}{from} within {:?}",
-                dial.dial, dial.addr, dial.timeout
-            )
+            let from = dial.source.map(|ip| format!(" from {ip}")).unwrap_or_default();
+            format!("dial {} {}{from} within {:?}", dial.dial, dial.addr, dial.timeout)
         }
         Action::Disconnect { conn } => format!("disconnect {conn}{}", whose(names, book, *conn)),
         Action::Notify(news) => format!("* {}", notice(names, news)),
@@ -56,14 +46,14 @@ fn whose(names: &Names, book: &Book, conn: ConnId) -> String {
 
 fn frame(names: &Names, stream: StreamId, body: &Bytes) -> String {
     let decoded = match (stream.protocol, stream.side) {
-        (Protocol::Identify | Protocol::IdentifyPush, _) => Identify::decode(body)
-            .map(|said| identify(names, &said))
-            .ok(),
+        (Protocol::Identify | Protocol::IdentifyPush, _) => {
+            Identify::decode(body).map(|said| identify(names, &said)).ok()
+        }
         (Protocol::Ping, _) => Some(format!("{} bytes", body.len())),
         (Protocol::DialRequest, _) => Message::decode(body).map(|said| message(&said)).ok(),
-        (Protocol::DialBack, Side::Outbound) => DialBack::decode(body)
-            .map(|said| format!("DialBack nonce={}", said.nonce))
-            .ok(),
+        (Protocol::DialBack, Side::Outbound) => {
+            DialBack::decode(body).map(|said| format!("DialBack nonce={}", said.nonce)).ok()
+        }
         (Protocol::DialBack, Side::Inbound) => DialBackResponse::decode(body)
             .map(|said| match said.status {
                 DialBackStatus::Ok => "DialBackResponse OK".to_owned(),
@@ -82,11 +72,7 @@ fn message(message: &Message) -> String {
         Message::DialRequest { addrs, nonce } => {
             format!("DialRequest nonce={nonce} {}", multiaddrs(addrs))
         }
-        Message::DialResponse {
-            status,
-            addr_idx,
-            dial_status,
-        } => {
+        Message::DialResponse { status, addr_idx, dial_status } => {
             let status = match status {
                 ResponseStatus::InternalError => "INTERNAL".to_owned(),
                 ResponseStatus::Rejected => "REJECTED".to_owned(),
@@ -103,10 +89,7 @@ fn message(message: &Message) -> String {
             };
             format!("DialResponse {status} {dial_status} idx={addr_idx}")
         }
-        Message::DialDataRequest {
-            addr_idx,
-            num_bytes,
-        } => {
+        Message::DialDataRequest { addr_idx, num_bytes } => {
             format!("DialDataRequest {num_bytes} bytes idx={addr_idx}")
         }
         Message::DialDataResponse { data } => format!("DialDataResponse {} bytes", data.len()),
@@ -122,16 +105,9 @@ fn identify(names: &Names, said: &Identify) -> String {
     parts.extend(text("agent", &said.agent_version));
     parts.extend(said.public_key.as_ref().map(|bytes| {
         let key = PublicKey::try_decode_protobuf(bytes);
-        format!(
-            "key={}",
-            key.map_or("bad".to_owned(), |key| names.name(&key.to_peer_id()))
-        )
+        format!("key={}", key.map_or("bad".to_owned(), |key| names.name(&key.to_peer_id())))
     }));
-    parts.extend(
-        said.observed
-            .as_ref()
-            .map(|bytes| format!("observed={}", multiaddr(bytes))),
-    );
+    parts.extend(said.observed.as_ref().map(|bytes| format!("observed={}", multiaddr(bytes))));
     if !said.listen_addrs.is_empty() {
         parts.push(format!("listen={}", multiaddrs(&said.listen_addrs)));
     }
@@ -160,19 +136,12 @@ fn multiaddr(bytes: &Bytes) -> String {
 }
 
 fn multiaddrs(all: &[Bytes]) -> String {
-    format!(
-        "[{}]",
-        all.iter().map(multiaddr).collect::<Vec<_>>().join(", ")
-    )
+    format!("[{}]", all.iter().map(multiaddr).collect::<Vec<_>>().join(", "))
 }
 
 /// The sources of a candidate, strongest first.
 pub(super) fn sources(sources: Sources) -> String {
-    sources
-        .iter()
-        .map(|source| source.name())
-        .collect::<Vec<_>>()
-        .join("+")
+    sources.iter().map(|source| source.name()).collect::<Vec<_>>().join("+")
 }
 
 /// A state with the scope of its proof.
@@ -191,64 +160,34 @@ fn marked(mark: char, addrs: &[Addr]) -> impl Iterator<Item = String> + '_ {
 #[allow(clippy::wildcard_enum_match_arm, reason = "core's enums may grow")]
 fn notice(names: &Names, notice: &Notice) -> String {
     match notice {
-        Notice::CandidateChanged {
-            addr,
-            sources: none,
-        } if none.is_empty() => {
+        Notice::CandidateChanged { addr, sources: none } if none.is_empty() => {
             format!("candidate {addr} gone")
         }
-        Notice::CandidateChanged {
-            addr,
-            sources: from,
-        } => {
+        Notice::CandidateChanged { addr, sources: from } => {
             format!("candidate {addr} {}", sources(*from))
         }
-        Notice::VerdictChanged {
-            addr,
-            state: now,
-            scope,
-            reason,
-        } => {
+        Notice::VerdictChanged { addr, state: now, scope, reason } => {
             format!("verdict {addr} {}: {reason}", state(*now, *scope))
         }
-        Notice::ClassChanged {
-            class,
-            state,
-            reason,
-        } => {
+        Notice::ClassChanged { class, state, reason } => {
             format!("class {class} {}: {reason}", state.name())
         }
         Notice::NodeChanged { state, reason } => format!("node {}: {reason}", state.name()),
         Notice::RoleChanged { may_serve: true } => "may serve".to_owned(),
         Notice::RoleChanged { may_serve: false } => "may not serve".to_owned(),
-        Notice::MappingInferred {
-            class,
-            mapping,
-            provisional,
-        } => {
+        Notice::MappingInferred { class, mapping, provisional } => {
             let provisional = if *provisional { ", provisional" } else { "" };
             format!("mapping {class} {}{provisional}", mapping.name())
         }
-        Notice::Identified {
-            conn,
-            peer,
-            observed,
-            server,
-        } => {
-            let sees = observed
-                .map(|addr| format!(" sees {addr}"))
-                .unwrap_or_default();
+        Notice::Identified { conn, peer, observed, server } => {
+            let sees = observed.map(|addr| format!(" sees {addr}")).unwrap_or_default();
             let server = if *server { " server" } else { "" };
             format!("identified {conn} ({}){server}{sees}", names.name(peer))
         }
         Notice::NotIdentified { conn, peer } => {
             format!("not identified {conn} ({})", names.name(peer))
         }
-        Notice::ProbeEnded {
-            peer,
-            addr,
-            outcome,
-        } => {
+        Notice::ProbeEnded { peer, addr, outcome } => {
             format!("probe {} {addr} {}", names.name(peer), outcome.name())
         }
         Notice::ServerDistrusted { peer } => format!("distrusted {}", names.name(peer)),

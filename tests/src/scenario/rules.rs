@@ -5,11 +5,7 @@ use portolan_core::{Event, Explanation, Notice, Reason, State, config};
 /// Collections stay inside their bounds, verdicts rest on proofs, and only what is proved is told
 /// to peers.
 pub(super) fn bounds(explanation: &Explanation) -> Result<(), String> {
-    let Explanation {
-        addresses,
-        advertised,
-        ..
-    } = explanation;
+    let Explanation { addresses, advertised, .. } = explanation;
     if addresses.len() > config::CANDIDATES_MAX {
         return Err(format!("{} candidates", addresses.len()));
     }
@@ -55,12 +51,7 @@ pub(super) fn told(
     }
     for address in &after.addresses {
         let said = notices.iter().rev().find_map(|notice| {
-            if let Notice::VerdictChanged {
-                addr,
-                state,
-                scope,
-                reason,
-            } = notice
+            if let Notice::VerdictChanged { addr, state, scope, reason } = notice
                 && *addr == address.addr
             {
                 return Some((*state, *scope, *reason));
@@ -71,10 +62,7 @@ pub(super) fn told(
         let old = old.map(|old| (old.state, old.scope, old.reason));
         let new = (address.state, address.scope, address.reason);
         if said.or(old) != Some(new) {
-            return Err(format!(
-                "{} is {new:?}, and no notice said so",
-                address.addr
-            ));
+            return Err(format!("{} is {new:?}, and no notice said so", address.addr));
         }
     }
     let told = |of: &Explanation| of.advertised.clone();
@@ -100,12 +88,7 @@ pub(super) fn no_flip(event: &Event, notices: &[&Notice]) -> Result<(), String> 
         return Ok(());
     }
     for notice in notices {
-        if let Notice::VerdictChanged {
-            addr,
-            state: State::Unknown,
-            reason,
-            ..
-        } = notice
+        if let Notice::VerdictChanged { addr, state: State::Unknown, reason, .. } = notice
             && !matches!(
                 reason,
                 Reason::Expired

@@ -22,43 +22,24 @@ pub(super) struct Script {
 
 impl Script {
     pub(super) fn read(text: &str) -> Script {
-        let mut facts: Vec<String> = text
-            .lines()
-            .map(|line| line.trim_end().to_owned())
-            .collect();
-        let divider = facts
-            .iter()
-            .position(|line| line == DIVIDER)
-            .unwrap_or(facts.len());
+        let mut facts: Vec<String> = text.lines().map(|line| line.trim_end().to_owned()).collect();
+        let divider = facts.iter().position(|line| line == DIVIDER).unwrap_or(facts.len());
         let expected = facts.split_off(divider).into_iter().skip(1).collect();
-        Script {
-            facts,
-            expected,
-            expected_from: divider + 2,
-        }
+        Script { facts, expected, expected_from: divider + 2 }
     }
 
     /// Whether the first line says what the story tells.
     pub(super) fn is_titled(&self) -> bool {
-        self.facts
-            .first()
-            .is_some_and(|line| line.len() > 2 && line.starts_with("# "))
+        self.facts.first().is_some_and(|line| line.len() > 2 && line.starts_with("# "))
     }
 
     /// The lines that say something, with their numbers; comments are cut off.
     pub(super) fn steps(&self) -> impl Iterator<Item = (usize, &str)> {
         let cut = |line: &'_ str| line.split(" #").next().map_or(0, str::len);
-        self.facts
-            .iter()
-            .enumerate()
-            .filter_map(move |(index, line)| {
-                let said = if line.starts_with('#') {
-                    ""
-                } else {
-                    line[..cut(line)].trim()
-                };
-                (!said.is_empty()).then_some((index + 1, said))
-            })
+        self.facts.iter().enumerate().filter_map(move |(index, line)| {
+            let said = if line.starts_with('#') { "" } else { line[..cut(line)].trim() };
+            (!said.is_empty()).then_some((index + 1, said))
+        })
     }
 
     /// Everything above the divider, as it was written.
@@ -80,10 +61,7 @@ pub(super) type Wrong = String;
 
 impl<'a> Words<'a> {
     pub(super) fn of(line: &'a str) -> Words<'a> {
-        let mut words = Words {
-            plain: VecDeque::new(),
-            options: Vec::new(),
-        };
+        let mut words = Words { plain: VecDeque::new(), options: Vec::new() };
         for word in line.split_whitespace() {
             match word.split_once('=') {
                 Some(option) => words.options.push(option),
@@ -97,10 +75,7 @@ impl<'a> Words<'a> {
     pub(super) fn take<T: Word>(&mut self) -> Result<T, Wrong> {
         match self.plain.pop_front() {
             Some(word) => T::read(word).ok_or_else(|| expected(T::EXPECTED, word)),
-            None => Err(format!(
-                "expected {} here, found the end of the line",
-                T::EXPECTED
-            )),
+            None => Err(format!("expected {} here, found the end of the line", T::EXPECTED)),
         }
     }
 
@@ -133,18 +108,12 @@ impl<'a> Words<'a> {
             return Ok(Vec::new());
         };
         let read = |value| T::read(value).ok_or_else(|| expected(T::EXPECTED, value));
-        all.split(',')
-            .filter(|value| !value.is_empty())
-            .map(read)
-            .collect()
+        all.split(',').filter(|value| !value.is_empty()).map(read).collect()
     }
 
     /// Nothing may be left over.
     pub(super) fn done(self) -> Result<(), Wrong> {
-        let option = self
-            .options
-            .first()
-            .map(|(name, value)| format!("{name}={value}"));
+        let option = self.options.first().map(|(name, value)| format!("{name}={value}"));
         match self.plain.front().map(|word| (*word).to_owned()).or(option) {
             None => Ok(()),
             Some(word) => Err(expected("the end of the line", &word)),
@@ -177,11 +146,7 @@ impl Word for Addr {
 
     fn read(word: &str) -> Option<Addr> {
         let read = from_multiaddr(&word.parse::<Multiaddr>().ok()?);
-        if let Decoded::Direct { addr, peer: None } = read {
-            Some(addr)
-        } else {
-            None
-        }
+        if let Decoded::Direct { addr, peer: None } = read { Some(addr) } else { None }
     }
 }
 
@@ -230,9 +195,7 @@ impl Word for Class {
     const EXPECTED: &'static str = "a class such as ip4/tcp or ip6/quic";
 
     fn read(word: &str) -> Option<Class> {
-        Class::ALL
-            .into_iter()
-            .find(|class| class.to_string() == word)
+        Class::ALL.into_iter().find(|class| class.to_string() == word)
     }
 }
 
@@ -276,10 +239,7 @@ impl Word for Protocol {
 /// The short name of a protocol, as [`StreamId`] prints it.
 pub(super) fn protocol_word(protocol: Protocol) -> String {
     let printed = StreamId::outbound(protocol, 0).to_string();
-    printed
-        .trim_start_matches('>')
-        .trim_end_matches(":0")
-        .to_owned()
+    printed.trim_start_matches('>').trim_end_matches(":0").to_owned()
 }
 
 impl Word for StreamId {
@@ -293,11 +253,7 @@ impl Word for StreamId {
         };
         let (protocol, number) = rest.split_once(':')?;
         let protocol = Protocol::read(protocol)?;
-        Some(StreamId {
-            side,
-            protocol,
-            number: number.parse().ok()?,
-        })
+        Some(StreamId { side, protocol, number: number.parse().ok()? })
     }
 }
 

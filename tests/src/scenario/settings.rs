@@ -27,10 +27,7 @@ impl Default for Settings {
         let mut config = Config::default();
         // The version changes with every release; transcripts do not.
         config.agent_version = "portolan/story".to_owned();
-        Settings {
-            config,
-            spread: Spread::Lowest,
-        }
+        Settings { config, spread: Spread::Lowest }
     }
 }
 
@@ -56,10 +53,7 @@ impl Settings {
             "draw" => self.spread = words.take()?,
             "dial-back" => self.config.dial_back = Some(dial_back(&mut words)?),
             other => {
-                return Err(super::script::expected(
-                    "a knob (see docs/scenarios.md)",
-                    other,
-                ));
+                return Err(super::script::expected("a knob (see docs/scenarios.md)", other));
             }
         }
         words.done()
@@ -96,12 +90,7 @@ impl Word for NodeState {
     const EXPECTED: &'static str = "public, limited, private or unknown";
 
     fn read(word: &str) -> Option<NodeState> {
-        let all = [
-            NodeState::Unknown,
-            NodeState::Private,
-            NodeState::Limited,
-            NodeState::Public,
-        ];
+        let all = [NodeState::Unknown, NodeState::Private, NodeState::Limited, NodeState::Public];
         all.into_iter().find(|state| state.name() == word)
     }
 }

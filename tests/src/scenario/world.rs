@@ -84,15 +84,8 @@ impl World {
         names.peer(&name);
         let agent = Agent::new(settings.config, key.public())
             .map_err(|error| format!("the configuration is refused: {error}"))?;
-        let chance = Chance {
-            spread: settings.spread,
-            nonces: 0,
-        };
-        let main = Side {
-            agent,
-            chance,
-            actions: Actions::new(),
-        };
+        let chance = Chance { spread: settings.spread, nonces: 0 };
+        let main = Side { agent, chance, actions: Actions::new() };
         Ok(World {
             twin: main.clone(),
             main,
@@ -111,8 +104,7 @@ impl World {
 
     /// Write down what the script says.
     pub(super) fn heading(&mut self, text: &str) {
-        self.transcript
-            .push(format!("{:>9} < {text}", self.now.to_string()));
+        self.transcript.push(format!("{:>9} < {text}", self.now.to_string()));
     }
 
     /// Write down what came of it; a line that repeats the one before counts it up instead.
@@ -148,11 +140,7 @@ impl World {
             self.book.ordered(self.now, action)?;
         }
         let notices = orders.iter().filter_map(|action| {
-            if let Action::Notify(notice) = action {
-                Some(notice)
-            } else {
-                None
-            }
+            if let Action::Notify(notice) = action { Some(notice) } else { None }
         });
         let notices: Vec<&Notice> = notices.collect();
         let after = self.main.agent.explain();
@@ -167,18 +155,12 @@ impl World {
         if let Some(deadline) = self.main.agent.deadline()
             && deadline.at <= self.now
         {
-            return Err(format!(
-                "the wake-up {:?} at {} is not ahead",
-                deadline.wake, deadline.at
-            ));
+            return Err(format!("the wake-up {:?} at {} is not ahead", deadline.wake, deadline.at));
         }
         let mut idle = self.main.clone();
         idle.handle(self.now, &self.key, Event::Tick);
         if idle.agent != self.main.agent || !idle.actions.is_empty() {
-            return Err(format!(
-                "a tick with nothing due did {:?}",
-                idle.actions.as_slice()
-            ));
+            return Err(format!("a tick with nothing due did {:?}", idle.actions.as_slice()));
         }
         Ok(())
     }
@@ -217,11 +199,7 @@ impl World {
     }
 
     fn wake_by(&mut self, until: Instant) -> Result<bool, String> {
-        let deadline = self
-            .main
-            .agent
-            .deadline()
-            .filter(|deadline| deadline.at <= until);
+        let deadline = self.main.agent.deadline().filter(|deadline| deadline.at <= until);
         let Some(deadline) = deadline else {
             return Ok(false);
         };

@@ -1,0 +1,75 @@
+//! Chaos: whatever happens, in whatever order, the agent keeps its promises.
+//!
+//! proptest draws structured nonsense (`chaos/ops.rs`), a world turns it into events and keeps
+//! its own books of what it did (`chaos/world.rs`), and after every single event an oracle that is
+//! too simple to be wrong compares the agent with the books (`chaos/oracle.rs`). The seed is fixed
+//! and printed; `PORTOLAN_CHAOS_SEED` and `PORTOLAN_CHAOS_CASES` ask for another run.
+
+#[path = "chaos/flood.rs"]
+mod flood;
+#[path = "chaos/ops.rs"]
+mod ops;
+#[path = "chaos/oracle.rs"]
+mod oracle;
+#[path = "chaos/world.rs"]
+mod world;
+
+use ops::Op;
+use oracle::Seen;
+use proptest::collection::vec;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+use std::cell::RefCell;
+use world::{Lab, World};
+
+/// The seed of an ordinary run; any other is as good.
+const SEED: u64 = 20_261_120;
+/// Event sequences in an ordinary run, of each kind of lab.
+const CASES: u32 = 96;
+/// Orders in one sequence; each stands for one event or a few.
+const OPS_MAX: usize = 220;
+
+fn from_env(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+#[allow(clippy::print_stderr, reason = "a failure can be repeated only with its seed")]
+fn run(name: &str, lab: Lab) -> Seen {
+    let seed = from_env("PORTOLAN_CHAOS_SEED", SEED);
+    let cases = u32::try_from(from_env("PORTOLAN_CHAOS_CASES", CASES.into())).unwrap_or(CASES);
+    eprintln!("chaos {name}: PORTOLAN_CHAOS_SEED={seed} PORTOLAN_CHAOS_CASES={cases}");
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let config =
+        Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
+    let seen = RefCell::new(Seen::default());
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let done = runner.run(&vec(ops::any_op(), 20..OPS_MAX), |ops: Vec<Op>| {
+        let mut world = World::new(lab);
+        for op in ops {
+            world.perform(op);
+        }
+        world.drain();
+        seen.borrow_mut().add(&world.oracle.seen);
+        Ok::<(), TestCaseError>(())
+    });
+    if let Err(error) = done {
+        panic!("chaos {name} with seed {seed}: {error}");
+    }
+    seen.into_inner()
+}
+
+#[test]
+fn a_node_on_the_internet_keeps_its_promises() {
+    run("internet", Lab::Internet).demand_variety();
+}
+
+#[test]
+fn a_node_in_a_lab_keeps_its_promises() {
+    run("lab", Lab::Private).demand_variety();
+}
+
+#[test]
+fn a_node_whose_embedder_runs_identify_keeps_its_promises() {
+    run("embedder", Lab::Embedder).demand_proofs();
+}

@@ -1,0 +1,324 @@
+//! What must hold after every event, told from the world's own books alone.
+
+use crate::world::{Ask, Lab, World};
+use portolan_core::wire::autonat::DialBack;
+use portolan_core::{
+    Action, Addr, Agent, Dial, Duration, Event, Instant, IpScope, Notice, Outcome, Protocol, Scope,
+    Side, State, StreamId, Verdict, ip_scope,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How long a proof lasts (design §3 reachability).
+const PROOF_LASTS: Duration = Duration::from_secs(600);
+/// Dial data in one window of ten minutes, bytes (core's own constant; a sliding window can cut
+/// two of its fixed ones).
+const DATA_BUDGET: u64 = 800_000;
+/// What the last chunk of one demand may be longer than what is missing.
+const CHUNK: u64 = 4_096;
+
+/// What happened in a run: a run in which nothing happens proves nothing.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) events: u64,
+    pub(crate) outcomes: BTreeMap<Outcome, u64>,
+    pub(crate) reachable: u64,
+    pub(crate) anywhere: u64,
+    pub(crate) unreachable: u64,
+    pub(crate) refuted: u64,
+    pub(crate) expired: u64,
+    pub(crate) dials: u64,
+    pub(crate) served: u64,
+    pub(crate) paid: u64,
+}
+
+impl Seen {
+    pub(crate) fn add(&mut self, other: &Seen) {
+        self.events += other.events;
+        for (outcome, count) in &other.outcomes {
+            *self.outcomes.entry(*outcome).or_default() += count;
+        }
+        self.reachable += other.reachable;
+        self.anywhere += other.anywhere;
+        self.unreachable += other.unreachable;
+        self.refuted += other.refuted;
+        self.expired += other.expired;
+        self.dials += other.dials;
+        self.served += other.served;
+        self.paid += other.paid;
+    }
+
+    /// Every outcome there is, every verdict, and the service's work must have occurred.
+    pub(crate) fn demand_variety(&self) {
+        self.demand_proofs();
+        for outcome in [
+            Outcome::Refused,
+            Outcome::Rejected,
+            Outcome::Error,
+            Outcome::DialBackError,
+            Outcome::Timeout,
+            Outcome::Lie,
+            Outcome::Declined,
+        ] {
+            assert!(self.outcomes.contains_key(&outcome), "no {outcome:?} occurred: {self:?}");
+        }
+        assert!(self.dials > 0 && self.served > 0, "nobody was served: {self:?}");
+        assert!(self.paid > 0, "no dial data was paid: {self:?}");
+    }
+
+    pub(crate) fn demand_proofs(&self) {
+        assert!(self.reachable > 0 && self.anywhere > 0, "nothing was proved: {self:?}");
+        assert!(self.unreachable > 0 && self.refuted > 0, "nothing was refuted: {self:?}");
+        assert!(self.expired > 0, "nothing aged out: {self:?}");
+    }
+}
+
+/// The books of evidence.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Oracle {
+    pub(crate) seen: Seen,
+    /// The last proof of each address.
+    proved_at: BTreeMap<Addr, Instant>,
+    /// Until when each address may be called reachable.
+    valid_until: BTreeMap<Addr, Instant>,
+    /// Until when it may be called reachable from anywhere.
+    anywhere_until: BTreeMap<Addr, Instant>,
+    /// Failures to dial an address since its last proof.
+    failed: BTreeSet<Addr>,
+    nonces: BTreeSet<u64>,
+    streams: BTreeSet<StreamId>,
+    told: BTreeSet<Addr>,
+    paid: Vec<(Instant, u64)>,
+    demanded: u64,
+}
+
+impl Oracle {
+    /// Whether this stream was never opened before.
+    pub(crate) fn is_new(&mut self, stream: StreamId) -> bool {
+        self.streams.insert(stream)
+    }
+
+    /// The agent paid dial data.
+    pub(crate) fn paid(&mut self, now: Instant, bytes: usize) {
+        let bytes = u64::try_from(bytes).expect("a chunk is small");
+        self.seen.paid += bytes;
+        self.paid.retain(|(at, _)| now < *at + PROOF_LASTS);
+        self.paid.push((now, bytes));
+    }
+
+    /// A server asked for dial data.
+    pub(crate) fn demanded(&mut self, bytes: u64) {
+        self.demanded += bytes;
+    }
+
+    /// A dial-back has one destination, somebody waits for it, and it is nobody's private host.
+    pub(crate) fn dialled(&self, world: &World, dial: &Dial) {
+        let wanted = world.requested.values().any(|addrs| addrs.contains(&dial.addr));
+        assert!(wanted, "{dial:?} was in no request that is open");
+        if world.lab != Lab::Private {
+            assert_eq!(ip_scope(dial.addr.ip), IpScope::Global, "{dial:?}");
+        }
+        let own = world.listeners.values().any(|own| *own == dial.addr);
+        assert!(!own, "{dial:?} is a socket of the agent's own");
+        assert!(dial.timeout <= Duration::from_secs(10), "{dial:?}");
+        assert!(world.dials.len() < 8, "dials in flight are bounded");
+    }
+
+    /// Everything, after one event.
+    pub(crate) fn check(
+        &mut self,
+        world: &mut World,
+        before: &Agent,
+        event: &Event,
+        actions: &[Action],
+    ) {
+        self.seen.events += 1;
+        let agent = &world.agent;
+        if let Some(deadline) = agent.deadline() {
+            assert!(deadline.at > world.now, "{deadline:?} has passed at {}", world.now);
+        }
+        let delivered = self.evidence(world, event);
+        self.notices(world, delivered, actions);
+        self.limits(world);
+        self.verdicts(world, before);
+        self.advertised(world, actions);
+    }
+
+    /// What the event proves, by the rules of design §3 alone. Returns the question proved.
+    fn evidence(&mut self, world: &mut World, event: &Event) -> Option<StreamId> {
+        let now = world.now;
+        match event {
+            Event::Frame { stream, body }
+                if stream.protocol == Protocol::DialBack && stream.side == Side::Inbound =>
+            {
+                if !world.silent.remove(stream) && world.streams.contains_key(stream) {
+                    return None;
+                }
+                let conn = self.conn_of(world, *stream)?;
+                let nonce = DialBack::decode(body).ok()?.nonce;
+                let (event, local) = (conn.event, conn.facts.local);
+                let (stranger, side) = (conn.stranger, conn.facts.side);
+                let relayed = conn.facts.relayed;
+                let ask = world.asks.iter_mut().find(|ask| ask.nonce == nonce)?;
+                let fresh = side == Side::Inbound && !relayed && event > ask.event;
+                if !fresh || ask.delivered || local.class() != ask.addr.class() {
+                    return None;
+                }
+                ask.delivered = true;
+                let until = now + PROOF_LASTS;
+                self.proved_at.insert(ask.addr, now);
+                self.valid_until.insert(ask.addr, until);
+                self.failed.remove(&ask.addr);
+                if stranger {
+                    self.anywhere_until.insert(ask.addr, until);
+                }
+                Some(ask.stream)
+            }
+            _ => None,
+        }
+    }
+
+    fn conn_of<'a>(&self, world: &'a World, stream: StreamId) -> Option<&'a crate::world::Conn> {
+        // The agent may have reset the stream in answer to this very frame.
+        let conn = world.streams.get(&stream).map(|one| one.conn);
+        let conn = conn.or_else(|| world.oracle_conn(stream))?;
+        world.conns.get(&conn)
+    }
+
+    /// A stranger came in and says that he dialled this address.
+    pub(crate) fn sighted(&mut self, now: Instant, addr: Addr) {
+        let until = now + PROOF_LASTS;
+        if let Some(valid) = self.valid_until.get_mut(&addr)
+            && now < *valid
+        {
+            *valid = until;
+        }
+        self.anywhere_until.insert(addr, until);
+    }
+
+    fn notices(&mut self, world: &mut World, delivered: Option<StreamId>, actions: &[Action]) {
+        for action in actions {
+            let Action::Notify(notice) = action else { continue };
+            match notice {
+                Notice::ProbeEnded { peer, addr, outcome } => {
+                    *self.seen.outcomes.entry(*outcome).or_default() += 1;
+                    if *outcome == Outcome::DialFailed {
+                        self.failed.insert(*addr);
+                    }
+                    let late = |ask: &&mut Ask| Some(ask.stream) == delivered && ask.ended;
+                    if *outcome == Outcome::Proved && world.asks.iter_mut().any(|mut ask| late(&&mut ask)) {
+                        continue;
+                    }
+                    let open = world
+                        .asks
+                        .iter_mut()
+                        .find(|ask| !ask.ended && ask.peer == *peer && ask.addr == *addr);
+                    let ask = open.unwrap_or_else(|| panic!("{notice:?} was never asked"));
+                    ask.ended = true;
+                    assert!(*outcome != Outcome::Proved || ask.delivered, "{notice:?} without a nonce");
+                }
+                Notice::AdvertisedChanged { added, removed } => {
+                    for addr in removed {
+                        assert!(self.told.remove(addr), "{addr} was not told before");
+                    }
+                    for addr in added {
+                        assert!(self.told.insert(*addr), "{addr} is told twice");
+                    }
+                }
+                Notice::DialBackServed { .. } => self.seen.served += 1,
+                _ => {}
+            }
+            if let Notice::VerdictChanged { state: State::Unreachable, .. } = notice {
+                self.seen.unreachable += 1;
+            }
+        }
+        self.seen.dials += actions.iter().filter(|one| matches!(one, Action::Dial(_))).count() as u64;
+        for ask in world.asks.iter().filter(|ask| ask.event == world.events) {
+            assert!(self.nonces.insert(ask.nonce), "nonce {} a second time", ask.nonce);
+        }
+    }
+
+    /// The limits that keep us polite.
+    fn limits(&self, world: &World) {
+        let minute = Duration::from_secs(60);
+        let in_flight: Vec<&Ask> = world.asks.iter().filter(|ask| !ask.ended).collect();
+        assert!(in_flight.len() <= 8, "{} probes in flight", in_flight.len());
+        let mut recent: BTreeMap<_, (u32, u32)> = BTreeMap::new();
+        for ask in &world.asks {
+            let counts = recent.entry(ask.peer).or_default();
+            counts.0 += u32::from(!ask.ended);
+            counts.1 += u32::from(world.now < ask.at + minute);
+        }
+        for (peer, (flying, minute)) in recent {
+            assert!(flying <= 2, "{flying} probes in flight at {peer}");
+            assert!(minute <= 8, "{minute} probes of {peer} in a minute");
+        }
+        let spent: u64 = self.paid.iter().map(|(_, bytes)| bytes).sum();
+        assert!(spent <= 2 * (DATA_BUDGET + CHUNK * 8), "{spent} bytes of dial data in a window");
+        assert!(self.seen.paid <= self.demanded * 2 + CHUNK * self.demanded, "unasked data");
+    }
+
+    fn verdicts(&mut self, world: &World, before: &Agent) {
+        let now = world.now;
+        for (addr, verdict) in world.agent.reachability().addresses() {
+            match verdict {
+                Verdict::Reachable { scope, until, .. } => {
+                    self.seen.reachable += 1;
+                    assert!(now < *until, "{addr} is reachable until the past");
+                    let valid = self.valid_until.get(&addr).is_some_and(|at| now < *at);
+                    assert!(valid, "{addr} is called reachable without a fresh proof");
+                    let listened =
+                        world.listeners.values().any(|one| one.class() == addr.class());
+                    assert!(listened, "{addr} is called reachable and nothing listens");
+                    if *scope == Scope::Anywhere {
+                        self.seen.anywhere += 1;
+                        let known = self.anywhere_until.get(&addr).is_some_and(|at| now < *at);
+                        assert!(known, "{addr} is called open to strangers, and none came in");
+                    }
+                }
+                Verdict::Unreachable { .. } => {
+                    assert!(self.failed.contains(&addr), "{addr} is refuted without a failure");
+                }
+                _ => {}
+            }
+        }
+        for (addr, old) in before.reachability().addresses() {
+            let Verdict::Reachable { until, .. } = old else { continue };
+            let new = world.agent.reachability().verdict(addr);
+            match new.map(Verdict::state) {
+                Some(State::Reachable) => {}
+                Some(State::Unreachable) => {
+                    self.seen.refuted += 1;
+                    let waiting = world.asks.iter().any(|ask| {
+                        !ask.ended && ask.addr == addr && ask.event < world.events
+                    });
+                    assert!(!waiting, "{addr} is given up while a server is still asked");
+                }
+                Some(State::Unknown) | None => {
+                    self.seen.expired += 1;
+                    let listened =
+                        world.listeners.values().any(|one| one.class() == addr.class());
+                    let proved = self.proved_at.get(&addr).copied().unwrap_or_default();
+                    let unnamed = new.is_none() && now >= proved + PROOF_LASTS;
+                    assert!(
+                        now >= *until || !listened || unnamed,
+                        "{addr} flipped to {new:?} without a new fact"
+                    );
+                }
+            }
+        }
+    }
+
+    fn advertised(&self, world: &World, actions: &[Action]) {
+        for addr in &self.told {
+            let scope = world.agent.reachability().verdict(*addr).and_then(Verdict::scope);
+            let worth = matches!(scope, Some(Scope::Anywhere | Scope::Contacted));
+            assert!(worth, "{addr} is told to peers, being {scope:?}");
+        }
+        if actions.is_empty() {
+            return;
+        }
+        let explained = world.agent.explain();
+        assert!(explained.advertised.iter().eq(self.told.iter()), "notices tell what is told");
+        assert!(explained.addresses.len() <= 128 && explained.servers.len() <= 256);
+    }
+}

@@ -1,0 +1,155 @@
+//! A js-libp2p peer: a process that speaks JSON lines (see `tests/interop/js/peer.mjs`).
+
+use libp2p_identity::PeerId;
+use multiaddr::Multiaddr;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::{Mutex, watch};
+
+/// Starting Node and loading js-libp2p takes about a second of one core.
+const START_WITHIN: Duration = Duration::from_secs(30);
+
+/// The folder of the scripts.
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/js")
+}
+
+/// Whether js-libp2p and the Node that it needs are installed; else what to do about it.
+pub(crate) fn installed() -> Result<(), String> {
+    let missing = ["node_modules/.bin/node", "node_modules/libp2p/package.json"]
+        .into_iter()
+        .find(|path| !folder().join(path).exists());
+    match missing {
+        None => Ok(()),
+        Some(path) => Err(format!(
+            "no js-libp2p: tests/interop/js/{path} is missing; install it with tests/install-lab.sh"
+        )),
+    }
+}
+
+/// A running js-libp2p peer. Dropping it kills the process.
+#[derive(Debug)]
+pub(crate) struct JsPeer {
+    /// Its peer id.
+    pub(crate) id: PeerId,
+    /// What it listens on, with `/p2p/`.
+    pub(crate) full_addrs: Vec<Multiaddr>,
+    log: watch::Receiver<Vec<Value>>,
+    stdin: Mutex<ChildStdin>,
+    task: tokio::task::JoinHandle<()>,
+    _process: Child,
+}
+
+impl JsPeer {
+    /// Start a peer with the options of `peer.mjs`, and wait until it listens. The error is
+    /// js-libp2p's.
+    pub(crate) async fn start(options: &Value) -> Result<JsPeer, String> {
+        let folder = folder();
+        let mut process = Command::new(folder.join("node_modules/.bin/node"))
+            .arg("peer.mjs")
+            .arg(options.to_string())
+            .current_dir(&folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("Node is installed: the caller has checked");
+        let stdin = process.stdin.take().expect("it is piped");
+        let stdout = process.stdout.take().expect("it is piped");
+        let (writer, log) = watch::channel(Vec::new());
+        let task = tokio::spawn(read(stdout, writer));
+        let mut peer = JsPeer {
+            id: PeerId::random(),
+            full_addrs: Vec::new(),
+            log,
+            stdin: Mutex::new(stdin),
+            task,
+            _process: process,
+        };
+        let first = |event: &Value| event["event"] == "ready" || event["event"] == "failed";
+        let ready = peer.wait("start", START_WITHIN, first).await?;
+        if let Some(error) = ready["error"].as_str() {
+            return Err(format!("it does not start: {error}"));
+        }
+        peer.id = ready["peer"].as_str().and_then(|id| id.parse().ok()).expect("a peer id");
+        peer.full_addrs = strings(&ready["addrs"])
+            .iter()
+            .map(|addr| addr.parse().expect("js-libp2p writes multiaddrs"))
+            .collect();
+        Ok(peer)
+    }
+
+    /// Dial an address; the answer is an event `dialled` or `failed`.
+    pub(crate) async fn dial(&self, id: u64, addr: &Multiaddr) -> Result<(), String> {
+        self.order(&json!({ "do": "dial", "id": id, "addr": addr.to_string() })).await;
+        self.done("dialled", id).await
+    }
+
+    /// Ping a peer that it is connected to.
+    pub(crate) async fn ping(&self, id: u64, peer: PeerId) -> Result<(), String> {
+        self.order(&json!({ "do": "ping", "id": id, "peer": peer.to_string() })).await;
+        self.done("pinged", id).await
+    }
+
+    async fn order(&self, order: &Value) {
+        let line = format!("{order}\n");
+        self.stdin.lock().await.write_all(line.as_bytes()).await.expect("the process listens");
+    }
+
+    async fn done(&self, event: &str, id: u64) -> Result<(), String> {
+        // js-libp2p's own limit for a command is 10 s.
+        let ended = self
+            .wait(event, Duration::from_secs(12), |seen| {
+                seen["id"] == id && (seen["event"] == event || seen["event"] == "failed")
+            })
+            .await?;
+        match ended["event"].as_str() {
+            Some("failed") => Err(format!("js-libp2p: {}", ended["error"])),
+            _ => Ok(()),
+        }
+    }
+
+    /// Wait for an event, from the first on. The error names `what` and shows all events.
+    pub(crate) async fn wait(
+        &self,
+        what: &str,
+        within: Duration,
+        pick: impl Fn(&Value) -> bool,
+    ) -> Result<Value, String> {
+        let mut log = self.log.clone();
+        let search = log.wait_for(|events| events.iter().any(&pick));
+        let found = match tokio::time::timeout(within, search).await {
+            Ok(Ok(events)) => events.iter().find(|event| pick(event)).cloned(),
+            Ok(Err(_)) | Err(_) => None,
+        };
+        found.ok_or_else(|| {
+            let events = self.log.borrow().iter().map(|event| format!("\n  {event}")).collect::<String>();
+            format!("js-libp2p: no {what} within {within:?}, only{events}")
+        })
+    }
+}
+
+impl Drop for JsPeer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn read(stdout: ChildStdout, log: watch::Sender<Vec<Value>>) {
+    let mut lines = BufReader::new(stdout).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str(&line) {
+            Ok(event) => log.send_modify(|log| log.push(event)),
+            Err(_) => println!("js-libp2p says: {line}"),
+        }
+    }
+}
+
+/// The strings of a JSON array.
+pub(crate) fn strings(value: &Value) -> Vec<&str> {
+    value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}

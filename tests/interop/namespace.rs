@@ -1,0 +1,73 @@
+//! Cells on global addresses. js-libp2p asks nobody about private addresses and dials none, and
+//! there is no switch for it; so the test runs itself again in a network namespace whose loopback
+//! interface holds a range of global addresses. No packet leaves it.
+
+use crate::cell::{Cell, Kind, Place};
+use crate::cells::Group;
+use portolan_core::Transport;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::Command;
+
+/// Set inside, where the addresses are.
+const INSIDE: &str = "PORTOLAN_INTEROP_INSIDE";
+/// The test that runs inside.
+const TEST: &str = "in_the_namespace";
+/// A global range whose every address becomes local. Any would do: nothing leaves the namespace.
+const SCRIPT: &str = "ip link set lo up && ip route add local 44.0.0.0/8 dev lo && exec \"$@\"";
+/// Starting four processes and running four cells.
+const WITHIN: Duration = Duration::from_secs(90);
+
+/// Run the cells in a namespace. The error says what is missing for that.
+pub(crate) async fn run() -> Result<Vec<Cell>, String> {
+    let enter = ["--user", "--map-root-user", "--net", "sh", "-c"];
+    let probe = Command::new("unshare").args(enter).args([SCRIPT, "sh", "true"]).output().await;
+    match probe {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(format!("no network namespace: {said}; it needs unshare (util-linux), \
+                ip (iproute2, by tests/install-lab.sh), and user namespaces or root"));
+        }
+        Err(error) => return Err(format!("no network namespace: unshare: {error}")),
+    }
+    let test = std::env::current_exe().expect("a test knows what it runs from");
+    let child = Command::new("unshare")
+        .args(enter)
+        .args([SCRIPT, "sh"])
+        .arg(test)
+        .args(["--exact", TEST, "--nocapture", "--include-ignored"])
+        .env(INSIDE, "1")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(WITHIN, child).await;
+    let output = output.expect("the cells inside are bounded").expect("it has just been run");
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let cells: Vec<Cell> = stdout.lines().filter_map(Cell::from_line).collect();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "inside the namespace: {stdout}\n{stderr}");
+    Ok(cells)
+}
+
+/// Run the cells and print them, one a line.
+pub(crate) async fn inside() {
+    if std::env::var_os(INSIDE).is_none() {
+        println!("there are no global addresses here: the_table_holds starts this where there are");
+        return;
+    }
+    let cells = futures::join!(
+        group(Transport::Tcp).client(),
+        group(Transport::Quic).client(),
+        group(Transport::Tcp).server(),
+        group(Transport::Quic).server(),
+    );
+    for cell in [cells.0, cells.1, cells.2, cells.3] {
+        // On a line of its own, whatever the test harness has begun to say.
+        println!("\n{}", cell.to_line());
+    }
+}
+
+const fn group(transport: Transport) -> Group {
+    Group { kind: Kind::Js, place: Place::Global, transport }
+}

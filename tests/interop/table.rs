@@ -1,0 +1,173 @@
+//! The page that comes out: `docs/interop.md`.
+
+use crate::cell::{Cell, Kind, Row};
+use crate::handshakes::{Carrier, Handshake};
+use portolan_core::Transport;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+const HEAD: &str = "\
+# Interop
+
+What Portolan does with peers that nobody here wrote, on the loopback interface, each as its
+authors published it. This page is written by the tests and never by hand: `tests/interop.rs` runs
+every cell, and fails when what it sees is not what stands here. Write it anew with
+`PORTOLAN_REWRITE=1 cargo test -p portolan-tests --test interop`.
+";
+
+const PROTOCOLS: &str = "
+## Protocols
+
+A cell of identify wants the right observed address, protocols and signed peer record; of ping, the
+same bytes back; of AutoNAT v2, the nonce delivered and the address confirmed. *Loopback* means
+127.0.0.1 with private addresses allowed. *Global* means global addresses and nothing allowed: the
+loopback interface of a network namespace of its own holds them.
+";
+
+const HANDSHAKES: &str = "
+## Connections
+
+By the type of both identity keys; each cell wants both sides to have identified the other.
+";
+
+/// All that was seen.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// Of the protocols.
+    pub(crate) cells: Vec<Cell>,
+    /// Of the connections.
+    pub(crate) handshakes: Vec<Handshake>,
+}
+
+/// The name and version of a peer, from the files that pin it.
+fn peer(kind: Kind) -> String {
+    match kind {
+        Kind::Rust => {
+            let lock = include_str!("../../Cargo.lock");
+            let version = between(lock, "name = \"libp2p\"\nversion = \"", "\"");
+            format!("rust-libp2p {version}")
+        }
+        Kind::Js => {
+            let package = include_str!("js/package.json");
+            let version = between(package, "\"libp2p\": \"", "\"");
+            let autonat = between(package, "\"@libp2p/autonat-v2\": \"", "\"");
+            format!("js-libp2p {version} (autonat-v2 {autonat})")
+        }
+    }
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
+    let found = text.split_once(before).and_then(|(_, rest)| rest.split_once(after));
+    found.expect("the file pins the version").0
+}
+
+fn word(result: Option<&Result<(), String>>) -> String {
+    match result {
+        Some(Ok(())) => "works".into(),
+        // The first line is the reason; what follows is what was seen besides.
+        Some(Err(error)) => format!("no: {}", error.lines().next().unwrap_or_default()),
+        None => "not run".into(),
+    }
+}
+
+impl Seen {
+    /// The page.
+    pub(crate) fn page(&self) -> String {
+        let mut page = format!("{HEAD}{PROTOCOLS}\n");
+        page += "| peer | protocol | Portolan | addresses | TCP | QUIC |\n|---|---|---|---|---|---|\n";
+        for row in self.rows() {
+            page += &row;
+        }
+        page += HANDSHAKES;
+        page += "\n| peer | key | Portolan |";
+        let columns = Carrier::ALL.map(|carrier| format!(" {} |", carrier.name()));
+        let rule = "---|".repeat(3 + columns.len());
+        let _infallible = writeln!(page, "{}\n|{rule}", columns.concat());
+        for row in self.handshake_rows() {
+            page += &row;
+        }
+        page
+    }
+
+    fn rows(&self) -> Vec<String> {
+        let mut rows: BTreeMap<Row, [Option<&Result<(), String>>; 2]> = BTreeMap::new();
+        for cell in &self.cells {
+            let column = usize::from(cell.transport == Transport::Quic);
+            rows.entry(cell.row).or_default()[column] = Some(&cell.result);
+        }
+        let line = |(row, cells): (&Row, &[Option<&Result<(), String>>; 2])| {
+            format!(
+                "| {} | {} | {} | {} | {} | {} |\n",
+                peer(row.kind),
+                row.protocol.name(),
+                row.role.name(),
+                row.place.name(),
+                word(cells[0]),
+                word(cells[1]),
+            )
+        };
+        rows.iter().map(line).collect()
+    }
+
+    fn handshake_rows(&self) -> Vec<String> {
+        let mut heads: Vec<_> = Vec::new();
+        for one in &self.handshakes {
+            let head = (one.kind, one.key.name(), one.we_dial);
+            if !heads.contains(&head) {
+                heads.push(head);
+            }
+        }
+        let line = |(kind, key, we_dial): (Kind, &'static str, bool)| {
+            let cells = Carrier::ALL.map(|carrier| {
+                let one = self.handshakes.iter().find(|one| {
+                    (one.kind, one.key.name(), one.we_dial, one.carrier)
+                        == (kind, key, we_dial, carrier)
+                });
+                format!(" {} |", word(one.map(|one| &one.result)))
+            });
+            let role = if we_dial { "dials" } else { "is dialled" };
+            format!("| {} | {key} | {role} |{}\n", peer(kind), cells.concat())
+        };
+        heads.into_iter().map(line).collect()
+    }
+
+    /// Compare with the committed page, or write it. What was skipped is not compared.
+    pub(crate) fn settle(&self, complete: bool) {
+        let path = page_path();
+        if std::env::var_os("PORTOLAN_REWRITE").is_some() {
+            assert!(complete, "a page with gaps is not written: see above what was skipped");
+            std::fs::write(&path, self.page()).expect("docs/ can be written to");
+            return;
+        }
+        let committed = std::fs::read_to_string(&path).unwrap_or_default();
+        if complete {
+            assert_eq!(committed, self.page(), "docs/interop.md says otherwise{}", self.details());
+            return;
+        }
+        for row in self.rows().iter().chain(&self.handshake_rows()) {
+            let known = committed.contains(row.as_str());
+            assert!(known, "docs/interop.md says otherwise: {row}{}", self.details());
+        }
+    }
+
+    /// Everything that does not work, in full.
+    fn details(&self) -> String {
+        let cells = self.cells.iter().filter_map(|cell| {
+            let error = cell.result.as_ref().err()?;
+            Some(format!("\n{:?} {:?}: {error}", cell.row, cell.transport))
+        });
+        let handshakes = self.handshakes.iter().filter_map(|one| {
+            let error = one.result.as_ref().err()?;
+            Some(format!(
+                "\n{:?} {:?} {:?} dialled by us: {}: {error}",
+                one.kind, one.key, one.carrier, one.we_dial
+            ))
+        });
+        cells.chain(handshakes).collect()
+    }
+}
+
+fn page_path() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/interop.md")
+}
