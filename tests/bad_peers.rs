@@ -7,9 +7,7 @@
 
 use portolan_core::{Addr, Explanation, Notice, Outcome, Reason, State, Transport};
 use portolan_tests::portolan_peer::{PortolanPeer, explained, on_one_host, outcomes};
-use portolan_tests::scripted::{
-    Answer, BadFrame, Behavior, DialBackTrick, Script, ScriptedServer,
-};
+use portolan_tests::scripted::{Answer, BadFrame, Behavior, DialBackTrick, Script, ScriptedServer};
 use std::time::Duration;
 
 /// Beyond every deadline of a probe: 15 s for the answer, two round trips, and some patience.
@@ -69,10 +67,8 @@ impl World {
     async fn every_server(&self, outcome: Outcome) -> Explanation {
         let what = format!("{} from every server", outcome.name());
         let all = |explanation: &Explanation| {
-            let ended = self
-                .servers
-                .iter()
-                .all(|server| outcomes(explanation, server.id(), outcome) > 0);
+            let ended =
+                self.servers.iter().all(|server| outcomes(explanation, server.id(), outcome) > 0);
             ended.then(|| explanation.clone())
         };
         self.wait(&what, all).await
@@ -117,7 +113,10 @@ impl World {
 
 fn fresh_seed() -> u64 {
     // `PORTOLAN_SEED` runs a failure again; what the kernel schedules stays its own.
-    std::env::var("PORTOLAN_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random)
+    std::env::var("PORTOLAN_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(rand::random)
 }
 
 fn times(count: usize, behavior: &Behavior) -> Vec<Script> {

@@ -24,9 +24,9 @@ use world::{Lab, World};
 /// The seed of an ordinary run; any other is as good.
 const SEED: u64 = 20_261_120;
 /// Event sequences in an ordinary run, of each kind of lab.
-const CASES: u32 = 96;
+const CASES: u32 = 128;
 /// Orders in one sequence; each stands for one event or a few.
-const OPS_MAX: usize = 220;
+const OPS_MAX: usize = 260;
 
 fn from_env(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)

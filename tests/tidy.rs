@@ -67,10 +67,7 @@ fn packages_depend_downwards_only() {
 #[test]
 fn every_requirement_has_its_code_and_test() {
     let tree = tree();
-    assert!(
-        ledger::rows(&tree) >= 50,
-        "the ledgers in docs/spec are nearly empty"
-    );
+    assert!(ledger::rows(&tree) >= 50, "the ledgers in docs/spec are nearly empty");
     demand(
         "A row of docs/spec names code and a test that exist, a library, a later stage, or an \
          exception with its reason.",
@@ -113,10 +110,7 @@ fn tests_wait_for_facts() {
 
 #[test]
 fn words_mean_one_thing() {
-    demand(
-        "One word, one meaning: see the table in ARCHITECTURE.md.",
-        &code::check_words(&tree()),
-    );
+    demand("One word, one meaning: see the table in ARCHITECTURE.md.", &code::check_words(&tree()));
 }
 
 #[test]
@@ -129,40 +123,22 @@ fn every_bound_says_what_happens_when_full() {
 
 #[test]
 fn the_readme_is_true() {
-    demand(
-        "README.md quotes nothing that is not compared here.",
-        &prose::check_readme(&tree()),
-    );
+    demand("README.md quotes nothing that is not compared here.", &prose::check_readme(&tree()));
 }
 
 #[test]
 fn the_gate_runs_what_we_promise() {
-    demand(
-        ".ci/run is the gate that CONTRIBUTING.md describes.",
-        &prose::check_gate(&tree()),
-    );
+    demand(".ci/run is the gate that CONTRIBUTING.md describes.", &prose::check_gate(&tree()));
 }
 
 /// A tree of made-up files, for showing that a rule can fail.
 fn snippet(files: &[(&str, &str)]) -> Tree {
-    Tree::of(
-        files
-            .iter()
-            .map(|(path, text)| ((*path).to_owned(), (*text).to_owned())),
-    )
+    Tree::of(files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())))
 }
 
 /// Whether exactly one problem is found, and it speaks of `about`.
 #[track_caller]
 fn one_problem(problems: &[String], about: &str) {
-    assert_eq!(
-        problems.len(),
-        1,
-        "expected one problem about {about:?}, got {problems:#?}"
-    );
-    assert!(
-        problems[0].contains(about),
-        "expected {about:?} in {:?}",
-        problems[0]
-    );
+    assert_eq!(problems.len(), 1, "expected one problem about {about:?}, got {problems:#?}");
+    assert!(problems[0].contains(about), "expected {about:?} in {:?}", problems[0]);
 }

@@ -9,7 +9,7 @@ use multiaddr::Multiaddr;
 use portolan::{CheckOptions, Report, ServeError, ServeOptions};
 use portolan_runtime::identity::{self, IdentityError, Keypair};
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
@@ -54,7 +54,12 @@ async fn main() -> ExitCode {
 /// Logs go to stderr: warnings and errors, or what `PORTOLAN_LOG` asks for.
 fn log() {
     let filter = EnvFilter::try_from_env("PORTOLAN_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    let ansi = io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(ansi)
+        .with_writer(io::stderr)
+        .init();
 }
 
 async fn demo(json: bool) -> Result<u8, Failed> {
@@ -66,9 +71,7 @@ async fn demo(json: bool) -> Result<u8, Failed> {
 
 async fn check(args: CheckArgs) -> Result<u8, Failed> {
     if args.peer.is_empty() {
-        let hint = "check needs a peer to ask: --peer MULTIADDR, as often as there are peers\n\n\
-                    To see it at work without any, run `portolan demo`.";
-        Args::command().error(ErrorKind::MissingRequiredArgument, hint).exit();
+        no_peers();
     }
     let mut options = CheckOptions::default();
     options.peers = args.peer;
@@ -80,6 +83,20 @@ async fn check(args: CheckArgs) -> Result<u8, Failed> {
     let report = portolan::check(options, |progress| bar.show(progress)).await;
     bar.finish();
     print_report(&report?, args.json)
+}
+
+/// The usage error of a check that has nobody to ask; ends the program.
+fn no_peers() -> ! {
+    let mut command = Args::command();
+    command.build();
+    let problem = "check needs a peer to ask: --peer MULTIADDR, as often as there are peers\n\n\
+                   To see it at work without any, run `portolan demo`.";
+    let check = command.find_subcommand_mut("check");
+    match check {
+        Some(check) => check.error(ErrorKind::MissingRequiredArgument, problem),
+        None => command.error(ErrorKind::MissingRequiredArgument, problem),
+    }
+    .exit()
 }
 
 async fn serve(args: ServeArgs) -> Result<u8, Failed> {

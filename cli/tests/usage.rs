@@ -39,7 +39,7 @@ fn a_malformed_address_is_named_with_what_is_wrong() {
 
 #[test]
 fn a_check_without_peers_points_to_the_demo() {
-    refused(&["check"], 2, &["--peer", "portolan demo", "Usage"]);
+    refused(&["check"], 2, &["--peer", "portolan demo", "Usage: portolan check"]);
 }
 
 #[test]

@@ -23,6 +23,7 @@ use crate::peers::{Learnt, Peers};
 use crate::probe::Probe;
 use crate::reachability::{Ground, Reachability};
 use crate::service::{Caller, Service, View};
+use crate::wire::autonat::DIAL_REQUEST_ADDRS_MAX;
 use crate::words::config::{CANDIDATES_MAX, IDENTIFY_PROTOCOLS_BYTES_MAX};
 use crate::words::deadline::earliest;
 use crate::{
@@ -62,7 +63,7 @@ impl Agent {
             peers: Peers::default(),
             observed: ObservedAddrs::default(),
             candidates: Candidates::default(),
-            probe: Probe::new(config.allow_private),
+            probe: Probe::new(config.allow_private, config.addrs_per_request),
             reachability: Reachability::default(),
             advertise: Advertise::default(),
             service: Service::new(&config, &identity),
@@ -323,6 +324,9 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     let bytes = config.protocols.iter().map(|name| name.len()).sum();
     if bytes > IDENTIFY_PROTOCOLS_BYTES_MAX {
         return Err(ConfigError::ProtocolsTooLong { bytes });
+    }
+    if !(1..=DIAL_REQUEST_ADDRS_MAX).contains(&config.addrs_per_request) {
+        return Err(ConfigError::AddrsPerRequest { given: config.addrs_per_request });
     }
     let Some(limits) = &config.dial_back else {
         return Ok(());

@@ -255,10 +255,9 @@ impl Agent {
         // Those who came by themselves are welcome, but nobody waits for them.
         let asking =
             self.peers.iter().any(|(_, one)| one.is_asking() && one.side == Side::Outbound);
-        let mut servers = self.probe.servers().filter(|(_, server)| server.is_connected());
         !asking
             && !addresses.is_empty()
             && addresses.iter().all(|address| judged(address) && !address.pending)
-            && servers.all(|(_, server)| server.has_history() || server.is_distrusted(self.now))
+            && !self.probe.awaits_first_answers()
     }
 }

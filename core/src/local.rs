@@ -106,6 +106,12 @@ impl Local {
         self.ips.contains(&ip) || self.addresses.iter().any(|addr| addr.ip == ip)
     }
 
+    /// Whether no interface has this address any more. Nobody is declared lost while interfaces
+    /// are not known.
+    pub(crate) fn has_lost(&self, ip: IpAddr) -> bool {
+        !self.ips.is_empty() && !self.is_own_ip(ip)
+    }
+
     /// Whether this host has an address from which one of `scope` in `family` can be dialled.
     pub(crate) fn can_dial(&self, family: Family, scope: IpScope) -> bool {
         let known = self.ips.iter().copied().chain(self.addresses.iter().map(|addr| addr.ip));

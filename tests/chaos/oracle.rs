@@ -1,10 +1,13 @@
 //! What must hold after every event, told from the world's own books alone.
 
 use crate::world::{Ask, Lab, World};
+use bytes::Bytes;
 use portolan_core::wire::autonat::DialBack;
+use portolan_core::wire::identify::Identify;
+use portolan_core::wire::multiaddr::{self, Decoded};
 use portolan_core::{
-    Action, Addr, Agent, Dial, Duration, Event, Instant, IpScope, Notice, Outcome, Protocol, Scope,
-    Side, State, StreamId, Verdict, ip_scope,
+    Action, Addr, Agent, ConnId, Dial, Duration, Event, Instant, IpScope, Notice, Outcome,
+    Protocol, Scope, Side, State, StreamId, Verdict, ip_scope,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +18,9 @@ const PROOF_LASTS: Duration = Duration::from_secs(600);
 const DATA_BUDGET: u64 = 800_000;
 /// What the last chunk of one demand may be longer than what is missing.
 const CHUNK: u64 = 4_096;
+
+/// How long a dial-back keeps its slot if the runtime never says how it ended.
+const SLOT_LASTS: Duration = Duration::from_secs(14);
 
 /// What happened in a run: a run in which nothing happens proves nothing.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +78,16 @@ impl Seen {
     }
 }
 
+/// Whether the ground moved: other sockets, or another network.
+fn is_move(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::InterfacesChanged { .. }
+            | Event::ListenerOpened { .. }
+            | Event::ListenerClosed { .. }
+    )
+}
+
 /// The books of evidence.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Oracle {
@@ -88,7 +104,8 @@ pub(crate) struct Oracle {
     streams: BTreeSet<StreamId>,
     told: BTreeSet<Addr>,
     paid: Vec<(Instant, u64)>,
-    demanded: u64,
+    /// What each connection's peer said last about us.
+    observed: BTreeMap<ConnId, Addr>,
 }
 
 impl Oracle {
@@ -105,11 +122,6 @@ impl Oracle {
         self.paid.push((now, bytes));
     }
 
-    /// A server asked for dial data.
-    pub(crate) fn demanded(&mut self, bytes: u64) {
-        self.demanded += bytes;
-    }
-
     /// A dial-back has one destination, somebody waits for it, and it is nobody's private host.
     pub(crate) fn dialled(&self, world: &World, dial: &Dial) {
         let wanted = world.requested.values().any(|addrs| addrs.contains(&dial.addr));
@@ -120,7 +132,73 @@ impl Oracle {
         let own = world.listeners.values().any(|own| *own == dial.addr);
         assert!(!own, "{dial:?} is a socket of the agent's own");
         assert!(dial.timeout <= Duration::from_secs(10), "{dial:?}");
-        assert!(world.dials.len() < 8, "dials in flight are bounded");
+        let flying = world.dials.iter().filter(|(_, at)| world.now < *at + SLOT_LASTS).count();
+        assert!(flying < 8, "dials in flight are bounded");
+    }
+
+    /// What the event proves, by the rules of design §3 alone, told before the agent hears of it.
+    /// Returns the question proved.
+    pub(crate) fn evidence(&mut self, world: &mut World, event: &Event) -> Option<StreamId> {
+        match event {
+            Event::Frame { stream, body } => match (stream.side, stream.protocol) {
+                (Side::Inbound, Protocol::DialBack) => self.proof(world, *stream, body),
+                (Side::Outbound, Protocol::Identify) | (Side::Inbound, Protocol::IdentifyPush) => {
+                    let conn = world.streams.get(stream)?.conn;
+                    let observed = Identify::decode(body).ok()?.observed;
+                    let observed = observed.and_then(|bytes| multiaddr::decode(&bytes).ok());
+                    let addr = match observed {
+                        Some(Decoded::Direct { addr, .. }) => Some(addr),
+                        _ => self.observed.get(&conn).copied(),
+                    };
+                    addr.map(|addr| self.sighted(world, conn, addr));
+                    None
+                }
+                _ => None,
+            },
+            Event::Observed { conn, observed } => {
+                self.sighted(world, *conn, *observed);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn proof(&mut self, world: &mut World, stream: StreamId, body: &Bytes) -> Option<StreamId> {
+        if !world.silent.remove(&stream) {
+            return None;
+        }
+        let conn = world.conns.get(&world.streams.get(&stream)?.conn)?;
+        let nonce = DialBack::decode(body).ok()?.nonce;
+        let (came, stranger, facts) = (conn.event, conn.stranger, conn.facts.clone());
+        let ask = world.asks.iter_mut().find(|ask| ask.nonce == nonce)?;
+        let fresh = facts.side == Side::Inbound && !facts.relayed && came > ask.event;
+        if !fresh || ask.delivered || facts.local.class() != ask.addr.class() {
+            return None;
+        }
+        ask.delivered = true;
+        let until = world.now + PROOF_LASTS;
+        self.proved_at.insert(ask.addr, world.now);
+        self.valid_until.insert(ask.addr, until);
+        if stranger {
+            self.anywhere_until.insert(ask.addr, until);
+        }
+        Some(ask.stream)
+    }
+
+    /// A stranger who came in and says that he dialled this address renews what is proven.
+    fn sighted(&mut self, world: &World, conn: ConnId, addr: Addr) {
+        self.observed.insert(conn, addr);
+        let Some(conn) = world.conns.get(&conn) else { return };
+        if conn.facts.side == Side::Outbound || !conn.stranger {
+            return;
+        }
+        let until = world.now + PROOF_LASTS;
+        if let Some(valid) = self.valid_until.get_mut(&addr)
+            && world.now < *valid
+        {
+            *valid = until;
+        }
+        self.anywhere_until.insert(addr, until);
     }
 
     /// Everything, after one event.
@@ -128,71 +206,17 @@ impl Oracle {
         &mut self,
         world: &mut World,
         before: &Agent,
-        event: &Event,
+        (event, delivered): (&Event, Option<StreamId>),
         actions: &[Action],
     ) {
         self.seen.events += 1;
-        let agent = &world.agent;
-        if let Some(deadline) = agent.deadline() {
+        if let Some(deadline) = world.agent.deadline() {
             assert!(deadline.at > world.now, "{deadline:?} has passed at {}", world.now);
         }
-        let delivered = self.evidence(world, event);
         self.notices(world, delivered, actions);
         self.limits(world);
-        self.verdicts(world, before);
+        self.verdicts(world, before, is_move(event));
         self.advertised(world, actions);
-    }
-
-    /// What the event proves, by the rules of design §3 alone. Returns the question proved.
-    fn evidence(&mut self, world: &mut World, event: &Event) -> Option<StreamId> {
-        let now = world.now;
-        match event {
-            Event::Frame { stream, body }
-                if stream.protocol == Protocol::DialBack && stream.side == Side::Inbound =>
-            {
-                if !world.silent.remove(stream) && world.streams.contains_key(stream) {
-                    return None;
-                }
-                let conn = self.conn_of(world, *stream)?;
-                let nonce = DialBack::decode(body).ok()?.nonce;
-                let (event, local) = (conn.event, conn.facts.local);
-                let (stranger, side) = (conn.stranger, conn.facts.side);
-                let relayed = conn.facts.relayed;
-                let ask = world.asks.iter_mut().find(|ask| ask.nonce == nonce)?;
-                let fresh = side == Side::Inbound && !relayed && event > ask.event;
-                if !fresh || ask.delivered || local.class() != ask.addr.class() {
-                    return None;
-                }
-                ask.delivered = true;
-                let until = now + PROOF_LASTS;
-                self.proved_at.insert(ask.addr, now);
-                self.valid_until.insert(ask.addr, until);
-                self.failed.remove(&ask.addr);
-                if stranger {
-                    self.anywhere_until.insert(ask.addr, until);
-                }
-                Some(ask.stream)
-            }
-            _ => None,
-        }
-    }
-
-    fn conn_of<'a>(&self, world: &'a World, stream: StreamId) -> Option<&'a crate::world::Conn> {
-        // The agent may have reset the stream in answer to this very frame.
-        let conn = world.streams.get(&stream).map(|one| one.conn);
-        let conn = conn.or_else(|| world.oracle_conn(stream))?;
-        world.conns.get(&conn)
-    }
-
-    /// A stranger came in and says that he dialled this address.
-    pub(crate) fn sighted(&mut self, now: Instant, addr: Addr) {
-        let until = now + PROOF_LASTS;
-        if let Some(valid) = self.valid_until.get_mut(&addr)
-            && now < *valid
-        {
-            *valid = until;
-        }
-        self.anywhere_until.insert(addr, until);
     }
 
     fn notices(&mut self, world: &mut World, delivered: Option<StreamId>, actions: &[Action]) {
@@ -204,8 +228,8 @@ impl Oracle {
                     if *outcome == Outcome::DialFailed {
                         self.failed.insert(*addr);
                     }
-                    let late = |ask: &&mut Ask| Some(ask.stream) == delivered && ask.ended;
-                    if *outcome == Outcome::Proved && world.asks.iter_mut().any(|mut ask| late(&&mut ask)) {
+                    let late = |ask: &Ask| Some(ask.stream) == delivered && ask.ended;
+                    if *outcome == Outcome::Proved && world.asks.iter().any(late) {
                         continue;
                     }
                     let open = world
@@ -214,7 +238,10 @@ impl Oracle {
                         .find(|ask| !ask.ended && ask.peer == *peer && ask.addr == *addr);
                     let ask = open.unwrap_or_else(|| panic!("{notice:?} was never asked"));
                     ask.ended = true;
-                    assert!(*outcome != Outcome::Proved || ask.delivered, "{notice:?} without a nonce");
+                    assert!(
+                        *outcome != Outcome::Proved || ask.delivered,
+                        "{notice:?} without a nonce"
+                    );
                 }
                 Notice::AdvertisedChanged { added, removed } => {
                     for addr in removed {
@@ -225,13 +252,14 @@ impl Oracle {
                     }
                 }
                 Notice::DialBackServed { .. } => self.seen.served += 1,
+                Notice::VerdictChanged { state: State::Unreachable, .. } => {
+                    self.seen.unreachable += 1;
+                }
                 _ => {}
             }
-            if let Notice::VerdictChanged { state: State::Unreachable, .. } = notice {
-                self.seen.unreachable += 1;
-            }
         }
-        self.seen.dials += actions.iter().filter(|one| matches!(one, Action::Dial(_))).count() as u64;
+        self.seen.dials +=
+            actions.iter().filter(|one| matches!(one, Action::Dial(_))).count() as u64;
         for ask in world.asks.iter().filter(|ask| ask.event == world.events) {
             assert!(self.nonces.insert(ask.nonce), "nonce {} a second time", ask.nonce);
         }
@@ -254,20 +282,21 @@ impl Oracle {
         }
         let spent: u64 = self.paid.iter().map(|(_, bytes)| bytes).sum();
         assert!(spent <= 2 * (DATA_BUDGET + CHUNK * 8), "{spent} bytes of dial data in a window");
-        assert!(self.seen.paid <= self.demanded * 2 + CHUNK * self.demanded, "unasked data");
     }
 
-    fn verdicts(&mut self, world: &World, before: &Agent) {
+    fn verdicts(&mut self, world: &World, before: &Agent, moved: bool) {
         let now = world.now;
         for (addr, verdict) in world.agent.reachability().addresses() {
             match verdict {
                 Verdict::Reachable { scope, until, .. } => {
                     self.seen.reachable += 1;
+                    if self.proved_at.get(&addr) == Some(&now) {
+                        self.failed.remove(&addr);
+                    }
                     assert!(now < *until, "{addr} is reachable until the past");
                     let valid = self.valid_until.get(&addr).is_some_and(|at| now < *at);
                     assert!(valid, "{addr} is called reachable without a fresh proof");
-                    let listened =
-                        world.listeners.values().any(|one| one.class() == addr.class());
+                    let listened = world.listeners.values().any(|one| one.class() == addr.class());
                     assert!(listened, "{addr} is called reachable and nothing listens");
                     if *scope == Scope::Anywhere {
                         self.seen.anywhere += 1;
@@ -288,17 +317,17 @@ impl Oracle {
                 Some(State::Reachable) => {}
                 Some(State::Unreachable) => {
                     self.seen.refuted += 1;
-                    let waiting = world.asks.iter().any(|ask| {
-                        !ask.ended && ask.addr == addr && ask.event < world.events
-                    });
+                    let waiting = world
+                        .asks
+                        .iter()
+                        .any(|ask| !ask.ended && ask.addr == addr && ask.event < world.events);
                     assert!(!waiting, "{addr} is given up while a server is still asked");
                 }
                 Some(State::Unknown) | None => {
                     self.seen.expired += 1;
-                    let listened =
-                        world.listeners.values().any(|one| one.class() == addr.class());
+                    let listened = world.listeners.values().any(|one| one.class() == addr.class());
                     let proved = self.proved_at.get(&addr).copied().unwrap_or_default();
-                    let unnamed = new.is_none() && now >= proved + PROOF_LASTS;
+                    let unnamed = new.is_none() && (moved || now >= proved + PROOF_LASTS);
                     assert!(
                         now >= *until || !listened || unnamed,
                         "{addr} flipped to {new:?} without a new fact"

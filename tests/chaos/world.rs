@@ -6,7 +6,7 @@ use portolan_core::wire::autonat::Message;
 use portolan_core::{
     Action, Actions, Addr, Agent, Config, ConnId, Connected, Cx, Dial, DialBackConfig, DialId,
     Draw, Duration, Event, Instant, ListenerId, PeerId, Protocol, Side, Signer, StreamEnd,
-    StreamFailure, StreamId, UnixTime, wire::multiaddr,
+    StreamId, UnixTime, wire::multiaddr,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -114,12 +114,14 @@ pub(crate) struct World {
     pub(crate) conns: BTreeMap<ConnId, Conn>,
     pub(crate) streams: BTreeMap<StreamId, Stream>,
     pub(crate) asks: Vec<Ask>,
-    pub(crate) dials: Vec<Dial>,
+    pub(crate) dials: Vec<(Dial, Instant)>,
     /// What peers asked the agent to dial, as long as they wait.
     pub(crate) requested: BTreeMap<StreamId, Vec<Addr>>,
     pub(crate) contacted: BTreeMap<IpAddr, Instant>,
     /// Dial-back streams opened towards the agent that have said nothing.
     pub(crate) silent: BTreeSet<StreamId>,
+    /// Pings of the agent's, with what they said.
+    pub(crate) pings: Vec<(StreamId, bytes::Bytes)>,
     pub(crate) oracle: Oracle,
 }
 
@@ -148,6 +150,7 @@ impl World {
             requested: BTreeMap::new(),
             contacted: BTreeMap::new(),
             silent: BTreeSet::new(),
+            pings: Vec::new(),
             oracle: Oracle::default(),
         }
     }
@@ -195,11 +198,14 @@ impl World {
             actions: &mut copied,
         };
         twin.handle(&mut cx, event.clone());
+        let mut oracle = core::mem::take(&mut self.oracle);
+        let delivered = oracle.evidence(self, &event);
+        self.oracle = oracle;
         let actions = self.push(event.clone());
         assert_eq!(copied.as_slice(), actions, "equal inputs give equal orders: {event:?}");
         assert!(twin == self.agent, "equal inputs give equal agents: {event:?}");
         let mut oracle = core::mem::take(&mut self.oracle);
-        oracle.check(self, &before, &event, &actions);
+        oracle.check(self, &before, (&event, delivered), &actions);
         self.oracle = oracle;
         actions
     }
@@ -260,12 +266,19 @@ impl World {
             }
             Event::DialFailed { dial, .. } => self.forget_dial(*dial),
             Event::StreamOpened { conn, stream } if stream.side == Side::Inbound => {
-                self.streams.entry(*stream).or_insert(Stream { conn: *conn, mute: false });
+                let known = self.streams.contains_key(stream);
+                if self.conns.contains_key(conn) && !known {
+                    self.streams.insert(*stream, Stream { conn: *conn, mute: false });
+                    if stream.protocol == Protocol::DialBack {
+                        self.silent.insert(*stream);
+                    }
+                }
             }
-            Event::StreamFailed { stream, reason: StreamFailure::Failed }
-            | Event::StreamFailed { stream, .. }
+            Event::StreamFailed { stream, .. }
             | Event::StreamClosed { stream, end: StreamEnd::Reset | StreamEnd::BadFrame } => {
                 self.streams.remove(stream);
+                self.requested.remove(stream);
+                self.silent.remove(stream);
             }
             _ => {}
         }
@@ -287,7 +300,7 @@ impl World {
     }
 
     fn forget_dial(&mut self, dial: DialId) {
-        self.dials.retain(|one| one.dial != dial);
+        self.dials.retain(|(one, _)| one.dial != dial);
     }
 
     /// What an order changes in the books. An order that cannot be obeyed is the agent's mistake.
@@ -304,8 +317,15 @@ impl World {
                 let open = self.streams.get(stream).filter(|stream| !stream.mute);
                 let conn = open.map(|stream| stream.conn);
                 assert!(conn.is_some(), "{action:?} on a stream that is over");
-                if stream.protocol == Protocol::DialRequest && stream.side == Side::Outbound {
-                    self.asked(*stream, conn.expect("it is open"), body);
+                match (stream.side, stream.protocol) {
+                    (Side::Outbound, Protocol::DialRequest) => {
+                        self.asked(*stream, conn.expect("it is open"), body);
+                    }
+                    (Side::Outbound, Protocol::Ping) => {
+                        self.pings.retain(|(one, _)| one != stream);
+                        self.pings.push((*stream, body.clone()));
+                    }
+                    _ => {}
                 }
             }
             Action::CloseStream { stream } => {
@@ -321,7 +341,7 @@ impl World {
             Action::Dial(dial) => {
                 self.oracle.dialled(self, dial);
                 self.contacted.insert(dial.addr.ip, self.now);
-                self.dials.push(*dial);
+                self.dials.push((*dial, self.now));
             }
             Action::Disconnect { conn } => {
                 assert!(self.conns.contains_key(conn), "{action:?} on a dead connection");

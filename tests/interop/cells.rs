@@ -161,11 +161,7 @@ struct Expected {
 }
 
 /// Portolan asks, and understands the answer.
-async fn we_identify(
-    us: &PortolanPeer,
-    other: &Other,
-    expected: Expected,
-) -> Result<(), String> {
+async fn we_identify(us: &PortolanPeer, other: &Other, expected: Expected) -> Result<(), String> {
     let id = other.id();
     let told = us.wait_notice("identify", WITHIN, |notice| match notice {
         Notice::Identified { peer, observed, server, .. } if *peer == id => {
@@ -189,11 +185,7 @@ async fn we_identify(
 }
 
 /// The other side asks, and understands Portolan's answer.
-async fn is_identified(
-    us: &PortolanPeer,
-    other: &Other,
-    expected: Expected,
-) -> Result<(), String> {
+async fn is_identified(us: &PortolanPeer, other: &Other, expected: Expected) -> Result<(), String> {
     let described = other.identified(us.id()).await?;
     let protocols = ["/ipfs/id/1.0.0", "/ipfs/ping/1.0.0", "/libp2p/autonat/2/dial-back"];
     let missing = protocols.iter().find(|one| !described.protocols.iter().any(|p| p == *one));

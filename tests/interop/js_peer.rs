@@ -127,7 +127,8 @@ impl JsPeer {
             Ok(Err(_)) | Err(_) => None,
         };
         found.ok_or_else(|| {
-            let events = self.log.borrow().iter().map(|event| format!("\n  {event}")).collect::<String>();
+            let events =
+                self.log.borrow().iter().map(|event| format!("\n  {event}")).collect::<String>();
             format!("js-libp2p: no {what} within {within:?}, only{events}")
         })
     }

@@ -26,8 +26,10 @@ pub(crate) async fn run() -> Result<Vec<Cell>, String> {
         Ok(output) if output.status.success() => {}
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(format!("no network namespace: {said}; it needs unshare (util-linux), \
-                ip (iproute2, by tests/install-lab.sh), and user namespaces or root"));
+            return Err(format!(
+                "no network namespace: {said}; it needs unshare (util-linux), \
+                ip (iproute2, by tests/install-lab.sh), and user namespaces or root"
+            ));
         }
         Err(error) => return Err(format!("no network namespace: unshare: {error}")),
     }

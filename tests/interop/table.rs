@@ -75,7 +75,8 @@ impl Seen {
     /// The page.
     pub(crate) fn page(&self) -> String {
         let mut page = format!("{HEAD}{PROTOCOLS}\n");
-        page += "| peer | protocol | Portolan | addresses | TCP | QUIC |\n|---|---|---|---|---|---|\n";
+        page +=
+            "| peer | protocol | Portolan | addresses | TCP | QUIC |\n|---|---|---|---|---|---|\n";
         for row in self.rows() {
             page += &row;
         }

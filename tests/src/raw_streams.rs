@@ -140,14 +140,15 @@ impl NetworkBehaviour for Behaviour {
         match event {}
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
         while let Poll::Ready(Some(Open { peer, wanted })) = self.orders.poll_recv(cx) {
             if self.connected.contains(&peer) {
                 let handler = NotifyHandler::Any;
-                return Poll::Ready(ToSwarm::NotifyHandler { peer_id: peer, handler, event: wanted });
+                return Poll::Ready(ToSwarm::NotifyHandler {
+                    peer_id: peer,
+                    handler,
+                    event: wanted,
+                });
             }
             // Dropping the reply is the answer.
         }

@@ -371,10 +371,9 @@ fn dial_options(addr: Multiaddr, fresh_port: bool) -> DialOpts {
         _ => None,
     });
     match (peer, fresh_port) {
-        (Some(peer), false) => DialOpts::peer_id(peer)
-            .condition(PeerCondition::Always)
-            .addresses(vec![addr])
-            .build(),
+        (Some(peer), false) => {
+            DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![addr]).build()
+        }
         (Some(peer), true) => DialOpts::peer_id(peer)
             .condition(PeerCondition::Always)
             .addresses(vec![addr])
@@ -423,9 +422,9 @@ fn of_behaviour(event: BehaviourEvent) -> Option<Seen> {
         BehaviourEvent::Identify(identify::Event::Error { peer_id, error, .. }) => {
             Seen::IdentifyFailed { peer: peer_id, error: error.to_string() }
         }
-        BehaviourEvent::Identify(
-            identify::Event::Sent { .. } | identify::Event::Pushed { .. },
-        ) => return None,
+        BehaviourEvent::Identify(identify::Event::Sent { .. } | identify::Event::Pushed { .. }) => {
+            return None;
+        }
         BehaviourEvent::Ping(event) => Seen::Pinged {
             peer: event.peer,
             result: event.result.map_err(|failure| failure.to_string()),

@@ -58,13 +58,7 @@ pub(crate) fn check_stubs(tree: &Tree) -> Vec<String> {
         let Split { code, comments } = split(text);
         for (number, line) in code.lines().enumerate() {
             let dense: String = line.chars().filter(|c| !c.is_whitespace()).collect();
-            for stub in [
-                "todo!(",
-                "unimplemented!(",
-                "#[ignore",
-                "assert!(true",
-                "dbg!(",
-            ] {
+            for stub in ["todo!(", "unimplemented!(", "#[ignore", "assert!(true", "dbg!("] {
                 if dense.contains(stub) {
                     problems.push(format!("{path}:{}: `{stub}`", number + 1));
                 }
@@ -152,17 +146,13 @@ pub(crate) fn check_words(tree: &Tree) -> Vec<String> {
             let (Some(keyword), Some(name)) = (keyword.word(), name.word()) else {
                 continue;
             };
-            if !matches!(
-                keyword,
-                "fn" | "struct" | "enum" | "trait" | "type" | "mod" | "const"
-            ) {
+            if !matches!(keyword, "fn" | "struct" | "enum" | "trait" | "type" | "mod" | "const") {
                 continue;
             }
             for part in parts(name) {
                 if let Some((_, better)) = WORDS.iter().find(|(word, _)| *word == part) {
-                    problems.push(format!(
-                        "{path}:{line}: `{name}` says {part:?}; write {better:?}"
-                    ));
+                    problems
+                        .push(format!("{path}:{line}: `{name}` says {part:?}; write {better:?}"));
                 }
             }
         }
@@ -199,9 +189,7 @@ pub(crate) fn check_bounds(tree: &Tree) -> Vec<String> {
             doc.push_str(comment);
             continue;
         }
-        let declares = line
-            .trim_start_matches("pub ")
-            .trim_start_matches("pub(crate) ");
+        let declares = line.trim_start_matches("pub ").trim_start_matches("pub(crate) ");
         if let Some(rest) = declares.strip_prefix("const ") {
             let name = rest.split(':').next().unwrap_or_default();
             if name.ends_with("_MAX") && !doc.contains("When full") {
@@ -227,38 +215,17 @@ mod tests {
 
     #[test]
     fn a_long_file_is_found() {
-        one_problem(
-            &of(check_lengths, "cli/src/a.rs", &"\n".repeat(600)),
-            "600 lines",
-        );
-        assert_eq!(
-            of(check_lengths, "cli/src/a.rs", &"\n".repeat(599)),
-            [""; 0]
-        );
+        one_problem(&of(check_lengths, "cli/src/a.rs", &"\n".repeat(600)), "600 lines");
+        assert_eq!(of(check_lengths, "cli/src/a.rs", &"\n".repeat(599)), [""; 0]);
     }
 
     #[test]
     fn stubs_are_found() {
-        for bad in [
-            "fn f() { todo !() }",
-            "unimplemented!()",
-            "#[ignore]",
-            "assert!( true)",
-        ] {
+        for bad in ["fn f() { todo !() }", "unimplemented!()", "#[ignore]", "assert!( true)"] {
             assert_eq!(of(check_stubs, "cli/src/a.rs", bad).len(), 1, "{bad}");
         }
-        one_problem(
-            &of(check_stubs, "cli/src/a.rs", "\n// FIXME: later"),
-            "a.rs:2",
-        );
-        assert_eq!(
-            of(
-                check_stubs,
-                "cli/src/a.rs",
-                "let a = \"todo!()\"; // not todo!()"
-            ),
-            [""; 0]
-        );
+        one_problem(&of(check_stubs, "cli/src/a.rs", "\n// FIXME: later"), "a.rs:2");
+        assert_eq!(of(check_stubs, "cli/src/a.rs", "let a = \"todo!()\"; // not todo!()"), [""; 0]);
     }
 
     #[test]
@@ -274,66 +241,34 @@ mod tests {
         }
         let fine = "use core::net::IpAddr; use crate::Instant; // std::time\nfn now() {}";
         assert_eq!(of(check_core, "core/src/probe.rs", fine), [""; 0]);
-        assert_eq!(
-            of(check_core, "runtime/src/a.rs", "use std::time::Instant;"),
-            [""; 0]
-        );
+        assert_eq!(of(check_core, "runtime/src/a.rs", "use std::time::Instant;"), [""; 0]);
         assert_eq!(check_core(&snippet(&[("core/src/lib.rs", "")])).len(), 2);
     }
 
     #[test]
     fn sleeps_are_found_in_tests() {
+        one_problem(&of(check_sleeps, "tests/a.rs", "tokio::time::sleep(SECOND).await;"), "a.rs:1");
         one_problem(
-            &of(
-                check_sleeps,
-                "tests/a.rs",
-                "tokio::time::sleep(SECOND).await;",
-            ),
-            "a.rs:1",
-        );
-        one_problem(
-            &of(
-                check_sleeps,
-                "cli/src/a.rs",
-                "#[cfg(test)]\nmod t { fn f() { sleep(x) } }",
-            ),
+            &of(check_sleeps, "cli/src/a.rs", "#[cfg(test)]\nmod t { fn f() { sleep(x) } }"),
             ":2",
         );
         let said = "// sleep: a slow peer is what is tested\nsleep(x);";
         assert_eq!(of(check_sleeps, "tests/a.rs", said), [""; 0]);
-        assert_eq!(
-            of(check_sleeps, "runtime/src/a.rs", "self.timer.sleep(x)"),
-            [""; 0]
-        );
+        assert_eq!(of(check_sleeps, "runtime/src/a.rs", "self.timer.sleep(x)"), [""; 0]);
     }
 
     #[test]
     fn strange_words_are_found() {
-        one_problem(
-            &of(check_words, "core/src/a.rs", "struct RelayManager;"),
-            "RelayManager",
-        );
-        one_problem(
-            &of(check_words, "core/src/a.rs", "fn publish_all() {}"),
-            "advertise",
-        );
-        assert_eq!(
-            of(check_words, "core/src/a.rs", "fn advertise() {} // publish"),
-            [""; 0]
-        );
+        one_problem(&of(check_words, "core/src/a.rs", "struct RelayManager;"), "RelayManager");
+        one_problem(&of(check_words, "core/src/a.rs", "fn publish_all() {}"), "advertise");
+        assert_eq!(of(check_words, "core/src/a.rs", "fn advertise() {} // publish"), [""; 0]);
     }
 
     #[test]
     fn a_bound_without_an_answer_is_found() {
         let of = |text: &str| check_bounds(&snippet(&[(CONFIG, text)]));
-        one_problem(
-            &of("/// Peers.\npub const PEERS_MAX: usize = 1;"),
-            "PEERS_MAX",
-        );
-        one_problem(
-            &of("/// When full, x.\nconst A: u8 = 1;\npub const B_MAX: u8 = 1;"),
-            "B_MAX",
-        );
+        one_problem(&of("/// Peers.\npub const PEERS_MAX: usize = 1;"), "PEERS_MAX");
+        one_problem(&of("/// When full, x.\nconst A: u8 = 1;\npub const B_MAX: u8 = 1;"), "B_MAX");
         assert_eq!(
             of("/// Peers. When full, the\n/// oldest goes.\npub const P_MAX: u8 = 1;"),
             [""; 0]

@@ -15,22 +15,12 @@ struct Rule {
 /// Which packages from elsewhere are allowed.
 enum Outside {
     /// These and no more, beside those for tests.
-    Only {
-        always: &'static [&'static str],
-        for_tests: &'static [&'static str],
-    },
+    Only { always: &'static [&'static str], for_tests: &'static [&'static str] },
     /// All but these.
     Not(&'static [&'static str]),
 }
 
-const RUNTIMES: &[&str] = &[
-    "tokio",
-    "tokio-util",
-    "smol",
-    "async-io",
-    "async-std",
-    "libp2p",
-];
+const RUNTIMES: &[&str] = &["tokio", "tokio-util", "smol", "async-io", "async-std", "libp2p"];
 
 /// One rule a package, downwards.
 const RULES: [Rule; 5] = [
@@ -71,12 +61,7 @@ const RULES: [Rule; 5] = [
     Rule {
         folder: "tests",
         package: "portolan-tests",
-        inside: &[
-            "portolan-core",
-            "portolan-runtime",
-            "portolan-tokio",
-            "portolan",
-        ],
+        inside: &["portolan-core", "portolan-runtime", "portolan-tokio", "portolan"],
         outside: Outside::Not(&[]),
     },
 ];
@@ -90,10 +75,7 @@ fn sections(manifest: &str) -> BTreeMap<String, Vec<String>> {
             section = header.trim_end_matches(']').trim_matches('[').to_owned();
             found.entry(section.clone()).or_default();
         } else if !line.is_empty() && !line.starts_with('#') {
-            found
-                .entry(section.clone())
-                .or_default()
-                .push(line.to_owned());
+            found.entry(section.clone()).or_default().push(line.to_owned());
         }
     }
     found
@@ -123,8 +105,7 @@ fn dependencies(manifest: &str) -> Vec<(String, String, bool)> {
 pub(crate) fn value(manifest: &str, section: &str, key: &str) -> Option<String> {
     let sections = sections(manifest);
     let line = sections.get(section)?.iter().find(|line| {
-        line.strip_prefix(key)
-            .is_some_and(|rest| rest.trim_start().starts_with('='))
+        line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
     })?;
     Some(line.split_once('=')?.1.trim().trim_matches('"').to_owned())
 }
@@ -134,14 +115,9 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
     let mut problems = Vec::new();
     let root = tree.get("Cargo.toml").unwrap_or_default();
     let members = value(root, "workspace", "members").unwrap_or_default();
-    for member in members
-        .split('"')
-        .filter(|part| part.contains(char::is_alphabetic))
-    {
+    for member in members.split('"').filter(|part| part.contains(char::is_alphabetic)) {
         if !RULES.iter().any(|rule| rule.folder == member) {
-            problems.push(format!(
-                "`{member}` has no rule: give it one in tests/tidy/crates.rs"
-            ));
+            problems.push(format!("`{member}` has no rule: give it one in tests/tidy/crates.rs"));
         }
     }
     for rule in RULES {
@@ -162,10 +138,9 @@ fn objections(rule: &Rule, path: &str, manifest: &str) -> Vec<String> {
             rule.inside.contains(&name.as_str())
         } else {
             match &rule.outside {
-                Outside::Only {
-                    always,
-                    for_tests: more,
-                } => always.contains(&name.as_str()) || for_tests && more.contains(&name.as_str()),
+                Outside::Only { always, for_tests: more } => {
+                    always.contains(&name.as_str()) || for_tests && more.contains(&name.as_str())
+                }
                 Outside::Not(never) => !never.contains(&name.as_str()),
             }
         };
@@ -173,9 +148,7 @@ fn objections(rule: &Rule, path: &str, manifest: &str) -> Vec<String> {
             problems.push(format!("{path}: may not depend on `{name}`"));
         }
         if !line.contains("workspace = true") {
-            problems.push(format!(
-                "{path}: `{name}` is not shared through the workspace"
-            ));
+            problems.push(format!("{path}: `{name}` is not shared through the workspace"));
         }
         if rule.folder == "runtime" && line.contains("runtime-tokio") {
             problems.push(format!("{path}: `{name}` is bound to one runtime"));
@@ -184,12 +157,9 @@ fn objections(rule: &Rule, path: &str, manifest: &str) -> Vec<String> {
     if value(manifest, "lints", "workspace").as_deref() != Some("true") {
         problems.push(format!("{path}: does not inherit the workspace's lints"));
     }
-    for key in [
-        "version.workspace",
-        "edition.workspace",
-        "rust-version.workspace",
-        "license.workspace",
-    ] {
+    for key in
+        ["version.workspace", "edition.workspace", "rust-version.workspace", "license.workspace"]
+    {
         if value(manifest, "package", key).as_deref() != Some("true") {
             problems.push(format!("{path}: lacks `{key} = true`"));
         }
@@ -211,16 +181,11 @@ mod tests {
             .iter()
             .map(|rule| {
                 let more = if rule.folder == folder { more } else { "" };
-                (
-                    format!("{}/Cargo.toml", rule.folder),
-                    format!("{HEAD}{more}"),
-                )
+                (format!("{}/Cargo.toml", rule.folder), format!("{HEAD}{more}"))
             })
             .collect();
-        let mut files: Vec<(&str, &str)> = texts
-            .iter()
-            .map(|(path, text)| (path.as_str(), text.as_str()))
-            .collect();
+        let mut files: Vec<(&str, &str)> =
+            texts.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
         files.push(("Cargo.toml", "[workspace]\nmembers = [\"core\", \"cli\"]"));
         check(&snippet(&files))
     }
@@ -230,34 +195,19 @@ mod tests {
         let core =
             "[dependencies]\nbytes.workspace = true\n[dev-dependencies]\nproptest.workspace = true";
         assert_eq!(of("core", core), [""; 0]);
-        assert_eq!(
-            of("cli", "[dependencies]\nportolan-tokio.workspace = true"),
-            [""; 0]
-        );
+        assert_eq!(of("cli", "[dependencies]\nportolan-tokio.workspace = true"), [""; 0]);
     }
 
     #[test]
     fn arrows_that_climb_are_found() {
-        one_problem(
-            &of("core", "[dependencies]\ntokio.workspace = true"),
-            "`tokio`",
-        );
-        one_problem(
-            &of("core", "[dependencies]\nproptest.workspace = true"),
-            "`proptest`",
-        );
+        one_problem(&of("core", "[dependencies]\ntokio.workspace = true"), "`tokio`");
+        one_problem(&of("core", "[dependencies]\nproptest.workspace = true"), "`proptest`");
         one_problem(
             &of("runtime", "[dependencies]\nportolan-tokio.workspace = true"),
             "portolan-tokio",
         );
-        one_problem(
-            &of("runtime", "[target.x.dependencies]\ntokio.workspace = true"),
-            "`tokio`",
-        );
-        one_problem(
-            &of("cli", "[dependencies]\nlibp2p = { workspace = true }"),
-            "`libp2p`",
-        );
+        one_problem(&of("runtime", "[target.x.dependencies]\ntokio.workspace = true"), "`tokio`");
+        one_problem(&of("cli", "[dependencies]\nlibp2p = { workspace = true }"), "`libp2p`");
     }
 
     #[test]

@@ -52,10 +52,7 @@ fn may_read(reader: Floor, read: Floor) -> bool {
 
 /// The rooms that have files.
 pub(crate) fn rooms(tree: &Tree) -> BTreeSet<String> {
-    tree.under(HERE, ".rs")
-        .map(|(path, _)| room_of(path))
-        .filter(|room| room != "lib")
-        .collect()
+    tree.under(HERE, ".rs").map(|(path, _)| room_of(path)).filter(|room| room != "lib").collect()
 }
 
 /// The arrows that climb or run level.
@@ -67,9 +64,8 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
     let mut problems = Vec::new();
     for room in rooms(tree) {
         if floor(&room).is_none() {
-            problems.push(format!(
-                "room `{room}` has no floor: give it one in tests/tidy/floors.rs"
-            ));
+            problems
+                .push(format!("room `{room}` has no floor: give it one in tests/tidy/floors.rs"));
         }
     }
     for (path, text) in tree.under(HERE, ".rs") {
@@ -80,10 +76,7 @@ pub(crate) fn check(tree: &Tree) -> Vec<String> {
                 continue;
             };
             if let Some(why) = objection(&room, reader, first, &names) {
-                problems.push(format!(
-                    "{path}:{line}: `crate::{}` {why}",
-                    target.join("::")
-                ));
+                problems.push(format!("{path}:{line}: `crate::{}` {why}", target.join("::")));
             }
         }
     }
@@ -116,21 +109,14 @@ fn objection(
 
 /// The room that a file belongs to.
 fn room_of(path: &str) -> String {
-    modules_of(path)
-        .into_iter()
-        .next()
-        .unwrap_or_else(|| "lib".into())
+    modules_of(path).into_iter().next().unwrap_or_else(|| "lib".into())
 }
 
 /// The module path of a file, from the crate's root.
 fn modules_of(path: &str) -> Vec<String> {
     let inner = path.trim_start_matches(HERE).trim_end_matches(".rs");
     let inner = inner.trim_end_matches("/mod");
-    inner
-        .split('/')
-        .filter(|part| *part != "lib")
-        .map(str::to_owned)
-        .collect()
+    inner.split('/').filter(|part| *part != "lib").map(str::to_owned).collect()
 }
 
 /// What `lib.rs` makes nameable at the root: a module or re-export, and the room it is from
@@ -193,11 +179,7 @@ fn paths(modules: &[String], text: &str) -> Vec<(usize, Vec<String>)> {
                 let continues = matches!(tokens.get(at + 1), Some((_, Token::Path)));
                 let begins = at == 0 || tokens[at - 1].1 != Token::Path;
                 if continues && begins && matches!(word.as_str(), "crate" | "super" | "self") {
-                    let mut prefix = if word == "crate" {
-                        Vec::new()
-                    } else {
-                        here.clone()
-                    };
+                    let mut prefix = if word == "crate" { Vec::new() } else { here.clone() };
                     if word == "super" {
                         prefix.pop();
                     }
@@ -279,16 +261,10 @@ pub(crate) fn check_introductions(tree: &Tree) -> Vec<String> {
         }
         let paths = [format!("{HERE}{room}/mod.rs"), format!("{HERE}{room}.rs")];
         let Some((path, text)) = paths.iter().find_map(|path| Some((path, tree.get(path)?))) else {
-            problems.push(format!(
-                "room `{room}` has neither {} nor {}",
-                paths[0], paths[1]
-            ));
+            problems.push(format!("room `{room}` has neither {} nor {}", paths[0], paths[1]));
             continue;
         };
-        let comment: Vec<&str> = text
-            .lines()
-            .take_while(|line| line.starts_with("//!"))
-            .collect();
+        let comment: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).collect();
         if comment.is_empty() || comment.len() > INTRODUCTION_MAX {
             problems.push(format!("{path}: {} lines of module comment", comment.len()));
         } else if !comment.iter().any(|line| line.contains(FIRST_CHANGE)) {
@@ -325,18 +301,12 @@ mod tests {
             &of("core/src/peers.rs", "use crate::probe::Probe;"),
             "peers.rs:1: `crate::probe",
         );
-        one_problem(
-            &of("core/src/peers.rs", "\nfn f() { crate::agent::g() }"),
-            "peers.rs:2",
-        );
+        one_problem(&of("core/src/peers.rs", "\nfn f() { crate::agent::g() }"), "peers.rs:2");
         one_problem(
             &of("core/src/peers/mod.rs", "use super::probe::Probe;"),
             "crate::probe::Probe",
         );
-        one_problem(
-            &of("core/src/probe/a.rs", "use crate::{Addr, Agent};"),
-            "crate::Agent",
-        );
+        one_problem(&of("core/src/probe/a.rs", "use crate::{Addr, Agent};"), "crate::Agent");
         one_problem(
             &of("core/src/words/a.rs", "use crate::{Addr, wire::{decode}};"),
             "crate::wire",
@@ -345,48 +315,24 @@ mod tests {
 
     #[test]
     fn an_arrow_that_runs_level_is_found() {
+        one_problem(&of("core/src/peers.rs", "use crate::local::Local;"), "crate::local");
         one_problem(
-            &of("core/src/peers.rs", "use crate::local::Local;"),
-            "crate::local",
-        );
-        one_problem(
-            &of(
-                "core/src/local.rs",
-                "mod tests { use super::super::peers::P; }",
-            ),
+            &of("core/src/local.rs", "mod tests { use super::super::peers::P; }"),
             "crate::peers",
         );
     }
 
     #[test]
     fn the_service_wing_reads_the_ground_only() {
-        assert_eq!(
-            of(
-                "core/src/service/a.rs",
-                "use crate::{peers::Peers, wire::x};"
-            ),
-            [""; 0]
-        );
-        one_problem(
-            &of("core/src/service/a.rs", "use crate::probe::Probe;"),
-            "Beside",
-        );
-        one_problem(
-            &of("core/src/probe/a.rs", "use crate::service::Ping;"),
-            "Beside",
-        );
+        assert_eq!(of("core/src/service/a.rs", "use crate::{peers::Peers, wire::x};"), [""; 0]);
+        one_problem(&of("core/src/service/a.rs", "use crate::probe::Probe;"), "Beside");
+        one_problem(&of("core/src/probe/a.rs", "use crate::service::Ping;"), "Beside");
     }
 
     #[test]
     fn hiding_and_unknown_names_are_found() {
-        one_problem(
-            &of("core/src/peers.rs", "use crate::*;"),
-            "name what is used",
-        );
-        one_problem(
-            &of("core/src/peers.rs", "use crate::nowhere::X;"),
-            "not a room",
-        );
+        one_problem(&of("core/src/peers.rs", "use crate::*;"), "name what is used");
+        one_problem(&of("core/src/peers.rs", "use crate::nowhere::X;"), "not a room");
         one_problem(&of("core/src/attic.rs", ""), "no floor");
     }
 
@@ -399,19 +345,10 @@ mod tests {
     #[test]
     fn an_introduction_can_be_wrong() {
         let of = |text: &str| check_introductions(&snippet(&[("core/src/peers/mod.rs", text)]));
-        assert_eq!(
-            of("//! Peers.\n//!\n//! A good first change here: x.\nmod a;"),
-            [""; 0]
-        );
+        assert_eq!(of("//! Peers.\n//!\n//! A good first change here: x.\nmod a;"), [""; 0]);
         one_problem(&of("//! Peers.\nmod a;"), "lacks");
         one_problem(&of("mod a;"), "0 lines");
-        one_problem(
-            &of(&"//! A good first change here\n".repeat(26)),
-            "26 lines",
-        );
-        one_problem(
-            &check_introductions(&snippet(&[("core/src/peers/a.rs", "")])),
-            "neither",
-        );
+        one_problem(&of(&"//! A good first change here\n".repeat(26)), "26 lines");
+        one_problem(&check_introductions(&snippet(&[("core/src/peers/a.rs", "")])), "neither");
     }
 }

@@ -7,10 +7,7 @@ use super::source::{Tree, root};
 const DEMO: &str = "cargo run --release -- demo";
 const TEST: &str = "cargo test --workspace";
 /// The file that has the README's example compiled, and how it says so.
-const COMPILED: (&str, &str) = (
-    "tests/src/lib.rs",
-    "#[doc = include_str!(\"../../README.md\")]",
-);
+const COMPILED: (&str, &str) = ("tests/src/lib.rs", "#[doc = include_str!(\"../../README.md\")]");
 /// The gate.
 const GATE: &str = ".ci/run";
 
@@ -25,13 +22,10 @@ pub(crate) fn check_links(tree: &Tree) -> Vec<String> {
             let (file, heading) = target.split_once('#').unwrap_or((&target, ""));
             let file = resolve(path, file);
             if !tree.has(&file) {
-                problems.push(format!(
-                    "{path}:{line}: {target} leads to {file}, which is not there"
-                ));
+                problems
+                    .push(format!("{path}:{line}: {target} leads to {file}, which is not there"));
             } else if !heading.is_empty()
-                && !tree
-                    .get(&file)
-                    .is_some_and(|text| anchors(text).iter().any(|a| a == heading))
+                && !tree.get(&file).is_some_and(|text| anchors(text).iter().any(|a| a == heading))
             {
                 problems.push(format!("{path}:{line}: {file} has no heading #{heading}"));
             }
@@ -53,10 +47,7 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
 /// The lines inside fenced blocks, with their numbers.
 fn fenced(text: &str) -> Vec<(usize, &str)> {
     let outside: Vec<_> = prose(text).collect();
-    let lines = text
-        .lines()
-        .enumerate()
-        .map(|(index, line)| (index + 1, line));
+    let lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
     lines
         .zip(outside)
         .filter(|((_, line), (_, prose))| prose.is_empty() && !line.trim_start().starts_with("```"))
@@ -73,11 +64,7 @@ fn links(text: &str) -> Vec<(usize, String)> {
             if let Some((target, _)) = after.split_once(')') {
                 found.push((
                     number,
-                    target
-                        .split_whitespace()
-                        .next()
-                        .unwrap_or_default()
-                        .to_owned(),
+                    target.split_whitespace().next().unwrap_or_default().to_owned(),
                 ));
             }
         }
@@ -110,9 +97,8 @@ fn anchors(text: &str) -> Vec<String> {
         .filter(|(_, line)| line.starts_with('#'))
         .map(|(_, line)| {
             let title = line.trim_start_matches('#').trim().to_lowercase();
-            let kept = title
-                .chars()
-                .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+            let kept =
+                title.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
             kept.map(|c| if c == ' ' { '-' } else { c }).collect()
         })
         .collect()
@@ -123,10 +109,7 @@ pub(crate) fn check_readme(tree: &Tree) -> Vec<String> {
     let mut problems = Vec::new();
     let manifest = tree.get("Cargo.toml").unwrap_or_default();
     let readme = tree.get("README.md").unwrap_or_default();
-    let shown: Vec<&str> = fenced(readme)
-        .into_iter()
-        .map(|(_, line)| line.trim())
-        .collect();
+    let shown: Vec<&str> = fenced(readme).into_iter().map(|(_, line)| line.trim()).collect();
     for command in [DEMO, TEST] {
         if !shown.contains(&command) {
             problems.push(format!("README.md does not show `{command}`"));
@@ -137,9 +120,7 @@ pub(crate) fn check_readme(tree: &Tree) -> Vec<String> {
     }
     let (file, included) = COMPILED;
     if !tree.get(file).is_some_and(|text| text.contains(included)) {
-        problems.push(format!(
-            "{file} does not compile the README's example: `{included}`"
-        ));
+        problems.push(format!("{file} does not compile the README's example: `{included}`"));
     }
     problems.extend(unknown_flags(tree, readme));
     for key in ["version", "rust-version"] {
@@ -151,10 +132,7 @@ pub(crate) fn check_readme(tree: &Tree) -> Vec<String> {
             .filter(|(path, _)| *path != "CHANGELOG.md");
         for (path, text) in quoting {
             if let Some(line) = text.lines().position(|line| quotes(line, &value)) {
-                problems.push(format!(
-                    "{path}:{}: quotes the {key} of Cargo.toml",
-                    line + 1
-                ));
+                problems.push(format!("{path}:{}: quotes the {key} of Cargo.toml", line + 1));
             }
         }
     }
@@ -171,37 +149,28 @@ fn quotes(line: &str, number: &str) -> bool {
 
 /// Subcommands and flags that the README shows and the cli does not declare.
 fn unknown_flags(tree: &Tree, readme: &str) -> Vec<String> {
-    let cli: String = tree
-        .under("cli/src/", ".rs")
-        .map(|(_, text)| text)
-        .collect();
+    let cli: String = tree.under("cli/src/", ".rs").map(|(_, text)| text).collect();
     let mut problems = Vec::new();
     for (number, line) in fenced(readme) {
-        let Some(arguments) = line.trim().strip_prefix("portolan ").or_else(|| {
-            line.trim()
-                .split_once(" -- ")
-                .map(|(_, arguments)| arguments)
-        }) else {
+        let Some(arguments) = line
+            .trim()
+            .strip_prefix("portolan ")
+            .or_else(|| line.trim().split_once(" -- ").map(|(_, arguments)| arguments))
+        else {
             continue;
         };
         let mut words = arguments.split_whitespace();
         let command = words.next().unwrap_or_default();
         let mut variant = command.to_owned();
         variant[..1.min(command.len())].make_ascii_uppercase();
-        let has = |name: &str| {
-            cli.split(|c: char| !(c.is_alphanumeric() || c == '_'))
-                .any(|w| w == name)
-        };
+        let has =
+            |name: &str| cli.split(|c: char| !(c.is_alphanumeric() || c == '_')).any(|w| w == name);
         if !has(&variant) {
-            problems.push(format!(
-                "README.md:{number}: the cli has no command `{command}`"
-            ));
+            problems.push(format!("README.md:{number}: the cli has no command `{command}`"));
         }
         for flag in words.filter_map(|word| word.strip_prefix("--")) {
             if !has(&flag.replace('-', "_")) {
-                problems.push(format!(
-                    "README.md:{number}: the cli has no flag `--{flag}`"
-                ));
+                problems.push(format!("README.md:{number}: the cli has no flag `--{flag}`"));
             }
         }
     }
@@ -259,15 +228,9 @@ mod tests {
     #[test]
     fn dead_links_are_found() {
         let of = |text: &str| {
-            check_links(&snippet(&[
-                ("docs/a.md", text),
-                ("docs/b/c.md", "## The End, now"),
-            ]))
+            check_links(&snippet(&[("docs/a.md", text), ("docs/b/c.md", "## The End, now")]))
         };
-        assert_eq!(
-            of("[b](b/c.md) [up](../docs/b/c.md#the-end-now) [x](https://x.y/z)"),
-            [""; 0]
-        );
+        assert_eq!(of("[b](b/c.md) [up](../docs/b/c.md#the-end-now) [x](https://x.y/z)"), [""; 0]);
         assert_eq!(
             of("`[no](link.md)`\n```\n[no](link.md)\n```\n# Here\n[h](#here) [d](b)"),
             [""; 0]
@@ -287,10 +250,7 @@ mod tests {
                 "Cargo.toml",
                 "[workspace]\ndefault-members = [\"cli\"]\n[workspace.package]\nversion = \"0.7.0\"\nrust-version = \"1.77\"",
             ),
-            (
-                "cli/src/main.rs",
-                "enum Command { Demo, Check { allow_private: bool } }",
-            ),
+            ("cli/src/main.rs", "enum Command { Demo, Check { allow_private: bool } }"),
         ]))
     }
 
@@ -307,10 +267,7 @@ mod tests {
     #[test]
     fn a_gate_without_its_steps_is_found() {
         let steps = check_gate(&snippet(&[(GATE, "cargo test --workspace")]));
-        assert!(
-            steps.iter().any(|step| step.contains("cargo fmt")),
-            "{steps:?}"
-        );
+        assert!(steps.iter().any(|step| step.contains("cargo fmt")), "{steps:?}");
         one_problem(&check_gate(&snippet(&[])), "missing");
     }
 }

@@ -13,9 +13,7 @@ pub(crate) struct Tree {
 impl Tree {
     /// A tree of these files.
     pub(crate) fn of(files: impl IntoIterator<Item = (String, String)>) -> Tree {
-        Tree {
-            files: files.into_iter().collect(),
-        }
+        Tree { files: files.into_iter().collect() }
     }
 
     /// The text of a file.
@@ -88,19 +86,11 @@ pub(crate) struct Split {
 /// Tells comments from code.
 pub(crate) fn split(text: &str) -> Split {
     let chars: Vec<char> = text.chars().collect();
-    let mut cutter = Cutter {
-        chars: &chars,
-        at: 0,
-        code: String::new(),
-        comments: String::new(),
-    };
+    let mut cutter = Cutter { chars: &chars, at: 0, code: String::new(), comments: String::new() };
     while cutter.at < chars.len() {
         cutter.step();
     }
-    Split {
-        code: cutter.code,
-        comments: cutter.comments,
-    }
+    Split { code: cutter.code, comments: cutter.comments }
 }
 
 struct Cutter<'a> {
@@ -133,10 +123,7 @@ impl Cutter<'_> {
             let c = self.at.checked_sub(back).map(|at| self.chars[at]);
             c.is_some_and(|c| c.is_alphanumeric() || c == '_')
         };
-        let prefixed = matches!(
-            self.at.checked_sub(1).map(|at| self.chars[at]),
-            Some('b' | 'c')
-        );
+        let prefixed = matches!(self.at.checked_sub(1).map(|at| self.chars[at]), Some('b' | 'c'));
         is_word(1) && (!prefixed || is_word(2))
     }
 
@@ -202,10 +189,7 @@ impl Cutter<'_> {
     }
 
     fn raw_string(&mut self) {
-        let hashes = self.chars[self.at + 1..]
-            .iter()
-            .take_while(|c| **c == '#')
-            .count();
+        let hashes = self.chars[self.at + 1..].iter().take_while(|c| **c == '#').count();
         if self.peek(1 + hashes) != Some('"') {
             return self.keep(); // A raw identifier.
         }
@@ -228,11 +212,7 @@ impl Cutter<'_> {
     fn quote(&mut self) {
         let inside = match (self.peek(1), self.peek(2)) {
             (Some('\\'), _) => {
-                self.chars[self.at + 3..]
-                    .iter()
-                    .take_while(|c| **c != '\'')
-                    .count()
-                    + 2
+                self.chars[self.at + 3..].iter().take_while(|c| **c != '\'').count() + 2
             }
             (Some(_), Some('\'')) => 1,
             _ => return self.keep(),
@@ -274,9 +254,8 @@ pub(crate) fn tokens(code: &str) -> Vec<(usize, Token)> {
     for (index, line) in code.lines().enumerate() {
         let mut rest = line;
         while let Some(first) = rest.chars().next() {
-            let length = rest
-                .find(|c: char| !(c.is_alphanumeric() || c == '_'))
-                .unwrap_or(rest.len());
+            let length =
+                rest.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(rest.len());
             let taken = if length > 0 {
                 found.push((index + 1, Token::Word(rest[..length].to_owned())));
                 length
@@ -300,14 +279,8 @@ fn comments_and_strings_are_told_from_code() {
     let text = "let a = \"// no\"; // yes \"x\nlet b = r#\"todo!\"#; /* a /* b */ c */ let c = '\"';\nfn f<'a>(x: &'a u8) {} let d = '\\''; let r#type = 1;";
     let Split { code, comments } = split(text);
     assert_eq!(code.lines().count(), 3);
-    assert!(
-        !code.contains("no") && !code.contains("yes") && !code.contains("todo"),
-        "{code}"
-    );
-    assert!(
-        code.contains("let c = ' ';") && code.contains("fn f<'a>(x: &'a u8) {}"),
-        "{code}"
-    );
+    assert!(!code.contains("no") && !code.contains("yes") && !code.contains("todo"), "{code}");
+    assert!(code.contains("let c = ' ';") && code.contains("fn f<'a>(x: &'a u8) {}"), "{code}");
     assert!(code.contains("let d = '  '; let r#type = 1;"), "{code}");
     assert!(comments.contains("// yes \"x") && comments.contains("/* a /* b */ c */"));
     assert!(!comments.contains("let"), "{comments}");

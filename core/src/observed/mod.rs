@@ -4,7 +4,7 @@
 //! A vote counts for its observer's network; networks are equal, however many peers speak in one.
 //!
 //! ```text
-//!  Observed ─► vote (fresh) ─10 min─► ½ ─10 min─► ¼ ─10 min─► gone   (never gone while connected)
+//!  Observed ─► vote (fresh) ─10 min─► ½ ─10 min─► ¼ ─► ⅛ ─► gone     (never gone while connected)
 //!                │
 //!                └─► values by weight ─► candidates      mapping behaviour ─► reachability, punch
 //! ```
@@ -161,7 +161,8 @@ impl ObservedAddrs {
             votes.retain_mut(|vote| {
                 // A port whose listener is gone means nothing any more.
                 vote.listening &= local.listens_on(vote.socket);
-                vote.weight(now) > 0
+                // A vote about an address that we lost is about another network.
+                vote.weight(now) > 0 && !local.has_lost(vote.socket.ip)
             });
         }
         self.groups.retain(|_, votes| !votes.is_empty());

@@ -7,11 +7,13 @@
 //!    └─ overdue ─► timeout          (a nonce proves at any moment, whatever status follows)
 //! ```
 
+use super::nonce::{Arrival, Proof};
 use crate::wire::autonat::{DialStatus, Message, ResponseStatus, dial_data_chunk};
 use crate::words::deadline::Deadline;
 use crate::{
     Action, Actions, Addr, ConnId, Duration, Group, Instant, Outcome, PeerId, StreamId, Wake,
 };
+use alloc::vec::Vec;
 use bytes::Bytes;
 
 /// How long a server may take beside two round trips: go-libp2p's 15 s stream limit.
@@ -32,7 +34,12 @@ pub(super) struct Exchange {
     pub(super) peer: PeerId,
     pub(super) group: Group,
     pub(super) conn: ConnId,
-    pub(super) addr: Addr,
+    /// The addresses of the request, the one whose verdict is wanted first.
+    pub(super) addrs: Vec<Addr>,
+    /// Which of them the answer is about.
+    judged: usize,
+    /// A nonce that came back before it was known for which address.
+    arrival: Option<Arrival>,
     pub(super) proved: bool,
     /// Whether a failure to dial would come from an IP that we never contacted.
     pub(super) cold: bool,
@@ -55,13 +62,23 @@ pub(super) enum Progress {
     WantsData(u64),
     /// The probe is over.
     Ends(Outcome),
+    /// The probe is over, and its stream is of no more use.
+    Breaks(Outcome),
+}
+
+impl Progress {
+    /// Whether the server has said which address its answer is about.
+    fn is_judged(self) -> bool {
+        let named = [Outcome::Proved, Outcome::DialFailed, Outcome::DialBackError];
+        matches!(self, Progress::Ends(outcome) if named.contains(&outcome))
+    }
 }
 
 impl Exchange {
     pub(super) fn new(
         now: Instant,
         (peer, group, conn): (PeerId, Group, ConnId),
-        addr: Addr,
+        addrs: Vec<Addr>,
         cold: bool,
         rtt: Option<Duration>,
     ) -> Exchange {
@@ -69,7 +86,8 @@ impl Exchange {
         let rtt = rtt.unwrap_or(Duration::from_secs(1));
         let overdue_at = now + ANSWER_TIMEOUT + rtt * 2;
         let phase = Phase::Asked { overdue_at, paid: false };
-        Exchange { peer, group, conn, addr, proved: false, cold, rtt, phase }
+        let (judged, arrival, proved) = (0, None, false);
+        Exchange { peer, group, conn, addrs, judged, arrival, proved, cold, rtt, phase }
     }
 
     /// A message came. Only the first response counts; js-libp2p sends several.
@@ -78,22 +96,22 @@ impl Exchange {
             return Progress::Goes;
         };
         let Ok(message) = Message::decode(body) else {
-            return Progress::Ends(Outcome::Error);
+            return Progress::Breaks(Outcome::Error);
         };
         match message {
             Message::DialResponse { status, addr_idx, dial_status } => {
                 self.judge(now, status, addr_idx, dial_status)
             }
-            // We sent one address; another index, or more than the range, is no honest request.
-            Message::DialDataRequest { addr_idx: 0, num_bytes: 1..=DIAL_DATA_MAX } if paid => {
-                Progress::Ends(Outcome::Error)
-            }
-            Message::DialDataRequest { addr_idx: 0, num_bytes: wanted @ 1..=DIAL_DATA_MAX } => {
+            Message::DialDataRequest { .. } if paid => Progress::Breaks(Outcome::Error),
+            // An index that was not sent, or more than the range, is no honest request.
+            Message::DialDataRequest { addr_idx, num_bytes: wanted @ 1..=DIAL_DATA_MAX }
+                if self.names(addr_idx).is_some() =>
+            {
                 Progress::WantsData(wanted)
             }
-            Message::DialDataRequest { .. } => Progress::Ends(Outcome::Declined),
+            Message::DialDataRequest { .. } => Progress::Breaks(Outcome::Declined),
             Message::DialRequest { .. } | Message::DialDataResponse { .. } => {
-                Progress::Ends(Outcome::Error)
+                Progress::Breaks(Outcome::Error)
             }
         }
     }
@@ -108,9 +126,9 @@ impl Exchange {
         let outcome = match status {
             // autonat-v2 §DialResponse: only with OK do index and dial status mean anything, and
             // an index that was not sent is no answer to this request.
-            ResponseStatus::Ok if addr_idx != 0 => Outcome::Error,
+            ResponseStatus::Ok if !self.name(addr_idx) => Outcome::Error,
             ResponseStatus::Ok => match dial_status {
-                DialStatus::Ok if self.proved => Outcome::Proved,
+                DialStatus::Ok if self.proved || self.arrived().is_some() => Outcome::Proved,
                 DialStatus::Ok => {
                     let lie_at = now + (self.rtt * 4).max(NONCE_GRACE);
                     self.phase = Phase::AwaitsNonce { lie_at };
@@ -126,6 +144,53 @@ impl Exchange {
             ResponseStatus::InternalError | ResponseStatus::Unknown(_) => Outcome::Error,
         };
         Progress::Ends(outcome)
+    }
+
+    /// The address that stands at this index of the request.
+    fn names(&self, addr_idx: u32) -> Option<usize> {
+        usize::try_from(addr_idx).ok().filter(|index| *index < self.addrs.len())
+    }
+
+    /// Take the server's word for which address its answer is about.
+    fn name(&mut self, addr_idx: u32) -> bool {
+        let named = self.names(addr_idx);
+        self.judged = named.unwrap_or(self.judged);
+        named.is_some()
+    }
+
+    /// The address that the answer is about; until there is one, the one that is wanted.
+    pub(super) fn addr(&self) -> Addr {
+        self.addrs[self.judged]
+    }
+
+    /// The addresses that the server passed over, the wanted one among them: it cannot or will
+    /// not dial them.
+    pub(super) fn passed_over(&self) -> &[Addr] {
+        &self.addrs[..self.judged]
+    }
+
+    /// The nonce came back. The proof, if it is known of which address.
+    pub(super) fn arrive(&mut self, arrival: Arrival) -> Option<Proof> {
+        let proof = arrival.proof();
+        let proof = proof.or_else(|| self.awaits_nonce().then(|| arrival.proof_of(self.addr()))?);
+        if proof.is_none() {
+            self.arrival = Some(arrival);
+        }
+        self.proved |= proof.is_some();
+        proof
+    }
+
+    /// The proof of a nonce that had come before the server said for which address.
+    fn arrived(&self) -> Option<Proof> {
+        self.arrival.as_ref()?.proof_of(self.addr())
+    }
+
+    /// That proof, once, when the answer has come.
+    pub(super) fn take_arrived(&mut self, progress: Progress) -> Option<Proof> {
+        let proof = self.arrived().filter(|_| progress.is_judged())?;
+        self.arrival = None;
+        self.proved = true;
+        Some(proof)
     }
 
     /// Whether the server has answered and only its nonce is missing.

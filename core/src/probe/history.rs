@@ -1,7 +1,7 @@
 //! What the probes of one address have shown, and when it is to be probed again.
 
 use super::nonce::Proof;
-use crate::words::config::SERVERS_ASKED_MAX;
+use crate::words::config::{PROOF_LIFETIME, SERVERS_ASKED_MAX};
 use crate::{Draw, Duration, Group, Instant, Outcome, PeerId};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -17,7 +17,7 @@ const PROVERS_MAX: usize = 8;
 pub(super) const ANSWERS_MAX: usize = 4 * SERVERS_ASKED_MAX;
 
 const _: () = assert!(
-    PAUSE_MAX.as_secs() * 2 <= crate::words::config::PROOF_LIFETIME.as_secs(),
+    PAUSE_MAX.as_secs() * 2 <= PROOF_LIFETIME.as_secs(),
     "a proof is renewed at least once in its life"
 );
 
@@ -45,7 +45,9 @@ pub(super) struct Answer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct History {
     pub(super) round: Round,
-    round_at: Instant,
+    /// Whether a proof came in this round, and whether one by a stranger did.
+    pub(super) proved_in_round: bool,
+    stranger_in_round: bool,
     /// The answers of this round; a server is asked once a round.
     pub(super) answers: BTreeMap<PeerId, Answer>,
     pub(super) in_flight: BTreeMap<PeerId, Group>,
@@ -57,17 +59,19 @@ pub(super) struct History {
     pub(super) cold_failures: BTreeSet<Group>,
     /// So many servers failed and none succeeded, in a round that asked every one of them.
     pub(super) refuted: Option<u8>,
-    /// When a search last ended with nobody left to ask; later servers are news.
-    pub(super) searched_at: Option<Instant>,
+    /// How many servers had been met when a search last ended with nobody left to ask; later ones
+    /// are news.
+    pub(super) searched: Option<u64>,
     pub(super) provers: Vec<PeerId>,
     step: u32,
 }
 
 impl History {
-    pub(super) fn new(now: Instant) -> History {
+    pub(super) fn new() -> History {
         History {
             round: Round::Search,
-            round_at: now,
+            proved_in_round: false,
+            stranger_in_round: false,
             answers: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             proofs: 0,
@@ -75,27 +79,27 @@ impl History {
             by_stranger: None,
             cold_failures: BTreeSet::new(),
             refuted: None,
-            searched_at: None,
+            searched: None,
             provers: Vec::new(),
             step: 0,
         }
     }
 
     /// Something happened that may change the answer: ask everybody, soon and often.
-    pub(super) fn doubt(&mut self, now: Instant) {
+    pub(super) fn doubt(&mut self) {
         self.step = 0;
-        self.searched_at = None;
-        self.enter(now, Round::Search);
+        self.searched = None;
+        self.enter(Round::Search);
     }
 
     /// The pause is over.
-    pub(super) fn wake(&mut self, now: Instant) {
+    pub(super) fn wake(&mut self) {
         let round = match (self.refuted, self.last) {
             (None, Some(_)) => Round::Renew,
             (Some(_), _) => Round::Recheck,
             (None, None) => Round::Search,
         };
-        self.enter(now, round);
+        self.enter(round);
     }
 
     pub(super) fn proved(&mut self, proof: Proof, group: Group) {
@@ -104,7 +108,9 @@ impl History {
         self.proofs = self.proofs.saturating_add(1);
         self.last = Some(proof);
         self.refuted = None;
+        self.proved_in_round = true;
         if proof.by_stranger() {
+            self.stranger_in_round = true;
             self.by_stranger = Some(proof);
             self.cold_failures.clear();
         }
@@ -137,9 +143,25 @@ impl History {
         }
     }
 
-    /// Whether a proof came in this round.
-    pub(super) fn proof_of_round(&self) -> Option<Proof> {
-        self.last.filter(|proof| proof.at() >= self.round_at)
+    /// Networks that have said something about the address in this round, or are being asked.
+    pub(super) fn heard(&self) -> BTreeSet<Group> {
+        let said = self.answers.values().filter(|answer| answer.outcome.is_evidence());
+        said.map(|answer| answer.group).chain(self.in_flight.values().copied()).collect()
+    }
+
+    /// Whether the proof of this round has aged out meanwhile: we were asleep.
+    pub(super) fn is_stale(&self, now: Instant) -> bool {
+        self.proved_in_round && !self.last.is_some_and(|proof| proof.is_alive(now))
+    }
+
+    /// What comes first where not everything can be asked at once: what nobody knows, then what
+    /// would age out, then the rest.
+    pub(super) fn urgency(&self) -> u8 {
+        match self.round {
+            Round::Search if self.refuted.is_none() && self.last.is_none() => 0,
+            Round::Renew => 1,
+            Round::Search | Round::Recheck | Round::Rest { .. } => 2,
+        }
     }
 
     /// How many networks' servers failed to dial it in this round.
@@ -151,36 +173,42 @@ impl History {
     /// Whether this round has its answer.
     pub(super) fn is_answered(&self) -> bool {
         match self.round {
-            Round::Search => self.by_stranger.is_some_and(|proof| proof.at() >= self.round_at),
-            Round::Renew => self.proof_of_round().is_some(),
-            Round::Recheck => self.failures() > 0 || self.proof_of_round().is_some(),
+            Round::Search => self.stranger_in_round,
+            Round::Renew => self.proved_in_round,
+            Round::Recheck => self.failures() > 0 || self.proved_in_round,
             Round::Rest { .. } => true,
         }
     }
 
-    /// Nobody is left to ask in this round: judge it, and pause.
-    pub(super) fn conclude(&mut self, now: Instant, draw: &mut dyn Draw) {
+    /// Nobody is left to ask in this round: judge it, and pause. `met` counts the servers met.
+    pub(super) fn conclude(&mut self, now: Instant, met: u64, draw: &mut dyn Draw) {
         let failures = self.failures();
-        let refuting = self.round == Round::Search && self.proof_of_round().is_none();
+        let refuting = self.round == Round::Search && !self.proved_in_round;
         if refuting && failures > 0 {
             let servers = u8::try_from(failures).unwrap_or(u8::MAX);
             self.step = if self.refuted.is_some() { self.step } else { 0 };
             self.refuted = Some(servers);
         }
         if self.round == Round::Search {
-            self.searched_at = Some(now);
+            self.searched = Some(met);
         }
-        let pause = (PAUSE_FIRST * 2u32.saturating_pow(self.step.min(16))).min(PAUSE_MAX);
+        let mut pause = (PAUSE_FIRST * 2u32.saturating_pow(self.step.min(16))).min(PAUSE_MAX);
+        if let Some(proof) = self.last.filter(|proof| proof.is_alive(now)) {
+            // What nobody renews is asked about more often as its end comes near.
+            let left = (proof.at() + PROOF_LIFETIME).since(now);
+            pause = pause.min((left / 2).max(PAUSE_FIRST));
+        }
         self.step = self.step.saturating_add(1);
         // A quarter of jitter, so that nodes that started together do not ask together.
         let quarter = u64::try_from(pause.as_nanos() / 4).unwrap_or(u64::MAX);
         let jitter = Duration::from_nanos(draw.below(quarter));
-        self.enter(now, Round::Rest { until: now + (pause - jitter) });
+        self.enter(Round::Rest { until: now + (pause - jitter) });
     }
 
-    fn enter(&mut self, now: Instant, round: Round) {
+    fn enter(&mut self, round: Round) {
         if !matches!(round, Round::Rest { .. }) {
-            self.round_at = now;
+            self.proved_in_round = false;
+            self.stranger_in_round = false;
             self.answers.clear();
         }
         self.round = round;

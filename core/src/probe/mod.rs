@@ -29,7 +29,7 @@ use crate::candidates::Candidates;
 use crate::local::Local;
 use crate::peers::Peers;
 use crate::wire::autonat::{DialBack, DialBackResponse};
-use crate::words::config::{PROBES_MAX, PROOF_LIFETIME};
+use crate::words::config::PROBES_MAX;
 use crate::words::deadline::{Deadline, earliest};
 use crate::{
     Action, Addr, ConnId, Cx, Duration, Instant, Notice, Oddity, Outcome, PeerId, StreamId,
@@ -38,8 +38,8 @@ use alloc::collections::BTreeMap;
 use bytes::Bytes;
 use exchange::{Exchange, Progress};
 use history::{Answer, History, Round};
-use nonce::Nonces;
 pub use nonce::Proof;
+use nonce::{Arrival, Nonces};
 pub(crate) use servers::Server;
 use servers::Servers;
 
@@ -84,6 +84,7 @@ pub(crate) enum Outlook {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Probe {
     allow_private: bool,
+    addrs_per_request: usize,
     servers: Servers,
     exchanges: BTreeMap<StreamId, Exchange>,
     nonces: Nonces,
@@ -96,12 +97,14 @@ pub(crate) struct Probe {
     dirty: bool,
     seen: Option<(u64, u64, u64)>,
     wake: Option<Deadline>,
+    /// Servers whose first answer is out or about to be asked for.
+    unmet: usize,
     revision: u64,
 }
 
 impl Probe {
-    pub(crate) fn new(allow_private: bool) -> Probe {
-        Probe { allow_private, ..Probe::default() }
+    pub(crate) fn new(allow_private: bool, addrs_per_request: usize) -> Probe {
+        Probe { allow_private, addrs_per_request, ..Probe::default() }
     }
 
     /// A message came on a stream that asks a server.
@@ -112,8 +115,15 @@ impl Probe {
         body: &Bytes,
     ) -> Result<(), Oddity> {
         let exchange = self.exchanges.get_mut(&stream).ok_or(Oddity::UnknownStream)?;
-        match exchange.answered(cx.now, body) {
-            Progress::Goes if exchange.awaits_nonce() => {
+        let progress = exchange.answered(cx.now, body);
+        // The answer may have said which address an early nonce was for.
+        let proof = exchange.take_arrived(progress);
+        let awaits_nonce = exchange.awaits_nonce();
+        if let Some(proof) = proof {
+            self.proved(proof);
+        }
+        match progress {
+            Progress::Goes if awaits_nonce => {
                 // autonat-v2 §Overview: the client MUST close the stream after the response.
                 cx.actions.push(Action::CloseStream { stream });
                 self.dirty = true;
@@ -121,12 +131,11 @@ impl Probe {
             Progress::Goes => {}
             Progress::WantsData(bytes) => self.pay_or_decline(cx, stream, bytes),
             Progress::Ends(outcome) => {
-                let broken = matches!(outcome, Outcome::Error | Outcome::Declined);
-                cx.actions.push(if broken {
-                    Action::ResetStream { stream }
-                } else {
-                    Action::CloseStream { stream }
-                });
+                cx.actions.push(Action::CloseStream { stream });
+                self.end(cx, stream, outcome);
+            }
+            Progress::Breaks(outcome) => {
+                cx.actions.push(Action::ResetStream { stream });
                 self.end(cx, stream, outcome);
             }
         }
@@ -174,11 +183,11 @@ impl Probe {
             },
         );
         match matched {
-            Ok((proof, probe)) => {
+            Ok((arrival, probe)) => {
                 // autonat-v2 §Overview: answer OK, and MUST close the stream then.
                 cx.actions.push(Action::Send { stream, body: DialBackResponse::OK.encode() });
                 cx.actions.push(Action::CloseStream { stream });
-                self.proved(cx, proof, probe);
+                self.arrived(cx, arrival, probe);
                 Ok(())
             }
             Err(oddity) => {
@@ -201,7 +210,7 @@ impl Probe {
             (exchange.conn == conn && !exchange.awaits_nonce()).then_some(*stream)
         };
         while let Some(stream) = self.exchanges.iter().find_map(lost) {
-            self.end(cx, stream, Outcome::Error);
+            self.cut_off(cx, stream);
         }
     }
 
@@ -229,12 +238,9 @@ impl Probe {
         if !self.dirty && !woken && self.seen == Some(seen) {
             return;
         }
-        self.servers.reconcile(cx.now, peers);
+        self.servers.reconcile(peers);
         if self.seen.is_some_and(|(network, ..)| network != local.revision()) {
-            // Another network, another socket: whatever was proven or refuted is in doubt.
-            for history in self.histories.values_mut() {
-                history.doubt(cx.now);
-            }
+            self.doubt_everything(local, candidates);
         }
         self.seen = Some(seen);
         self.dirty = false;
@@ -268,15 +274,18 @@ impl Probe {
 
     /// Addresses with a proof that has not aged out, whether or not any source names them.
     pub(crate) fn proven(&self, now: Instant) -> impl Iterator<Item = Addr> + '_ {
-        let fresh = move |history: &History| {
-            history.last.is_some_and(|proof| now < proof.at() + PROOF_LIFETIME)
-        };
+        let fresh = move |history: &History| history.last.is_some_and(|proof| proof.is_alive(now));
         self.histories.iter().filter(move |(_, history)| fresh(history)).map(|(addr, _)| *addr)
     }
 
     /// Every server met.
     pub(crate) fn servers(&self) -> impl Iterator<Item = (PeerId, &Server)> {
         self.servers.iter()
+    }
+
+    /// Whether a server is yet to give its first answer.
+    pub(crate) fn awaits_first_answers(&self) -> bool {
+        self.unmet > 0
     }
 
     /// Whether a probe of this address is in flight.
@@ -312,6 +321,16 @@ impl Probe {
         }
     }
 
+    /// Another network, another socket: whatever was proven or refuted is in doubt, and what no
+    /// source names any more, or nothing listens for, is forgotten.
+    fn doubt_everything(&mut self, local: &Local, candidates: &Candidates) {
+        self.histories
+            .retain(|addr, _| local.listens_in(addr.class()) && candidates.get(*addr).is_some());
+        for history in self.histories.values_mut() {
+            history.doubt();
+        }
+    }
+
     fn exchanges_in_flight(&self) -> usize {
         debug_assert!(self.exchanges.len() <= PROBES_MAX, "probes in flight are bounded");
         self.exchanges.len()
@@ -334,7 +353,27 @@ impl Probe {
     }
 
     /// The nonce of a probe came back: news, whether the probe still runs or not.
-    fn proved(&mut self, cx: &mut Cx<'_>, proof: Proof, probe: StreamId) {
+    fn arrived(&mut self, cx: &mut Cx<'_>, arrival: Arrival, probe: StreamId) {
+        let Some(exchange) = self.exchanges.get_mut(&probe) else {
+            // Late, but a proof all the same, where it is clear of what.
+            let Some(proof) = arrival.proof() else { return };
+            self.proved(proof);
+            if let Some(server) = self.servers.get_mut(proof.server()) {
+                server.proved_late();
+            }
+            let (peer, addr) = (proof.server(), proof.addr());
+            return cx.actions.notify(Notice::ProbeEnded { peer, addr, outcome: Outcome::Proved });
+        };
+        let Some(proof) = exchange.arrive(arrival) else { return };
+        let answered = exchange.awaits_nonce();
+        self.proved(proof);
+        if answered {
+            self.end(cx, probe, Outcome::Proved);
+        }
+    }
+
+    /// Take a proof into the history of its address.
+    fn proved(&mut self, proof: Proof) {
         self.dirty = true;
         let group = match self.servers.get_mut(proof.server()) {
             Some(server) => {
@@ -346,46 +385,53 @@ impl Probe {
         if let Some(history) = self.histories.get_mut(&proof.addr()) {
             history.proved(proof, group);
         }
-        let answered = match self.exchanges.get_mut(&probe) {
-            Some(exchange) => {
-                exchange.proved = true;
-                exchange.awaits_nonce()
-            }
-            None => {
-                if let Some(server) = self.servers.get_mut(proof.server()) {
-                    server.proved_late();
-                }
-                let (peer, addr) = (proof.server(), proof.addr());
-                let outcome = Outcome::Proved;
-                return cx.actions.notify(Notice::ProbeEnded { peer, addr, outcome });
-            }
-        };
-        if answered {
-            self.end(cx, probe, Outcome::Proved);
-        }
     }
 
-    /// The only end of a probe. A nonce that came proves, whatever the server said afterwards.
+    /// A probe ended with a word of the server, or with its silence.
     fn end(&mut self, cx: &mut Cx<'_>, stream: StreamId, outcome: Outcome) {
-        let Some(exchange) = self.exchanges.remove(&stream) else {
-            return;
-        };
-        self.dirty = true;
-        self.nonces.retire(cx.now, stream);
+        let Some(exchange) = self.close(cx, stream, outcome) else { return };
         let outcome = if exchange.proved { Outcome::Proved } else { outcome };
-        let Exchange { peer, group, addr, cold, .. } = exchange;
-        if let Some(history) = self.histories.get_mut(&addr) {
-            history.in_flight.remove(&peer);
-            if outcome != Outcome::Proved {
+        let Exchange { peer, group, cold, .. } = exchange;
+        // What the server passed over it cannot test: no evidence, and no reason to ask it again.
+        let passed_over = exchange.passed_over().iter().map(|addr| (*addr, Outcome::Refused));
+        for (addr, outcome) in passed_over.chain([(exchange.addr(), outcome)]) {
+            if let Some(history) = self.histories.get_mut(&addr)
+                && outcome != Outcome::Proved
+            {
                 history.answered(peer, Answer { outcome, group }, cold);
             }
         }
         if let Some(server) = self.servers.get_mut(peer) {
-            server.ended(cx.now, addr.class(), outcome);
+            server.ended(cx.now, exchange.addr().class(), outcome);
         }
-        cx.actions.notify(Notice::ProbeEnded { peer, addr, outcome });
         if outcome == Outcome::Lie {
             cx.actions.notify(Notice::ServerDistrusted { peer });
         }
+    }
+
+    /// A probe was cut off with its connection: nobody's fault, so that it may be asked again at
+    /// once, of the same server too when it comes back.
+    fn cut_off(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
+        if let Some(exchange) = self.close(cx, stream, Outcome::Error)
+            && let Some(server) = self.servers.get_mut(exchange.peer)
+        {
+            server.cut_off(if exchange.proved { Outcome::Proved } else { Outcome::Error });
+        }
+    }
+
+    /// The only way out of the probes in flight. A nonce that came proves, whatever the server
+    /// said afterwards.
+    fn close(&mut self, cx: &mut Cx<'_>, stream: StreamId, outcome: Outcome) -> Option<Exchange> {
+        let exchange = self.exchanges.remove(&stream)?;
+        self.dirty = true;
+        self.nonces.retire(cx.now, stream);
+        let wanted = exchange.addrs.first();
+        if let Some(history) = wanted.and_then(|addr| self.histories.get_mut(addr)) {
+            history.in_flight.remove(&exchange.peer);
+        }
+        let (peer, addr) = (exchange.peer, exchange.addr());
+        let outcome = if exchange.proved { Outcome::Proved } else { outcome };
+        cx.actions.notify(Notice::ProbeEnded { peer, addr, outcome });
+        Some(exchange)
     }
 }

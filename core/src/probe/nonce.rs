@@ -2,8 +2,10 @@
 //! that skipping the check does not compile.
 
 use crate::peers::Connection;
+use crate::words::config::PROOF_LIFETIME;
 use crate::{Addr, Draw, Duration, Instant, Oddity, PeerId, Side, StreamId};
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::net::IpAddr;
 
 /// How long after its probe ended a nonce still proves, ours: longer than any dial-back in flight
@@ -45,16 +47,50 @@ impl Proof {
         self.stranger
     }
 
+    /// Whether it is young enough to prove anything now.
+    pub(crate) fn is_alive(&self, now: Instant) -> bool {
+        now < self.at + PROOF_LIFETIME
+    }
+
     /// When the nonce arrived.
     pub fn at(&self) -> Instant {
         self.at
     }
 }
 
+/// That a nonce came back in the right way, before it is known which address of the request was
+/// dialled: where several could explain it, the server's answer names the one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Arrival {
+    /// The addresses of the request that explain the connection.
+    addrs: Vec<Addr>,
+    server: PeerId,
+    from: IpAddr,
+    stranger: bool,
+    at: Instant,
+}
+
+impl Arrival {
+    /// The proof, where a single address explains the connection.
+    pub(super) fn proof(&self) -> Option<Proof> {
+        match self.addrs.as_slice() {
+            [addr] => self.proof_of(*addr),
+            [] | [_, _, ..] => None,
+        }
+    }
+
+    /// The proof that it is of the address which the server says it dialled.
+    pub(super) fn proof_of(&self, addr: Addr) -> Option<Proof> {
+        let Arrival { server, from, stranger, at, .. } = *self;
+        self.addrs.contains(&addr).then_some(Proof { addr, server, from, stranger, at })
+    }
+}
+
 /// A nonce that was given away, and what its return would prove.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Expected {
-    addr: Addr,
+    /// The addresses of the request, at least one.
+    addrs: Vec<Addr>,
     server: PeerId,
     /// The probe's stream, by which the exchange is found again.
     probe: StreamId,
@@ -71,11 +107,11 @@ pub(super) struct Nonces {
 }
 
 impl Nonces {
-    /// Draw a nonce and bind it to one address and one probe.
+    /// Draw a nonce and bind it to the addresses of one probe.
     pub(super) fn bind(
         &mut self,
         draw: &mut dyn Draw,
-        (addr, server, probe): (Addr, PeerId, StreamId),
+        (addrs, server, probe): (Vec<Addr>, PeerId, StreamId),
         serial: u64,
     ) -> u64 {
         if self.expected.len() >= NONCES_MAX {
@@ -88,7 +124,7 @@ impl Nonces {
         while self.expected.contains_key(&nonce) {
             nonce = nonce.wrapping_add(1);
         }
-        let expected = Expected { addr, server, probe, serial, forget_at: None };
+        let expected = Expected { addrs, server, probe, serial, forget_at: None };
         self.expected.insert(nonce, expected);
         nonce
     }
@@ -109,32 +145,35 @@ impl Nonces {
         now: Instant,
         nonce: u64,
         conn: &Connection,
-    ) -> Result<(Proof, StreamId), Oddity> {
+    ) -> Result<(Arrival, StreamId), Oddity> {
         let expected = self.expected.get(&nonce).ok_or(Oddity::UnknownNonce)?;
         if expected.forget_at.is_some_and(|at| at <= now) {
             return Err(Oddity::UnknownNonce);
         }
         let fresh = conn.side == Side::Inbound && !conn.relayed && conn.serial > expected.serial;
-        if !fresh || conn.local.class() != expected.addr.class() {
+        let explains = |addr: &&Addr| addr.class() == conn.local.class();
+        let addrs: Vec<Addr> = expected.addrs.iter().filter(explains).copied().collect();
+        if !fresh || addrs.is_empty() {
             return Err(Oddity::MisplacedNonce);
         }
-        let Expected { addr, server, probe, .. } = *expected;
+        let Expected { server, probe, .. } = *expected;
         // A nonce proves once; the same words again are news to nobody.
         self.expected.remove(&nonce);
-        let proof = Proof { addr, server, from: conn.remote.ip, stranger: conn.stranger, at: now };
-        Ok((proof, probe))
+        let (from, stranger) = (conn.remote.ip, conn.stranger);
+        Ok((Arrival { addrs, server, from, stranger, at: now }, probe))
     }
 
     /// Whether any nonce of this class is out; for tests of the bounds.
     #[cfg(test)]
     fn expects(&self, class: crate::Class) -> bool {
-        self.expected.values().any(|one| one.addr.class() == class)
+        self.expected.values().flat_map(|one| &one.addrs).any(|addr| addr.class() == class)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
     use core::net::Ipv4Addr;
 
     struct Same;
@@ -153,7 +192,7 @@ mod tests {
         let mut nonces = Nonces::default();
         for n in 0..2 * NONCES_MAX as u64 {
             let probe = StreamId::outbound(crate::Protocol::DialRequest, n);
-            nonces.bind(&mut Same, (addr, PeerId::random(), probe), 0);
+            nonces.bind(&mut Same, (vec![addr], PeerId::random(), probe), 0);
             nonces.retire(Instant::ZERO, probe);
         }
         assert_eq!(nonces.expected.len(), NONCES_MAX);

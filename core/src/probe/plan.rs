@@ -9,10 +9,9 @@ use crate::local::Local;
 use crate::peers::Peers;
 use crate::wire::autonat::Message;
 use crate::wire::multiaddr;
-use crate::words::config::{PROBES_MAX, PROOF_LIFETIME, SERVERS_ASKED_MAX};
+use crate::words::config::{PROBES_MAX, SERVERS_ASKED_MAX};
 use crate::words::deadline::{Deadline, earliest};
-use crate::{Action, Addr, ConnId, Cx, Duration, Group, Instant, PeerId, Protocol, StreamId, Wake};
-use alloc::collections::BTreeSet;
+use crate::{Action, Addr, ConnId, Cx, Duration, Instant, PeerId, Protocol, StreamId, Wake};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -40,8 +39,10 @@ impl Probe {
     ) {
         let targets = self.targets(cx.now, local, candidates);
         self.wake = None;
-        for addr in &targets {
-            self.pursue(cx, peers, *addr);
+        let mut urgent = targets.clone();
+        urgent.sort_by_key(|addr| self.histories.get(addr).map(History::urgency));
+        for addr in &urgent {
+            self.pursue(cx, peers, &targets, *addr);
         }
         self.get_to_know_servers(cx, peers, &targets);
     }
@@ -52,15 +53,15 @@ impl Probe {
     fn targets(&mut self, now: Instant, local: &Local, candidates: &Candidates) -> Vec<Addr> {
         let mut targets: Vec<Addr> = candidates.iter().map(|candidate| candidate.addr).collect();
         for (addr, history) in &self.histories {
-            let proven = history.refuted.is_none()
-                && history.last.is_some_and(|proof| now < proof.at() + PROOF_LIFETIME);
+            let proven =
+                history.refuted.is_none() && history.last.is_some_and(|proof| proof.is_alive(now));
             if proven && candidates.get(*addr).is_none() {
                 targets.push(*addr);
             }
         }
         targets.retain(|addr| local.listens_in(addr.class()));
         for addr in &targets {
-            self.histories.entry(*addr).or_insert_with(|| History::new(now));
+            self.histories.entry(*addr).or_insert_with(History::new);
         }
         // A candidate that flaps finds its history again, as long as there is room.
         while self.histories.len() > HISTORIES_MAX {
@@ -78,12 +79,12 @@ impl Probe {
     }
 
     /// Ask about one address as much as its round wants and the limits allow.
-    fn pursue(&mut self, cx: &mut Cx<'_>, peers: &Peers, addr: Addr) {
+    fn pursue(&mut self, cx: &mut Cx<'_>, peers: &Peers, targets: &[Addr], addr: Addr) {
         if let Some(history) = self.histories.get_mut(&addr)
             && let Round::Rest { until } = history.round
             && until <= cx.now
         {
-            history.wake(cx.now);
+            history.wake();
         }
         loop {
             let Some(history) = self.histories.get(&addr) else {
@@ -97,11 +98,24 @@ impl Probe {
                 next @ (Next::Ask(..) | Next::Wait(_) | Next::Exhausted) => next,
             };
             match next {
-                Next::Ask(peer, conn) => self.ask(cx, peers, (peer, conn), addr),
+                Next::Ask(peer, conn) => {
+                    let addrs = self.with_others(addr, peer, targets);
+                    self.ask(cx, peers, (peer, conn), addrs);
+                }
                 Next::Wait(at) => return self.wake_at(at, Wake::ServerRested),
+                Next::Exhausted if self.is_stale(cx.now, addr) => {}
                 Next::Exhausted => return self.rest(cx, addr),
             }
         }
+    }
+
+    /// A round that ended while we slept starts again.
+    fn is_stale(&mut self, now: Instant, addr: Addr) -> bool {
+        let stale = self.histories.get_mut(&addr).filter(|history| history.is_stale(now));
+        stale.is_some_and(|history| {
+            history.doubt();
+            true
+        })
     }
 
     /// The round has its answer or nobody left to ask: pause, once all answers are in.
@@ -111,14 +125,14 @@ impl Probe {
             return;
         };
         let waiting = !history.in_flight.is_empty();
-        let untouched = history.answers.is_empty() && history.proof_of_round().is_none();
+        let untouched = history.answers.is_empty() && !history.proved_in_round;
         if !matches!(history.round, Round::Rest { .. }) && !waiting {
             if untouched {
                 // Nobody was there to be asked: the question stays open, without a timer of its
                 // own, until a server appears or comes back from its rest.
                 return self.wake_at(rested, Wake::ServerRested);
             }
-            history.conclude(cx.now, cx.draw);
+            history.conclude(cx.now, self.servers.met(), cx.draw);
         }
         if let Round::Rest { until } = history.round {
             self.wake_at(Some(until), Wake::ProbeAgain);
@@ -126,18 +140,13 @@ impl Probe {
     }
 
     fn next(&self, now: Instant, peers: &Peers, addr: Addr, history: &History) -> Next {
-        let anywhere = history
-            .by_stranger
-            .is_some_and(|proof| history.refuted.is_none() && now < proof.at() + PROOF_LIFETIME);
+        let anywhere =
+            history.refuted.is_none() && history.by_stranger.is_some_and(|one| one.is_alive(now));
         let resting = matches!(history.round, Round::Rest { .. });
         if history.is_answered() && (anywhere || !resting) {
             return Next::Exhausted;
         }
-        let answered = history.answers.values().filter(|answer| answer.outcome.is_evidence());
-        let heard: BTreeSet<Group> = answered
-            .map(|answer| answer.group)
-            .chain(history.in_flight.values().copied())
-            .collect();
+        let heard = history.heard();
         if heard.len() >= SERVERS_ASKED_MAX {
             return Next::Exhausted;
         }
@@ -147,9 +156,8 @@ impl Probe {
             let group = server.group(self.allow_private);
             let asked = history.answers.contains_key(&peer) || heard.contains(&group);
             // What is searched through is asked again of newcomers only.
-            let news = history.searched_at.is_none_or(|at| server.met_at > at);
-            let thorough =
-                resting || history.proof_of_round().is_some() && history.searched_at.is_some();
+            let news = history.searched.is_none_or(|met| server.met >= met);
+            let thorough = resting || history.proved_in_round && history.searched.is_some();
             if asked || thorough && !news {
                 continue;
             }
@@ -187,7 +195,30 @@ impl Probe {
         (prover.unwrap_or(usize::MAX), !server.is_idle(), rtt.unwrap_or(Duration::MAX), server.met)
     }
 
-    fn ask(&mut self, cx: &mut Cx<'_>, peers: &Peers, (peer, conn): (PeerId, ConnId), addr: Addr) {
+    /// The wanted address, and as many others as may go along: those that this server was not
+    /// asked about in their round and that nobody has proven.
+    fn with_others(&self, addr: Addr, peer: PeerId, targets: &[Addr]) -> Vec<Addr> {
+        let open = |other: &&Addr| {
+            **other != addr
+                && self.histories.get(*other).is_some_and(|history| {
+                    history.round == Round::Search
+                        && !history.proved_in_round
+                        && !history.answers.contains_key(&peer)
+                        && !history.in_flight.contains_key(&peer)
+                })
+        };
+        let others = targets.iter().filter(open).take(self.addrs_per_request.saturating_sub(1));
+        core::iter::once(addr).chain(others.copied()).collect()
+    }
+
+    fn ask(
+        &mut self,
+        cx: &mut Cx<'_>,
+        peers: &Peers,
+        (peer, conn): (PeerId, ConnId),
+        addrs: Vec<Addr>,
+    ) {
+        let [addr, ..] = *addrs else { return };
         let Some(server) = self.servers.get_mut(peer) else {
             return;
         };
@@ -199,45 +230,50 @@ impl Probe {
         let group = server.group(self.allow_private);
         let cold = server.is_cold_for(peers, addr);
         let rtt = peers.get(conn).and_then(|connection| connection.rtt);
-        let nonce = self.nonces.bind(cx.draw, (addr, peer, stream), peers.serial());
+        let nonce = self.nonces.bind(cx.draw, (addrs.clone(), peer, stream), peers.serial());
         server.sent(cx.now);
         history.in_flight.insert(peer, group);
-        let exchange = Exchange::new(cx.now, (peer, group, conn), addr, cold, rtt);
+        // autonat-v2 §Overview: in descending order of priority, the wanted one first.
+        let encoded = addrs.iter().map(|addr| multiaddr::encode(*addr)).collect();
+        let request = Message::DialRequest { addrs: encoded, nonce };
+        let exchange = Exchange::new(cx.now, (peer, group, conn), addrs, cold, rtt);
         self.exchanges.insert(stream, exchange);
-        // autonat-v2 §Overview: the address whose verdict is wanted comes first. We send no other,
-        // so that whichever one a server picks, the nonce is bound to it.
-        let request = Message::DialRequest { addrs: vec![multiaddr::encode(addr)], nonce };
         cx.actions.push(Action::OpenStream { conn, stream });
         cx.actions.push(Action::Send { stream, body: request.encode() });
     }
 
-    /// A server that never answered anything gets one question about the strongest address, so
-    /// that its worth is known before it is needed.
+    /// A server that never answered anything gets one question about the strongest address that
+    /// could do with its word, so that its worth is known before it is needed.
     fn get_to_know_servers(&mut self, cx: &mut Cx<'_>, peers: &Peers, targets: &[Addr]) {
-        let unknown: Vec<PeerId> = self
-            .servers
-            .iter()
-            .filter(|(_, server)| !server.has_history() && server.is_idle())
-            .map(|(peer, _)| peer)
-            .collect();
+        let new = |(peer, server): (PeerId, &Server)| (!server.has_history()).then_some(peer);
+        let unknown: Vec<PeerId> = self.servers.iter().filter_map(new).collect();
+        self.unmet = 0;
         for peer in unknown {
-            if self.exchanges_in_flight() >= PROBES_MAX {
-                return;
-            }
-            let Some(server) = self.servers.get(peer) else {
+            let Some(server) = self.servers.get(peer) else { continue };
+            if !server.is_idle() {
+                self.unmet += 1;
                 continue;
+            }
+            let group = server.group(self.allow_private);
+            let wanted = |addr: &&Addr| {
+                self.histories.get(*addr).is_some_and(|history| {
+                    let heard = history.heard();
+                    heard.len() < SERVERS_ASKED_MAX && !heard.contains(&group)
+                })
             };
-            let askable =
-                targets.iter().find_map(|addr| match server.askable(cx.now, peers, *addr) {
-                    Askable::Now(conn) => Some((*addr, conn)),
-                    Askable::Soon(_)
-                    | Askable::Resting(_)
-                    | Askable::Refuses
-                    | Askable::Distrusted
-                    | Askable::Disconnected => None,
-                });
-            if let Some((addr, conn)) = askable {
-                self.ask(cx, peers, (peer, conn), addr);
+            let askable = |addr: &Addr| match server.askable(cx.now, peers, *addr) {
+                Askable::Now(conn) => Some((*addr, conn)),
+                Askable::Soon(_)
+                | Askable::Resting(_)
+                | Askable::Refuses
+                | Askable::Distrusted
+                | Askable::Disconnected => None,
+            };
+            if let Some((addr, conn)) = targets.iter().filter(wanted).find_map(askable) {
+                self.unmet += 1;
+                if self.exchanges_in_flight() < PROBES_MAX {
+                    self.ask(cx, peers, (peer, conn), vec![addr]);
+                }
             }
         }
     }

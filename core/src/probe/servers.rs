@@ -42,7 +42,6 @@ pub(crate) struct Server {
     pub(crate) remote: Addr,
     /// Servers are numbered in the order of meeting.
     pub(crate) met: u64,
-    pub(super) met_at: Instant,
     outcomes: [u32; OUTCOMES.len()],
     distrusted_until: Option<Instant>,
     rest_until: Option<Instant>,
@@ -178,6 +177,12 @@ impl Server {
         self.count(Outcome::Proved);
     }
 
+    /// A probe of it was lost with its connection: counted, and no reason for a rest.
+    pub(super) fn cut_off(&mut self, outcome: Outcome) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.count(outcome);
+    }
+
     fn count(&mut self, outcome: Outcome) {
         if let Some(index) = OUTCOMES.iter().position(|one| *one == outcome) {
             self.outcomes[index] = self.outcomes[index].saturating_add(1);
@@ -194,7 +199,7 @@ pub(super) struct Servers {
 
 impl Servers {
     /// Take over who is connected and offers to dial back.
-    pub(super) fn reconcile(&mut self, now: Instant, peers: &Peers) {
+    pub(super) fn reconcile(&mut self, peers: &Peers) {
         for server in self.all.values_mut() {
             server.conns.clear();
         }
@@ -210,7 +215,6 @@ impl Servers {
                 conns: Vec::new(),
                 remote: connection.remote,
                 met,
-                met_at: now,
                 outcomes: [0; OUTCOMES.len()],
                 distrusted_until: None,
                 rest_until: None,
@@ -228,6 +232,11 @@ impl Servers {
                 server.conns.push(conn);
             }
         }
+    }
+
+    /// How many were ever met: the number of the next one.
+    pub(super) fn met(&self) -> u64 {
+        self.met
     }
 
     pub(super) fn get(&self, peer: PeerId) -> Option<&Server> {

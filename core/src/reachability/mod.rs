@@ -193,8 +193,7 @@ impl Reachability {
         let others = ground.probe.proven(cx.now);
         let others = others.filter(|addr| ground.candidates.get(*addr).is_none());
         for addr in candidates.chain(others) {
-            let old = self.addresses.get(&addr).map(|judged| judged.verdict);
-            let verdict = judge(cx.now, ground, addr, old);
+            let verdict = judge(cx.now, ground, addr);
             self.enter(cx, addr, verdict);
         }
         let expiries = self.addresses.values().filter_map(|judged| match judged.verdict {
@@ -254,8 +253,10 @@ impl Reachability {
 }
 
 /// The verdict that the evidence gives.
-fn judge(now: Instant, ground: &Ground<'_>, addr: Addr, old: Option<Verdict>) -> Verdict {
-    let Some(evidence) = ground.probe.evidence(now, ground.peers, addr) else {
+fn judge(now: Instant, ground: &Ground<'_>, addr: Addr) -> Verdict {
+    let evidence = ground.probe.evidence(now, ground.peers, addr);
+    let listening = ground.local.listens_in(addr.class());
+    let Some(evidence) = evidence.filter(|_| listening) else {
         return Verdict::Unknown { reason: Reason::NotListening };
     };
     if let Some(servers) = evidence.refuted {
@@ -271,12 +272,7 @@ fn judge(now: Instant, ground: &Ground<'_>, addr: Addr, old: Option<Verdict>) ->
             let (scope, reason) = scope(now, &evidence, stranger);
             return Verdict::Reachable { proof, scope, until, reason };
         }
-        if !matches!(evidence.outlook, Outlook::Probing) {
-            return Verdict::Unknown { reason: Reason::Expired };
-        }
-        if let Some(Verdict::Unknown { reason: Reason::Expired }) = old {
-            return Verdict::Unknown { reason: Reason::Expired };
-        }
+        return Verdict::Unknown { reason: Reason::Expired };
     }
     let reason = match evidence.outlook {
         Outlook::Probing => Reason::Probing,

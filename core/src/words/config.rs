@@ -24,6 +24,10 @@ pub struct Config {
     pub identify: bool,
     /// How often a connection is pinged; `None` pings only once where no round-trip time is known.
     pub ping_interval: Option<Duration>,
+    /// Addresses in one dial request, number: 1 asks about one address at a time; up to 50 append
+    /// others, less wanted, for a server that cannot dial the first. Only the one that it names
+    /// in its answer is judged.
+    pub addrs_per_request: usize,
     /// External addresses that the operator declares.
     pub external: Vec<Addr>,
     /// Force the state of the node, whatever the evidence.
@@ -43,6 +47,7 @@ impl Default for Config {
             allow_private: false,
             identify: true,
             ping_interval: Some(PING_INTERVAL),
+            addrs_per_request: 1,
             external: Vec::new(),
             force_node: None,
             force_class: Vec::new(),
@@ -123,6 +128,12 @@ pub enum ConfigError {
     ProtocolsTooLong {
         /// The bytes they take together.
         bytes: usize,
+    },
+    /// A dial request would hold no address, or more than servers look at.
+    #[error("{given} addresses in a dial request, it can be 1 to {max}", max = crate::wire::autonat::DIAL_REQUEST_ADDRS_MAX)]
+    AddrsPerRequest {
+        /// How many were wanted.
+        given: usize,
     },
     /// A dial-back source that no socket can be bound to.
     #[error("{0} cannot be a source of dial-backs")]

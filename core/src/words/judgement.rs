@@ -165,7 +165,7 @@ pub enum Reason {
     ServersUnhelpful,
     /// Every server in reach has lied.
     ServersDistrusted,
-    /// The proof aged out while no server was in reach.
+    /// The proof aged out: no server was in reach, or none would say anything.
     Expired,
     /// The NAT maps every destination to a different port, says each of several networks.
     EndpointDependentMapping {
@@ -202,7 +202,7 @@ impl fmt::Display for Reason {
                 "every server in reach is silent, at fault or rate-limiting"
             }
             Reason::ServersDistrusted => "every server in reach has lied",
-            Reason::Expired => "the proof aged out with no server in reach",
+            Reason::Expired => "the proof aged out and no server renewed it",
             Reason::EndpointDependentMapping { provisional: true } => {
                 "endpoint-dependent mapping, provisional"
             }

@@ -40,6 +40,10 @@ impl Settings {
             "no-identify" => self.config.identify = false,
             "no-ping" => self.config.ping_interval = None,
             "ping" => self.config.ping_interval = Some(words.take::<Duration>()?),
+            "addrs-per-request" => {
+                self.config.addrs_per_request =
+                    usize::try_from(words.take::<u32>()?).unwrap_or(usize::MAX);
+            }
             "external" => self.config.external.push(words.take::<Addr>()?),
             "protocol" => self.config.protocols.push(words.take()?),
             "force" => {
