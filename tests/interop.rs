@@ -68,7 +68,7 @@ async fn protocols(kinds: &[Kind]) -> Vec<Cell> {
         for transport in [Transport::Tcp, Transport::Quic] {
             let group = Group { kind, place: Place::Loopback, transport };
             groups.push(Box::pin(group.basics()));
-            groups.push(Box::pin(async move { vec![group.client().await] }));
+            groups.push(Box::pin(group.client()));
             groups.push(Box::pin(async move { vec![group.server().await] }));
         }
     }

@@ -3,7 +3,7 @@
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
 use multiaddr::Multiaddr;
-use portolan::{AddressError, listen_address, peer_address};
+use portolan::{BadAddress, listen_address, peer_address};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -87,11 +87,11 @@ pub(crate) struct IdArgs {
     pub(crate) key: PathBuf,
 }
 
-fn peer(text: &str) -> Result<Multiaddr, AddressError> {
+fn peer(text: &str) -> Result<Multiaddr, BadAddress> {
     peer_address(text)
 }
 
-fn listen(text: &str) -> Result<Multiaddr, AddressError> {
+fn listen(text: &str) -> Result<Multiaddr, BadAddress> {
     listen_address(text)
 }
 

@@ -12,7 +12,7 @@ mod report;
 mod serve;
 mod timeline;
 
-pub use address::{AddressError, AddressProblem, listen_address, multiaddr, peer_address, split};
+pub use address::{AddressProblem, BadAddress, listen_address, peer_address};
 pub use check::{CheckError, CheckOptions, check};
 pub use demo::{DemoError, Servers, demo};
 pub use job::Progress;

@@ -1,11 +1,12 @@
 //! `portolan serve`: an AutoNAT v2 server, with identify and ping.
 
-use crate::address::{AddressProblem, multiaddr, split};
 use futures::StreamExt;
 use multiaddr::Multiaddr;
+use portolan_core::wire::multiaddr::{Decoded, from_multiaddr, to_multiaddr};
 use portolan_core::{Addr, Config, DialBackConfig, Family, IpScope, Notice, ip_scope};
-use portolan_runtime::StartError;
 use portolan_runtime::identity::{self, Keypair};
+use portolan_runtime::net::interface_ips;
+use portolan_runtime::{AddressError, StartError, listen_address};
 use portolan_tokio::Node;
 use std::future::Future;
 use std::io;
@@ -49,7 +50,7 @@ pub enum ServeError {
         /// The address.
         addr: Multiaddr,
         /// What is wrong with it.
-        problem: AddressProblem,
+        problem: AddressError,
     },
     /// A server that dials private addresses must not take requests from the whole world.
     #[error(
@@ -113,10 +114,10 @@ pub async fn serve(
     if options.listen.is_empty() {
         return Err(ServeError::NothingToListenOn);
     }
-    let interfaces = interfaces()?;
+    let interfaces = interface_ips().map_err(ServeError::Interfaces)?;
     for listen in &options.listen {
         let problem = |problem| ServeError::Address { addr: listen.clone(), problem };
-        let (addr, _) = split(listen).map_err(problem)?;
+        let addr = listen_address(listen).map_err(problem)?;
         admit(&options, listen, addr, &interfaces)?;
     }
     for ip in &options.dial_from {
@@ -172,28 +173,24 @@ async fn start(options: ServeOptions) -> Result<Node, StartError> {
     builder.start().await
 }
 
-fn interfaces() -> Result<Vec<IpAddr>, ServeError> {
-    let all = if_addrs::get_if_addrs().map_err(ServeError::Interfaces)?;
-    Ok(all.into_iter().map(|interface| interface.ip().to_canonical()).collect())
-}
-
 /// The addresses with every wildcard replaced by the interface addresses that it stands for.
 /// Link-local ones are left out: without a zone nobody can dial them.
 fn concrete(listeners: &[Multiaddr], interfaces: &[IpAddr]) -> Vec<Multiaddr> {
     let mut addresses = Vec::new();
     for listener in listeners {
-        let (addr, peer) = match split(listener) {
-            Ok((addr, peer)) if addr.ip.is_unspecified() => (addr, peer),
-            _ => {
-                addresses.push(listener.clone());
-                continue;
-            }
+        let wildcard = match from_multiaddr(listener) {
+            Decoded::Direct { addr, peer } if addr.ip.is_unspecified() => Some((addr, peer)),
+            Decoded::Direct { .. } | Decoded::Relayed | Decoded::Other | _ => None,
+        };
+        let Some((addr, peer)) = wildcard else {
+            addresses.push(listener.clone());
+            continue;
         };
         let of_family = |ip: &&IpAddr| Family::of(**ip) == Family::of(addr.ip);
         let usable =
             |ip: &&IpAddr| !matches!(ip_scope(**ip), IpScope::LinkLocal | IpScope::Unusable);
         let ips = interfaces.iter().filter(of_family).filter(usable);
-        addresses.extend(ips.map(|ip| multiaddr(Addr { ip: *ip, ..addr }, peer)));
+        addresses.extend(ips.map(|ip| to_multiaddr(Addr { ip: *ip, ..addr }, peer)));
     }
     addresses
 }
@@ -230,7 +227,7 @@ mod tests {
             ..ServeOptions::default()
         };
         let listen = listen.parse().expect("a multiaddr");
-        let (addr, _) = split(&listen).expect("a good address");
+        let addr = listen_address(&listen).expect("a good address");
         admit(&options, &listen, addr, &interfaces)
     }
 

@@ -23,8 +23,7 @@ use crate::peers::{Learnt, Peers};
 use crate::probe::Probe;
 use crate::reachability::{Ground, Reachability};
 use crate::service::{Caller, Service, View};
-use crate::wire::autonat::DIAL_REQUEST_ADDRS_MAX;
-use crate::words::config::{CANDIDATES_MAX, IDENTIFY_PROTOCOLS_BYTES_MAX};
+use crate::words::config::{ADDRS_PER_REQUEST_MAX, CANDIDATES_MAX, IDENTIFY_PROTOCOLS_BYTES_MAX};
 use crate::words::deadline::earliest;
 use crate::{
     Action, Addr, Class, Config, ConfigError, ConnId, Connected, Cx, Deadline, Event, Family,
@@ -162,6 +161,9 @@ impl Agent {
     }
 
     fn connected(&mut self, cx: &mut Cx<'_>, facts: &Connected) {
+        if self.peers.get(facts.conn).is_some() || self.service.is_dial_back(facts.conn) {
+            return self.note(cx, Some(facts.conn), Err(Oddity::ReusedId));
+        }
         if facts.dial.is_some() {
             // A dial-back of ours belongs to the service alone: it is no connection to a peer.
             let done = self.service.connected(cx, facts);
@@ -186,7 +188,9 @@ impl Agent {
     fn stream_opened(&mut self, cx: &mut Cx<'_>, conn: ConnId, stream: StreamId) {
         let done = match (stream.side, stream.protocol) {
             (Side::Inbound, Protocol::IdentifyPush) => self.peers.push_opened(cx, conn, stream),
-            (Side::Inbound, Protocol::DialBack) => self.probe.dial_back_opened(cx, conn, stream),
+            (Side::Inbound, Protocol::DialBack) => {
+                self.probe.dial_back_opened(cx, conn, stream, &self.peers)
+            }
             _ if is_service(stream) => {
                 let view = view(&self.local, &self.peers, &self.advertise);
                 self.service.opened(cx, &view, conn, stream)
@@ -224,7 +228,7 @@ impl Agent {
                 Ok(())
             }
             (Side::Inbound, Protocol::DialBack) => {
-                self.probe.dial_back_ended(stream);
+                self.probe.dial_back_ended(cx, stream, end);
                 Ok(())
             }
             _ if is_service(stream) => self.service.closed(cx, stream, end),
@@ -325,7 +329,7 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     if bytes > IDENTIFY_PROTOCOLS_BYTES_MAX {
         return Err(ConfigError::ProtocolsTooLong { bytes });
     }
-    if !(1..=DIAL_REQUEST_ADDRS_MAX).contains(&config.addrs_per_request) {
+    if !(1..=ADDRS_PER_REQUEST_MAX).contains(&config.addrs_per_request) {
         return Err(ConfigError::AddrsPerRequest { given: config.addrs_per_request });
     }
     let Some(limits) = &config.dial_back else {

@@ -267,6 +267,10 @@ impl World {
             Event::DialFailed { dial, .. } => self.forget_dial(*dial),
             Event::StreamOpened { conn, stream } if stream.side == Side::Inbound => {
                 let known = self.streams.contains_key(stream);
+                if let Some(reused) = self.streams.get_mut(stream) {
+                    // The runtime's mistake: whatever is said on it now is said anew.
+                    reused.mute = false;
+                }
                 if self.conns.contains_key(conn) && !known {
                     self.streams.insert(*stream, Stream { conn: *conn, mute: false });
                     if stream.protocol == Protocol::DialBack {

@@ -54,6 +54,8 @@ pub(crate) enum Protocol {
     Ping,
     /// Both streams of AutoNAT v2.
     Autonat,
+    /// `/ipfs/id/push/1.0.0`.
+    Push,
 }
 
 impl Protocol {
@@ -63,6 +65,7 @@ impl Protocol {
             Protocol::Identify => "identify",
             Protocol::Ping => "ping",
             Protocol::Autonat => "AutoNAT v2",
+            Protocol::Push => "identify/push",
         }
     }
 }
@@ -82,17 +85,20 @@ pub(crate) enum Role {
     Client,
     /// The AutoNAT server: it dials back.
     Server,
+    /// Tells of an address of its own once that is proved.
+    Tells,
 }
 
 impl Role {
     /// Every role, in order.
-    pub(crate) const ALL: [Role; 6] = [
+    pub(crate) const ALL: [Role; 7] = [
         Role::AsksDialled,
         Role::AnswersDialled,
         Role::AsksAccepted,
         Role::AnswersAccepted,
         Role::Client,
         Role::Server,
+        Role::Tells,
     ];
 
     /// The words in the table.
@@ -104,6 +110,7 @@ impl Role {
             Role::AnswersAccepted => "answers where it was dialled",
             Role::Client => "client",
             Role::Server => "server",
+            Role::Tells => "tells of its proved address",
         }
     }
 }
@@ -140,7 +147,7 @@ impl Cell {
         let row = Row {
             kind: [Kind::Rust, Kind::Js].get(nth("kind")?).copied()?,
             place: [Place::Loopback, Place::Global].get(nth("place")?).copied()?,
-            protocol: [Protocol::Identify, Protocol::Ping, Protocol::Autonat]
+            protocol: [Protocol::Identify, Protocol::Ping, Protocol::Autonat, Protocol::Push]
                 .get(nth("protocol")?)
                 .copied()?,
             role: Role::ALL.get(nth("role")?).copied()?,

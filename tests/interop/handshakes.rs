@@ -99,7 +99,7 @@ async fn connect(
     };
     let listen = listen_addr(IP, carrier.transport());
     let finish = |builder: portolan_tokio::Builder| builder.net(net);
-    let us = PortolanPeer::start_as(key.generate(), on_one_host(), &[&listen], finish).await;
+    let us = PortolanPeer::start_as(key.generate_second(), on_one_host(), &[&listen], finish).await;
     if we_dial {
         let addrs = other.full_addrs();
         let addr = if carrier == Carrier::Quic { &addrs[1] } else { &addrs[0] };

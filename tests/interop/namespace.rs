@@ -1,6 +1,7 @@
-//! Cells on global addresses. js-libp2p asks nobody about private addresses and dials none, and
-//! there is no switch for it; so the test runs itself again in a network namespace whose loopback
-//! interface holds a range of global addresses. No packet leaves it.
+//! Cells on global addresses, with nothing allowed that is not by default. js-libp2p asks nobody
+//! about private addresses and dials none, and there is no switch for it; so the test runs itself
+//! again in a network namespace whose loopback interface holds a range of global addresses. No
+//! packet leaves it.
 
 use crate::cell::{Cell, Kind, Place};
 use crate::cells::Group;
@@ -58,18 +59,16 @@ pub(crate) async fn inside() {
         println!("there are no global addresses here: the_table_holds starts this where there are");
         return;
     }
-    let cells = futures::join!(
-        group(Transport::Tcp).client(),
-        group(Transport::Quic).client(),
-        group(Transport::Tcp).server(),
-        group(Transport::Quic).server(),
-    );
-    for cell in [cells.0, cells.1, cells.2, cells.3] {
+    let of = |kind, transport| Group { kind, place: Place::Global, transport };
+    let (tcp, quic) = (of(Kind::Js, Transport::Tcp), of(Kind::Js, Transport::Quic));
+    // rust-libp2p as a client dials from the wildcard address, which here is the address of
+    // whomever it dials: no address of its own would be observed.
+    let rust = [Transport::Tcp, Transport::Quic].map(|transport| of(Kind::Rust, transport));
+    let clients = [rust[0].client(), rust[1].client(), tcp.client(), quic.client()];
+    let (clients, tcp, quic) =
+        futures::join!(futures::future::join_all(clients), tcp.server(), quic.server());
+    for cell in clients.into_iter().flatten().chain([tcp, quic]) {
         // On a line of its own, whatever the test harness has begun to say.
         println!("\n{}", cell.to_line());
     }
-}
-
-const fn group(transport: Transport) -> Group {
-    Group { kind: Kind::Js, place: Place::Global, transport }
 }

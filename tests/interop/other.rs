@@ -4,9 +4,11 @@ use crate::cell::Kind;
 use crate::js_peer::{JsPeer, strings};
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
+use libp2p::core::PeerRecord;
 use portolan_core::Transport;
+use portolan_tests::portolan_peer::to_addr;
 use portolan_tests::rust_peer::{KeyType, RustPeer, RustPeerConfig, Security, Seen};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -50,8 +52,6 @@ pub(crate) struct Described {
     pub(crate) observed: Option<Multiaddr>,
     /// The other's protocols.
     pub(crate) protocols: Vec<String>,
-    /// Whether there was a signed peer record, and it was in order.
-    pub(crate) certified: bool,
 }
 
 /// The multiaddr to listen on at this IP, with a port of the kernel's choice.
@@ -160,7 +160,6 @@ impl Other {
                     agent: info.agent_version.clone(),
                     observed: Some(info.observed_addr.clone()),
                     protocols: info.protocols.iter().map(ToString::to_string).collect(),
-                    certified: info.signed_peer_record.is_some(),
                 })
             }
             Other::Js(js) => {
@@ -173,8 +172,49 @@ impl Other {
                     agent: said["agent"].as_str().unwrap_or_default().into(),
                     observed: said["observed"].as_str().and_then(|addr| addr.parse().ok()),
                     protocols: strings(&said["protocols"]).into_iter().map(Into::into).collect(),
-                    certified: !said["certified"].is_null(),
                 })
+            }
+        }
+    }
+
+    /// Wait until Portolan has told of this address of its own, in a signed peer record as well.
+    pub(crate) async fn told_of(&self, peer: PeerId, full: &Multiaddr) -> Result<(), String> {
+        let addr = to_addr(full);
+        let listed = |addrs: &[Multiaddr]| addrs.iter().any(|one| to_addr(one) == addr);
+        match self {
+            Other::Rust(rust) => {
+                let pushed = rust.wait("pushed address", WITHIN, |seen| match seen {
+                    Seen::Identified { peer: other, info } if *other == peer => {
+                        listed(&info.listen_addrs).then_some(())
+                    }
+                    _ => None,
+                });
+                pushed.await?;
+                // It reads no records in pushes, only in answers: on the next connection.
+                rust.dial(full.clone()).await;
+                let signed = rust.wait("signed address", WITHIN, |seen| match seen {
+                    Seen::Identified { peer: other, info } if *other == peer => {
+                        let record = info.signed_peer_record.clone()?;
+                        let record = PeerRecord::from_signed_envelope(record).ok()?;
+                        listed(record.addresses()).then_some(())
+                    }
+                    _ => None,
+                });
+                signed.await
+            }
+            Other::Js(js) => {
+                let id = peer.to_string();
+                let parse = |value: &Value| {
+                    let addrs = strings(value).into_iter().filter_map(|addr| addr.parse().ok());
+                    addrs.collect::<Vec<Multiaddr>>()
+                };
+                let told = js.wait("pushed and signed address", WITHIN, |event| {
+                    event["event"] == "identified"
+                        && event["peer"] == id.as_str()
+                        && listed(&parse(&event["listen"]))
+                        && listed(&parse(&event["certified"]))
+                });
+                told.await.map(drop)
             }
         }
     }

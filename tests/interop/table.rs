@@ -19,10 +19,11 @@ every cell, and fails when what it sees is not what stands here. Write it anew w
 const PROTOCOLS: &str = "
 ## Protocols
 
-A cell of identify wants the right observed address, protocols and signed peer record; of ping, the
-same bytes back; of AutoNAT v2, the nonce delivered and the address confirmed. *Loopback* means
-127.0.0.1 with private addresses allowed. *Global* means global addresses and nothing allowed: the
-loopback interface of a network namespace of its own holds them.
+A cell of identify wants the right agent, protocols and observed address; of ping, the same bytes
+back; of AutoNAT v2, the nonce delivered and the address confirmed; of identify/push, the address in
+the list and in a signed peer record. *Loopback* means 127.0.0.1 with private addresses allowed.
+*Global* means global addresses and nothing allowed: the loopback interface of a network namespace
+of its own holds them.
 ";
 
 const HANDSHAKES: &str = "

@@ -41,15 +41,24 @@ impl KeyType {
     pub const ALL: [KeyType; 4] =
         [KeyType::Ed25519, KeyType::Ecdsa, KeyType::Secp256k1, KeyType::Rsa];
 
-    /// A key of this type; a fresh one but for RSA, whose key is always the same.
+    /// A key of this type for the one side of a test; a fresh one but for RSA, whose key is always
+    /// the same.
     pub fn generate(self) -> Keypair {
+        self.fresh_or(include_bytes!("../interop/rsa-2048.pk8"))
+    }
+
+    /// A key of this type for the other side.
+    pub fn generate_second(self) -> Keypair {
+        self.fresh_or(include_bytes!("../interop/rsa-2048-second.pk8"))
+    }
+
+    fn fresh_or(self, rsa: &[u8]) -> Keypair {
         match self {
             KeyType::Ed25519 => Keypair::generate_ed25519(),
             KeyType::Ecdsa => Keypair::generate_ecdsa(),
             KeyType::Secp256k1 => Keypair::generate_secp256k1(),
             KeyType::Rsa => {
-                let mut der = include_bytes!("../interop/rsa-2048.pk8").to_vec();
-                Keypair::rsa_from_pkcs8(&mut der).expect("the fixture is an RSA key")
+                Keypair::rsa_from_pkcs8(&mut rsa.to_vec()).expect("the fixture is an RSA key")
             }
         }
     }

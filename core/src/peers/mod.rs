@@ -29,7 +29,7 @@ use alloc::collections::BTreeMap;
 use bytes::Bytes;
 use core::net::IpAddr;
 
-use crate::words::config::CONNECTIONS_MAX;
+use crate::words::config::{CONNECTIONS_MAX, PROOF_LIFETIME};
 use contacted::Contacted;
 pub(crate) use identify::Learnt;
 use identify::{Asking, Push};
@@ -116,7 +116,7 @@ impl Peers {
                 local: facts.local,
                 remote: facts.remote,
                 relayed: facts.relayed,
-                stranger: !facts.relayed && !self.contacted.contains(cx.now, facts.remote.ip),
+                stranger: !facts.relayed && !self.is_contacted(cx.now, facts.remote.ip),
                 serial: self.serial,
                 rtt: facts.rtt,
                 protocols: ProtocolSet::NONE,
@@ -141,6 +141,10 @@ impl Peers {
     pub(crate) fn disconnected(&mut self, cx: &mut Cx<'_>, conn: ConnId) -> Result<(), Oddity> {
         let mut gone = self.connections.remove(&conn).ok_or(Oddity::UnknownConnection)?;
         gone.end_asking(cx, conn);
+        if gone.side == Side::Outbound && !gone.relayed {
+            // Until now we were sending, however long ago the first packet was.
+            self.contacted.record(cx.now, gone.remote.ip);
+        }
         self.asked.retain(|_, of| *of != conn);
         self.revision += 1;
         Ok(())
@@ -175,7 +179,11 @@ impl Peers {
         let world = allow_private || ip_scope(connection.remote.ip) == IpScope::Global;
         let inbound_stranger = connection.side == Side::Inbound && connection.stranger;
         if world && inbound_stranger && connection.local.class() == observed.class() {
-            self.strangers.insert(observed, now);
+            let last = self.strangers.insert(observed, now);
+            // Seen again in time, he only renews; that is read when the verdict would age out.
+            if last.is_none_or(|last| last + PROOF_LIFETIME <= now) {
+                self.revision += 1;
+            }
             if self.strangers.len() > STRANGERS_MAX {
                 let oldest =
                     self.strangers.iter().min_by_key(|(_, at)| **at).map(|(addr, _)| *addr);
@@ -250,6 +258,13 @@ impl Peers {
             (Side::Outbound, _) => self.identify_closed(cx, stream, end).map(|()| None),
             (Side::Inbound, _) => self.push_closed(cx, stream).map(|()| None),
         }
+    }
+
+    /// Whether a packet of ours may have opened the way for this IP.
+    fn is_contacted(&self, now: Instant, ip: IpAddr) -> bool {
+        let ours = |one: &Connection| one.side == Side::Outbound && !one.relayed;
+        self.contacted.contains(now, ip)
+            || self.connections.values().any(|one| ours(one) && one.remote.ip == ip)
     }
 
     fn mint(&mut self, conn: ConnId, protocol: crate::Protocol) -> StreamId {

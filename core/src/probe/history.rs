@@ -136,8 +136,11 @@ impl History {
             if cold && self.cold_failures.len() < SERVERS_ASKED_MAX {
                 self.cold_failures.insert(answer.group);
             }
-            // A failure puts a proven address in doubt: everybody is asked, side by side.
-            if self.round == Round::Renew {
+            // A failure puts a proven address in doubt: everybody is asked, side by side. And where
+            // nothing is known, a newcomer's word in a pause need not wait for its end.
+            let unjudged = self.refuted.is_none() && self.last.is_none();
+            let resting = matches!(self.round, Round::Rest { .. });
+            if self.round == Round::Renew || resting && unjudged {
                 self.round = Round::Search;
             }
         }

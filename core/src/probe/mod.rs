@@ -32,9 +32,11 @@ use crate::wire::autonat::{DialBack, DialBackResponse};
 use crate::words::config::PROBES_MAX;
 use crate::words::deadline::{Deadline, earliest};
 use crate::{
-    Action, Addr, ConnId, Cx, Duration, Instant, Notice, Oddity, Outcome, PeerId, StreamId,
+    Action, Addr, ConnId, Cx, Duration, Instant, Notice, Oddity, Outcome, PeerId, StreamEnd,
+    StreamId,
 };
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use bytes::Bytes;
 use exchange::{Exchange, Progress};
 use history::{Answer, History, Round};
@@ -49,8 +51,12 @@ const HISTORIES_MAX: usize = 2 * crate::words::config::CANDIDATES_MAX;
 const DATA_BUDGET: u64 = 800_000;
 /// The window of `DATA_BUDGET`.
 const DATA_WINDOW: Duration = Duration::from_secs(600);
-/// Dial-back streams that are open and silent, number; ours. When full, the newest is reset.
+/// Dial-back streams that are open and silent, number; ours. When full, the oldest is reset: its
+/// nonce is the least likely to come.
 const DIAL_BACKS_MAX: usize = 64;
+/// Those of one connection, number; ours: a dial-back needs one. Over it the newest is reset, so
+/// that no single peer can keep the others' nonces out.
+const DIAL_BACKS_PER_CONN_MAX: usize = 2;
 
 /// What is known about one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -158,10 +164,25 @@ impl Probe {
         cx: &mut Cx<'_>,
         conn: ConnId,
         stream: StreamId,
+        peers: &Peers,
     ) -> Result<(), Oddity> {
-        if self.dial_backs.len() >= DIAL_BACKS_MAX {
+        if self.dial_backs.contains_key(&stream) {
+            return Err(Oddity::ReusedId);
+        }
+        let of_conn = self.dial_backs.values().filter(|of| **of == conn).count();
+        let oddity = if peers.get(conn).is_none() {
+            Some(Oddity::UnknownConnection)
+        } else {
+            (of_conn >= DIAL_BACKS_PER_CONN_MAX).then_some(Oddity::Full)
+        };
+        if let Some(oddity) = oddity {
             cx.actions.push(Action::ResetStream { stream });
-            return Err(Oddity::Full);
+            return Err(oddity);
+        }
+        if self.dial_backs.len() >= DIAL_BACKS_MAX
+            && let Some((silent, _)) = self.dial_backs.pop_first()
+        {
+            cx.actions.push(Action::ResetStream { stream: silent });
         }
         self.dial_backs.insert(stream, conn);
         Ok(())
@@ -198,8 +219,11 @@ impl Probe {
     }
 
     /// A dial-back stream ended without a nonce.
-    pub(crate) fn dial_back_ended(&mut self, stream: StreamId) {
-        self.dial_backs.remove(&stream);
+    pub(crate) fn dial_back_ended(&mut self, cx: &mut Cx<'_>, stream: StreamId, end: StreamEnd) {
+        if self.dial_backs.remove(&stream).is_some() && end == StreamEnd::Finished {
+            // Our own half is open still, and there is nothing to say on it.
+            cx.actions.push(Action::ResetStream { stream });
+        }
     }
 
     /// A connection is gone: its probes return to the queue, but an `OK` still awaits its nonce,
@@ -240,7 +264,7 @@ impl Probe {
         }
         self.servers.reconcile(peers);
         if self.seen.is_some_and(|(network, ..)| network != local.revision()) {
-            self.doubt_everything(local, candidates);
+            self.doubt_everything(cx, local, candidates);
         }
         self.seen = Some(seen);
         self.dirty = false;
@@ -323,9 +347,19 @@ impl Probe {
 
     /// Another network, another socket: whatever was proven or refuted is in doubt, and what no
     /// source names any more, or nothing listens for, is forgotten.
-    fn doubt_everything(&mut self, local: &Local, candidates: &Candidates) {
+    fn doubt_everything(&mut self, cx: &mut Cx<'_>, local: &Local, candidates: &Candidates) {
         self.histories
             .retain(|addr, _| local.listens_in(addr.class()) && candidates.get(*addr).is_some());
+        // Questions about what is forgotten are taken back; their answers would be about nothing.
+        let forgotten = |(stream, exchange): (&StreamId, &Exchange)| {
+            let wanted = exchange.addrs.first();
+            (!wanted.is_some_and(|addr| self.histories.contains_key(addr))).then_some(*stream)
+        };
+        let forgotten: Vec<StreamId> = self.exchanges.iter().filter_map(forgotten).collect();
+        for stream in forgotten {
+            cx.actions.push(Action::ResetStream { stream });
+            self.cut_off(cx, stream);
+        }
         for history in self.histories.values_mut() {
             history.doubt();
         }

@@ -1,7 +1,7 @@
 //! Who is asked about what, now: the only place that starts probes.
 
 use super::exchange::Exchange;
-use super::history::{History, Round};
+use super::history::{ANSWERS_MAX, History, Round};
 use super::servers::{Askable, Server};
 use super::{HISTORIES_MAX, Probe};
 use crate::candidates::Candidates;
@@ -147,7 +147,7 @@ impl Probe {
             return Next::Exhausted;
         }
         let heard = history.heard();
-        if heard.len() >= SERVERS_ASKED_MAX {
+        if heard.len() >= SERVERS_ASKED_MAX || history.answers.len() >= ANSWERS_MAX {
             return Next::Exhausted;
         }
         let mut best: Option<(Rank, PeerId, ConnId)> = None;

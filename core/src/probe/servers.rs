@@ -1,6 +1,6 @@
 //! The servers we know, what each of them is worth, and when it may be asked again.
 
-use crate::peers::Peers;
+use crate::peers::{Connection, Peers};
 use crate::words::config::{PROBES_PER_SERVER_MAX, PROBES_PER_SERVER_MIN};
 use crate::{Addr, Class, ConnId, Duration, Family, Group, Instant, Outcome, PeerId, Protocol};
 use alloc::collections::BTreeMap;
@@ -177,6 +177,16 @@ impl Server {
         self.count(Outcome::Proved);
     }
 
+    /// It offers to dial back on this connection.
+    fn attach(&mut self, conn: ConnId, connection: &Connection) {
+        if self.conns.is_empty() {
+            self.remote = connection.remote;
+        }
+        if self.conns.len() < CONNECTIONS_PER_SERVER_MAX {
+            self.conns.push(conn);
+        }
+    }
+
     /// A probe of it was lost with its connection: counted, and no reason for a rest.
     pub(super) fn cut_off(&mut self, outcome: Outcome) {
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -203,18 +213,32 @@ impl Servers {
         for server in self.all.values_mut() {
             server.conns.clear();
         }
-        for (conn, connection) in peers.iter() {
-            if connection.relayed || !connection.protocols.contains(Protocol::DialRequest) {
+        let offers = |(_, connection): &(ConnId, &Connection)| {
+            !connection.relayed && connection.protocols.contains(Protocol::DialRequest)
+        };
+        // Those we know come first: who makes room for a newcomer must really be gone.
+        for (conn, connection) in peers.iter().filter(offers) {
+            if let Some(server) = self.all.get_mut(&connection.peer) {
+                server.attach(conn, connection);
+            }
+        }
+        let newcomers = self.met;
+        let mut is_full = false;
+        for (conn, connection) in peers.iter().filter(offers) {
+            if let Some(server) = self.all.get_mut(&connection.peer) {
+                if server.met >= newcomers {
+                    server.attach(conn, connection);
+                }
                 continue;
             }
-            if !self.all.contains_key(&connection.peer) && !self.make_room() {
+            is_full = is_full || !self.make_room();
+            if is_full {
                 continue;
             }
-            let met = self.met;
-            let server = self.all.entry(connection.peer).or_insert_with(|| Server {
+            let mut server = Server {
                 conns: Vec::new(),
                 remote: connection.remote,
-                met,
+                met: self.met,
                 outcomes: [0; OUTCOMES.len()],
                 distrusted_until: None,
                 rest_until: None,
@@ -223,14 +247,10 @@ impl Servers {
                 recent: Vec::new(),
                 in_flight: 0,
                 multihomed: false,
-            });
-            self.met += u64::from(server.met == met);
-            if server.conns.is_empty() {
-                server.remote = connection.remote;
-            }
-            if server.conns.len() < CONNECTIONS_PER_SERVER_MAX {
-                server.conns.push(conn);
-            }
+            };
+            server.attach(conn, connection);
+            self.met += 1;
+            self.all.insert(connection.peer, server);
         }
     }
 

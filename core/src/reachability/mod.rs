@@ -193,14 +193,20 @@ impl Reachability {
         let others = ground.probe.proven(cx.now);
         let others = others.filter(|addr| ground.candidates.get(*addr).is_none());
         for addr in candidates.chain(others) {
-            let verdict = judge(cx.now, ground, addr);
+            let was_reachable = self.verdict(addr).is_some_and(|old| old.scope().is_some());
+            let verdict = judge(cx.now, ground, addr, was_reachable);
             self.enter(cx, addr, verdict);
         }
         let expiries = self.addresses.values().filter_map(|judged| match judged.verdict {
             Verdict::Reachable { until, .. } => Some(until),
             Verdict::Unreachable { .. } | Verdict::Unknown { .. } => None,
         });
-        self.expires_at = expiries.min();
+        // What a stranger showed may age out before the verdict does.
+        let narrows = self.addresses.iter().filter_map(|(addr, judged)| {
+            let shown = judged.verdict.scope() == Some(Scope::Anywhere);
+            shown.then(|| shown_until(cx.now, ground, *addr)).flatten()
+        });
+        self.expires_at = expiries.chain(narrows).min();
         self.reduce(cx, ground);
     }
 
@@ -253,7 +259,7 @@ impl Reachability {
 }
 
 /// The verdict that the evidence gives.
-fn judge(now: Instant, ground: &Ground<'_>, addr: Addr) -> Verdict {
+fn judge(now: Instant, ground: &Ground<'_>, addr: Addr, was_reachable: bool) -> Verdict {
     let evidence = ground.probe.evidence(now, ground.peers, addr);
     let listening = ground.local.listens_in(addr.class());
     let Some(evidence) = evidence.filter(|_| listening) else {
@@ -266,7 +272,9 @@ fn judge(now: Instant, ground: &Ground<'_>, addr: Addr) -> Verdict {
     // nothing, since anybody can name any address.
     let stranger = ground.peers.stranger_at(addr);
     if let Some(proof) = evidence.last {
-        let renewed = stranger.map_or(proof.at(), |at| at.max(proof.at()));
+        // What has aged out he cannot raise from the dead.
+        let renewal = stranger.filter(|_| was_reachable);
+        let renewed = renewal.map_or(proof.at(), |at| at.max(proof.at()));
         let until = renewed + PROOF_LIFETIME;
         if now < until {
             let (scope, reason) = scope(now, &evidence, stranger);
@@ -282,6 +290,14 @@ fn judge(now: Instant, ground: &Ground<'_>, addr: Addr) -> Verdict {
         Outlook::Unhelpful => Reason::ServersUnhelpful,
     };
     Verdict::Unknown { reason }
+}
+
+/// Until when it counts that strangers get in.
+fn shown_until(now: Instant, ground: &Ground<'_>, addr: Addr) -> Option<Instant> {
+    let evidence = ground.probe.evidence(now, ground.peers, addr);
+    let proved = evidence.and_then(|evidence| evidence.by_stranger).map(|proof| proof.at());
+    let until = proved.max(ground.peers.stranger_at(addr))? + PROOF_LIFETIME;
+    (now < until).then_some(until)
 }
 
 /// What the proofs prove.

@@ -130,7 +130,7 @@ pub enum ConfigError {
         bytes: usize,
     },
     /// A dial request would hold no address, or more than servers look at.
-    #[error("{given} addresses in a dial request, it can be 1 to {max}", max = crate::wire::autonat::DIAL_REQUEST_ADDRS_MAX)]
+    #[error("{given} addresses in a dial request, it can be 1 to {max}", max = ADDRS_PER_REQUEST_MAX)]
     AddrsPerRequest {
         /// How many were wanted.
         given: usize,
@@ -164,6 +164,9 @@ pub const IDENTIFY_PROTOCOLS_BYTES_MAX: usize = 2_048;
 /// How often a connection is pinged, seconds; ours: under the 30 s for which the shortest common
 /// NATs keep a UDP binding (RFC 4787 §4.3 asks for 120).
 pub const PING_INTERVAL: Duration = Duration::from_secs(25);
+/// Addresses in one dial request, number; go-libp2p's value: it looks at no more. Requests grow
+/// by 23 bytes each. When full, the least wanted are left out.
+pub const ADDRS_PER_REQUEST_MAX: usize = 50;
 /// Messages that make up one identify, number; go-libp2p's value. Memory grows by 8 KiB each.
 /// When full, the stream is reset and what was understood so far is kept.
 pub const IDENTIFY_MESSAGES_MAX: usize = 10;

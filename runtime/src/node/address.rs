@@ -5,31 +5,61 @@ use portolan_core::{Addr, PeerId};
 use std::net::IpAddr;
 
 /// What is wrong with a multiaddr that was to be listened on or dialled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// It does not start with an IP address.
-    #[error("it must start with /ip4 or /ip6; names are not resolved")]
+    /// It does not begin with an IP address.
+    #[error("does not begin with /ip4 or /ip6 (names are not resolved)")]
     NoIp,
     /// It goes through a relay.
-    #[error("addresses through a relay cannot be used here")]
+    #[error("goes through a relay; a direct address is needed")]
     Relayed,
-    /// What follows the IP is neither TCP nor QUIC version 1.
-    #[error("after the IP it must say /tcp/PORT or /udp/PORT/quic-v1")]
-    Transport,
+    /// It names neither TCP nor QUIC.
+    #[error("must go on with /tcp/PORT or /udp/PORT/quic-v1 after the IP")]
+    NoTransport,
     /// Something follows that no transport here speaks.
-    #[error("nothing but /p2p/PEER-ID may follow the port")]
-    Trailing,
-    /// A destination with port zero.
-    #[error("nobody can be dialled at port 0")]
+    #[error("goes on with /{0} after the port; only /p2p/PEER-ID may follow there")]
+    Trailing(String),
+    /// A listen address that names a peer.
+    #[error("names a peer; a listen address ends with its port")]
+    PeerToListenOn,
+    /// Nobody can be dialled at port zero.
+    #[error("has port 0; nobody can be dialled there")]
     PortZero,
-    /// A destination that is no host: unspecified or multicast.
-    #[error("the IP is not one of a host")]
+    /// The IP belongs to no host.
+    #[error("has an IP that is not one of a host")]
     NoHost,
 }
 
-/// The transport address in a multiaddr, and the peer that it names at its end, if it does.
-pub(crate) fn parse(addr: &Multiaddr) -> Result<(Addr, Option<PeerId>), AddressError> {
+/// The address to dial in a multiaddr, and the peer that it names at its end: only that one will
+/// do, if there is one.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn destination(addr: &Multiaddr) -> Result<(Addr, Option<PeerId>), AddressError> {
+    let (addr, peer) = parse(addr)?;
+    if addr.port == 0 {
+        Err(AddressError::PortZero)
+    } else if addr.ip.is_unspecified() || addr.ip.is_multicast() {
+        Err(AddressError::NoHost)
+    } else {
+        Ok((addr, peer))
+    }
+}
+
+/// The address to listen on in a multiaddr. The IP may be a wildcard, the port may be zero.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn listen_address(addr: &Multiaddr) -> Result<Addr, AddressError> {
+    match parse(addr)? {
+        (_, Some(_)) => Err(AddressError::PeerToListenOn),
+        (addr, None) if addr.ip.is_multicast() => Err(AddressError::NoHost),
+        (addr, None) => Ok(addr),
+    }
+}
+
+fn parse(addr: &Multiaddr) -> Result<(Addr, Option<PeerId>), AddressError> {
     if addr.iter().any(|part| matches!(part, Protocol::P2pCircuit)) {
         return Err(AddressError::Relayed);
     }
@@ -44,78 +74,62 @@ pub(crate) fn parse(addr: &Multiaddr) -> Result<(Addr, Option<PeerId>), AddressE
         Some(Protocol::Udp(port)) if matches!(parts.next(), Some(Protocol::QuicV1)) => {
             Addr::quic(ip, port)
         }
-        _ => return Err(AddressError::Transport),
+        _ => return Err(AddressError::NoTransport),
     };
     match (parts.next(), parts.next()) {
         (None, _) => Ok((addr, None)),
         (Some(Protocol::P2p(peer)), None) => Ok((addr, Some(peer))),
-        _ => Err(AddressError::Trailing),
-    }
-}
-
-/// As [`parse`], for a destination.
-pub(crate) fn destination(addr: &Multiaddr) -> Result<(Addr, Option<PeerId>), AddressError> {
-    let (addr, peer) = parse(addr)?;
-    if addr.port == 0 {
-        Err(AddressError::PortZero)
-    } else if addr.ip.is_unspecified() || addr.ip.is_multicast() {
-        Err(AddressError::NoHost)
-    } else {
-        Ok((addr, peer))
-    }
-}
-
-/// The multiaddr of a transport address, with `/p2p/PEER-ID` at its end if a peer is given.
-pub(crate) fn multiaddr(addr: Addr, peer: Option<PeerId>) -> Multiaddr {
-    let mut parts = Multiaddr::from(addr.ip);
-    match addr.transport {
-        portolan_core::Transport::Tcp => parts.push(Protocol::Tcp(addr.port)),
-        portolan_core::Transport::Quic => {
-            parts.push(Protocol::Udp(addr.port));
-            parts.push(Protocol::QuicV1);
+        (Some(Protocol::P2p(_)), Some(other)) | (Some(other), _) => {
+            Err(AddressError::Trailing(other.tag().to_owned()))
         }
     }
-    if let Some(peer) = peer {
-        parts.push(Protocol::P2p(peer));
-    }
-    parts
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const PEER: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+
     fn read(text: &str) -> Result<(Addr, Option<PeerId>), AddressError> {
         destination(&text.parse().expect("a multiaddr"))
     }
 
     #[test]
-    fn what_can_be_dialled_reads_and_writes() {
-        let peer = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+    fn what_can_be_dialled_has_an_ip_a_port_and_perhaps_a_name() {
         for text in ["/ip4/192.0.2.1/tcp/4001", "/ip6/2001:db8::1/udp/4001/quic-v1"] {
             let (addr, none) = read(text).expect("an address");
-            assert_eq!(none, None);
-            assert_eq!(multiaddr(addr, None).to_string(), text);
-            let full = format!("{text}/p2p/{peer}");
-            let (same, some) = read(&full).expect("an address");
-            assert_eq!(same, addr);
-            assert_eq!(multiaddr(addr, some).to_string(), full);
+            assert_eq!((addr.to_string().as_str(), none), (text, None));
+            let (same, some) = read(&format!("{text}/p2p/{PEER}")).expect("an address");
+            assert_eq!((same, some.map(|peer| peer.to_string())), (addr, Some(PEER.to_owned())));
         }
     }
 
     #[test]
     fn what_cannot_be_dialled_is_named() {
+        let trailing = |tag: &str| AddressError::Trailing(tag.to_owned());
         for (text, error) in [
             ("/dns4/example.org/tcp/1", AddressError::NoIp),
-            ("/ip4/192.0.2.1", AddressError::Transport),
-            ("/ip4/192.0.2.1/udp/1", AddressError::Transport),
-            ("/ip4/192.0.2.1/udp/1/quic", AddressError::Transport),
-            ("/ip4/192.0.2.1/tcp/1/ws", AddressError::Trailing),
+            ("/ip4/192.0.2.1", AddressError::NoTransport),
+            ("/ip4/192.0.2.1/udp/1", AddressError::NoTransport),
+            ("/ip4/192.0.2.1/udp/1/quic", AddressError::NoTransport),
+            ("/ip4/192.0.2.1/tcp/1/ws", trailing("ws")),
+            (&format!("/ip4/192.0.2.1/tcp/1/p2p/{PEER}/ws"), trailing("ws")),
             ("/ip4/192.0.2.1/tcp/1/p2p-circuit", AddressError::Relayed),
             ("/ip4/192.0.2.1/tcp/0", AddressError::PortZero),
             ("/ip4/0.0.0.0/tcp/1", AddressError::NoHost),
         ] {
             assert_eq!(read(text), Err(error), "{text}");
         }
+    }
+
+    #[test]
+    fn wildcards_and_port_zero_can_be_listened_on_but_peers_cannot() {
+        let read = |text: &str| listen_address(&text.parse().expect("a multiaddr"));
+        read("/ip4/0.0.0.0/tcp/0").expect("a good address");
+        read("/ip6/::/udp/0/quic-v1").expect("a good address");
+        let error = read(&format!("/ip4/127.0.0.1/tcp/1/p2p/{PEER}"));
+        assert_eq!(error, Err(AddressError::PeerToListenOn));
+        assert_eq!(read("/ip4/224.0.0.1/tcp/1"), Err(AddressError::NoHost));
     }
 }

@@ -1,6 +1,6 @@
 //! Building a node.
 
-use super::address::{self, AddressError};
+use super::address;
 use super::error::{ListenError, StartError};
 use super::notices::{Hub, Notices};
 use super::stream::{AcceptError, Doors, Incoming};
@@ -145,8 +145,5 @@ fn listen_on<R: Runtime>(net: &Net<R>, addrs: &[Multiaddr]) -> Result<Vec<Listen
 /// The transport address in a multiaddr that is to be listened on.
 pub(super) fn listenable(addr: &Multiaddr) -> Result<Addr, ListenError> {
     let refuse = |error| ListenError::Address { addr: addr.clone(), error };
-    match address::parse(addr).map_err(refuse)? {
-        (addr, None) => Ok(addr),
-        (_, Some(_)) => Err(refuse(AddressError::Trailing)),
-    }
+    address::listen_address(addr).map_err(refuse)
 }

@@ -33,7 +33,7 @@ pub enum StartError {
 #[non_exhaustive]
 pub enum ListenError {
     /// It is not one that can be listened on.
-    #[error("cannot listen on {addr}: {error}")]
+    #[error("cannot listen on {addr}: it {error}")]
     Address {
         /// The address, as given.
         addr: Multiaddr,
@@ -53,7 +53,7 @@ pub enum ListenError {
 #[non_exhaustive]
 pub enum DialError {
     /// It is not one that can be dialled.
-    #[error("cannot dial {addr}: {error}")]
+    #[error("cannot dial {addr}: it {error}")]
     Address {
         /// The address, as given.
         addr: Multiaddr,

@@ -10,7 +10,7 @@ mod notices;
 mod stream;
 
 pub use crate::driver::{ConnectionInfo, Dialled, Limits};
-pub use address::AddressError;
+pub use address::{AddressError, destination, listen_address};
 pub use builder::Builder;
 pub use error::{DialError, ListenError, OpenError, StartError, Stopped};
 pub use notices::{NOTICES_MAX, Noticed, Notices};
@@ -25,6 +25,7 @@ use async_channel::Sender;
 use futures::channel::oneshot;
 use libp2p_identity::Keypair;
 use multiaddr::Multiaddr;
+use portolan_core::wire::multiaddr::to_multiaddr;
 use portolan_core::{Explanation, Instant, PeerId};
 use std::fmt;
 use std::sync::Arc;
@@ -65,7 +66,7 @@ impl<R: Runtime> Node<R> {
     /// after a shutdown.
     pub async fn listeners(&self) -> Vec<Multiaddr> {
         let addrs = self.ask(|reply| Command::Listeners { reply }).await.unwrap_or_default();
-        addrs.into_iter().map(|addr| address::multiaddr(addr, Some(self.0.peer))).collect()
+        addrs.into_iter().map(|addr| to_multiaddr(addr, Some(self.0.peer))).collect()
     }
 
     /// Listen on one more address, and return it as it is bound.
@@ -75,7 +76,7 @@ impl<R: Runtime> Node<R> {
     pub async fn listen(&self, addr: Multiaddr) -> Result<Multiaddr, ListenError> {
         let addr = builder::listenable(&addr)?;
         let bound = self.ask(|reply| Command::Listen { addr, reply }).await??;
-        Ok(address::multiaddr(bound, Some(self.0.peer)))
+        Ok(to_multiaddr(bound, Some(self.0.peer)))
     }
 
     /// Connect to `/ip4|ip6/IP/tcp/PORT` or `/ip4|ip6/IP/udp/PORT/quic-v1`, with `/p2p/PEER-ID`
@@ -86,7 +87,7 @@ impl<R: Runtime> Node<R> {
     /// # Errors
     /// See [`DialError`]; each names the address.
     pub async fn dial(&self, named: Multiaddr) -> Result<Dialled, DialError> {
-        let (addr, expected) = match address::destination(&named) {
+        let (addr, expected) = match destination(&named) {
             Ok(parsed) => parsed,
             Err(error) => return Err(DialError::Address { addr: named, error }),
         };

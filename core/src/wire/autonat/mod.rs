@@ -16,7 +16,7 @@ use prost::{Message as _, Oneof};
 
 /// Addresses of one dial request that are looked at, number; go-libp2p's value. Work per request
 /// grows with it. When more come, the rest is ignored: the list is in order of priority.
-pub const DIAL_REQUEST_ADDRS_MAX: usize = 50;
+pub const DIAL_REQUEST_ADDRS_MAX: usize = crate::config::ADDRS_PER_REQUEST_MAX;
 
 /// Bytes of the largest dial request that we send, number; ours, under the 4,104 that
 /// rust-libp2p's server reads.
