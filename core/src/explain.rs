@@ -246,7 +246,7 @@ impl Agent {
     }
 
     /// Nothing is asked, nothing is about to be, and every address has all the verdict that the
-    /// servers in reach can give.
+    /// servers in reach can give; no address at all, where one of them has told all it knows.
     fn is_settled(&self, addresses: &[AddressExplanation]) -> bool {
         // Where every server refuses to test an address, waiting brings no more.
         let judged = |address: &AddressExplanation| {
@@ -256,7 +256,8 @@ impl Agent {
         let asking =
             self.peers.iter().any(|(_, one)| one.is_asking() && one.side == Side::Outbound);
         !asking
-            && !addresses.is_empty()
+            && (!addresses.is_empty()
+                || self.probe.servers().any(|(_, server)| server.is_connected()))
             && addresses.iter().all(|address| judged(address) && !address.pending)
             && !self.probe.awaits_first_answers()
     }

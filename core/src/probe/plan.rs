@@ -154,7 +154,10 @@ impl Probe {
         let mut wait: Option<Option<Instant>> = None;
         for (peer, server) in self.servers.iter() {
             let group = server.group(self.allow_private);
-            let asked = history.answers.contains_key(&peer) || heard.contains(&group);
+            // Its network changes with the connection that comes first; it is the same server still.
+            let asked = history.answers.contains_key(&peer)
+                || history.in_flight.contains_key(&peer)
+                || heard.contains(&group);
             // What is searched through is asked again of newcomers only.
             let news = history.searched.is_none_or(|met| server.met >= met);
             let thorough = resting || history.proved_in_round && history.searched.is_some();
