@@ -4,12 +4,16 @@
 //! js-libp2p is installed by `tests/install-lab.sh`. Where it, or a network namespace, cannot be
 //! had, the cells are skipped and named; `PORTOLAN_REQUIRE_LAB=1` makes that a failure.
 
+#![allow(clippy::print_stdout, reason = "skips are told to whoever runs the tests")]
+
 #[path = "interop/cell.rs"]
 mod cell;
 #[path = "interop/cells.rs"]
 mod cells;
 #[path = "interop/handshakes.rs"]
 mod handshakes;
+#[path = "interop/identify.rs"]
+mod identify;
 #[path = "interop/js_peer.rs"]
 mod js_peer;
 #[path = "interop/namespace.rs"]
@@ -31,9 +35,13 @@ use table::Seen;
 /// burst of work.
 const AT_ONCE: usize = 6;
 
-/// Runs every cell and compares with the committed page.
+/// Runs every cell and compares with the committed page. Starts itself again in a namespace for the
+/// cells on global addresses.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_table_holds() {
+    if namespace::is_inside() {
+        return namespace::inside().await;
+    }
     let mut kinds = vec![Kind::Rust];
     let mut complete = true;
     match js_peer::installed() {
@@ -86,9 +94,9 @@ async fn a_server_that_asks_for_dial_data_gets_it() {
     cells::dial_data_is_paid().await.expect("rust-libp2p dials back after it was paid");
 }
 
-/// The cells on global addresses. `the_table_holds` starts this in a namespace of its own.
+/// Not in the table either: requests about several addresses, which each server reads its own way.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "started by the_table_holds, in a network namespace"]
-async fn in_the_namespace() {
-    namespace::inside().await;
+async fn several_addresses_fit_in_one_request() {
+    let asked = cells::several_addresses(Kind::Rust, Place::Loopback).await;
+    asked.expect("the one that rust-libp2p takes is proved");
 }

@@ -26,9 +26,9 @@ use crate::service::{Caller, Service, View};
 use crate::words::config::{ADDRS_PER_REQUEST_MAX, CANDIDATES_MAX, IDENTIFY_PROTOCOLS_BYTES_MAX};
 use crate::words::deadline::earliest;
 use crate::{
-    Action, Addr, Class, Config, ConfigError, ConnId, Connected, Cx, Deadline, Event, Family,
-    Instant, IpScope, Notice, Oddity, PeerId, Protocol, PublicKey, Side, StreamEnd, StreamId,
-    ip_scope,
+    Action, Addr, Class, Config, ConfigError, ConnId, Connected, Cx, Deadline, Duration, Event,
+    Family, Instant, IpScope, Notice, Oddity, PeerId, Protocol, PublicKey, Side, StreamEnd,
+    StreamId, ip_scope,
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -251,7 +251,7 @@ impl Agent {
             cx.actions.notify(Notice::Identified {
                 conn,
                 peer: connection.peer,
-                observed: learnt.observed,
+                observed: learnt.observed.or(connection.observed),
                 server: learnt.protocols.contains(Protocol::DialRequest),
             });
         }
@@ -270,12 +270,13 @@ impl Agent {
     fn settle(&mut self, cx: &mut Cx<'_>, first: usize) {
         let Agent { config, local, peers, observed, candidates, probe, reachability, .. } = self;
         let now = cx.now;
-        // Pings go to the servers we want to keep.
-        let servers: &Probe = probe;
-        peers.advance(cx, config.ping_interval, |peer| servers.wants(now, peer));
+        peers.advance(cx);
         observed.advance(cx, local);
         candidates.advance(cx, config, local, observed);
         probe.advance(cx, local, candidates, peers);
+        // Pings go to the servers we want to keep; whom we want may have changed just now.
+        let servers: &Probe = probe;
+        peers.keep_alive(cx, config.ping_interval, |peer| servers.wants(now, peer));
         reachability.advance(cx, &Ground { config, local, peers, observed, candidates, probe });
         self.advertise.advance(cx, reachability);
         let view = view(local, peers, &self.advertise);
@@ -331,6 +332,9 @@ fn validate(config: &Config) -> Result<(), ConfigError> {
     }
     if !(1..=ADDRS_PER_REQUEST_MAX).contains(&config.addrs_per_request) {
         return Err(ConfigError::AddrsPerRequest { given: config.addrs_per_request });
+    }
+    if config.ping_interval == Some(Duration::ZERO) {
+        return Err(ConfigError::NoPingInterval);
     }
     let Some(limits) = &config.dial_back else {
         return Ok(());
@@ -413,5 +417,21 @@ impl View for Rooms<'_> {
     fn revision(&self) -> u64 {
         // Each part only ever grows, so that their sum changes whenever one of them does.
         self.advertise.revision() + self.peers.revision() + self.local.revision()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_holds_one_to_fifty_addresses() {
+        let judged = |given| validate(&Config { addrs_per_request: given, ..Config::default() });
+        for given in [1, 2, 50] {
+            assert_eq!(judged(given), Ok(()));
+        }
+        for given in [0, 51, usize::MAX] {
+            assert_eq!(judged(given), Err(ConfigError::AddrsPerRequest { given }));
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The size of an agent is that of its debug form, which names everything it holds.
 
-use crate::world::{Lab, PEERS, World, key};
+use crate::world::{Lab, World, key};
 use bytes::Bytes;
 use portolan_core::wire::autonat::{Message, dial_data_chunk};
 use portolan_core::wire::identify::Identify;
@@ -83,7 +83,10 @@ fn five_thousand_connections_are_bounded_and_forgotten() {
         if let Some(stream) = world.streams.iter().rev().find_map(mine) {
             let identify = Identify {
                 protocols: vec![Protocol::DialRequest.name().to_owned()],
-                observed: Some(multiaddr::encode(Addr::tcp(Ipv4Addr::new(99, 0, 0, 7).into(), 4001))),
+                observed: Some(multiaddr::encode(Addr::tcp(
+                    Ipv4Addr::new(99, 0, 0, 7).into(),
+                    4001,
+                ))),
                 ..Identify::default()
             };
             let body = identify.encode_split().messages.swap_remove(0);
@@ -210,7 +213,7 @@ fn one_peer_with_silent_dial_backs_cannot_keep_a_proof_out() {
     let protocols = ProtocolSet::NONE.with(Protocol::DialRequest);
     world.push(Event::ProtocolsListed { conn: server, protocols });
     let nonce = world.asks.first().expect("the server is asked").nonce;
-    let back = connect(&mut world, 3, Side::Inbound, stranger(PEERS as u32));
+    let back = connect(&mut world, 3, Side::Inbound, stranger(2));
     let stream = StreamId::inbound(Protocol::DialBack, 5_000);
     world.push(Event::StreamOpened { conn: back, stream });
     let body = portolan_core::wire::autonat::DialBack { nonce }.encode();

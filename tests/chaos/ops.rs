@@ -191,6 +191,7 @@ fn transport(bit: bool) -> Transport {
 }
 
 impl World {
+    #[allow(clippy::too_many_lines, reason = "one arm for each order")]
     pub(crate) fn perform(&mut self, op: Op) {
         match op {
             Op::Listen(n) => self.listen(n),

@@ -150,7 +150,9 @@ impl Oracle {
                         Some(Decoded::Direct { addr, .. }) => Some(addr),
                         _ => self.observed.get(&conn).copied(),
                     };
-                    addr.map(|addr| self.sighted(world, conn, addr));
+                    if let Some(addr) = addr {
+                        self.sighted(world, conn, addr);
+                    }
                     None
                 }
                 _ => None,
@@ -215,7 +217,7 @@ impl Oracle {
         }
         self.notices(world, delivered, actions);
         self.limits(world);
-        self.verdicts(world, before, is_move(event));
+        self.verdicts(world, before, is_move(event), delivered.is_some());
         self.advertised(world, actions);
     }
 
@@ -284,13 +286,13 @@ impl Oracle {
         assert!(spent <= 2 * (DATA_BUDGET + CHUNK * 8), "{spent} bytes of dial data in a window");
     }
 
-    fn verdicts(&mut self, world: &World, before: &Agent, moved: bool) {
+    fn verdicts(&mut self, world: &World, before: &Agent, moved: bool, proved: bool) {
         let now = world.now;
         for (addr, verdict) in world.agent.reachability().addresses() {
             match verdict {
-                Verdict::Reachable { scope, until, .. } => {
+                Verdict::Reachable { proof, scope, until, .. } => {
                     self.seen.reachable += 1;
-                    if self.proved_at.get(&addr) == Some(&now) {
+                    if proved && proof.at() == now {
                         self.failed.remove(&addr);
                     }
                     assert!(now < *until, "{addr} is reachable until the past");
@@ -320,8 +322,8 @@ impl Oracle {
                     let waiting = world
                         .asks
                         .iter()
-                        .any(|ask| !ask.ended && ask.addr == addr && ask.event < world.events);
-                    assert!(!waiting, "{addr} is given up while a server is still asked");
+                        .find(|ask| !ask.ended && ask.addr == addr && ask.event < world.events);
+                    assert!(waiting.is_none(), "{addr} is given up, and {waiting:?} still runs");
                 }
                 Some(State::Unknown) | None => {
                     self.seen.expired += 1;

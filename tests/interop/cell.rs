@@ -56,9 +56,15 @@ pub(crate) enum Protocol {
     Autonat,
     /// `/ipfs/id/push/1.0.0`.
     Push,
+    /// The signed peer record in identify and in pushes.
+    Record,
 }
 
 impl Protocol {
+    /// Every protocol, in order.
+    const ALL: [Protocol; 5] =
+        [Protocol::Identify, Protocol::Ping, Protocol::Autonat, Protocol::Push, Protocol::Record];
+
     /// The word in the table.
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -66,6 +72,7 @@ impl Protocol {
             Protocol::Ping => "ping",
             Protocol::Autonat => "AutoNAT v2",
             Protocol::Push => "identify/push",
+            Protocol::Record => "signed peer record",
         }
     }
 }
@@ -147,9 +154,7 @@ impl Cell {
         let row = Row {
             kind: [Kind::Rust, Kind::Js].get(nth("kind")?).copied()?,
             place: [Place::Loopback, Place::Global].get(nth("place")?).copied()?,
-            protocol: [Protocol::Identify, Protocol::Ping, Protocol::Autonat, Protocol::Push]
-                .get(nth("protocol")?)
-                .copied()?,
+            protocol: Protocol::ALL.get(nth("protocol")?).copied()?,
             role: Role::ALL.get(nth("role")?).copied()?,
         };
         let transport = if value["quic"].as_bool()? { Transport::Quic } else { Transport::Tcp };

@@ -106,8 +106,11 @@ impl Group {
         let result = self.is_proved(&us, &other).await;
         let mut cells = vec![self.cell(Protocol::Autonat, Role::Client, result.clone())];
         if result.is_ok() && self.place == Place::Global {
-            let told = other.told_of(us.id(), &us.full_addrs[0]).await;
+            let own = us.addrs()[0];
+            let told = other.told_of(us.id(), own).await;
             cells.push(self.cell(Protocol::Push, Role::Tells, told));
+            let signed = other.trusts(us.id(), own).await;
+            cells.push(self.cell(Protocol::Record, Role::Tells, signed));
         }
         cells
     }
@@ -169,11 +172,9 @@ struct Expected {
 /// Portolan asks, and understands the answer.
 async fn we_identify(us: &PortolanPeer, other: &Other, expected: Expected) -> Result<(), String> {
     let id = other.id();
-    let told = us.wait_notice("identify", WITHIN, |notice| match notice {
-        Notice::Identified { peer, observed, server, .. } if *peer == id => {
-            Some((*observed, *server))
-        }
-        _ => None,
+    let told = us.wait_notice("identify", WITHIN, |notice| {
+        let Notice::Identified { peer, observed, server, .. } = notice else { return None };
+        (*peer == id).then_some((*observed, *server))
     });
     let (observed, server) = told.await?;
     // rust-libp2p serves only those that dialled it, and lists the protocol to them alone.
@@ -260,12 +261,38 @@ pub(crate) async fn dial_data_is_paid() -> Result<(), String> {
     }
     let Other::Rust(rust) = &other else { return Err("it is rust-libp2p".into()) };
     let own = us.addrs()[1];
-    let paid = rust.wait("dial data", WITHIN, |seen| match seen {
-        Seen::Served { addr, dial_data, .. } if to_addr(addr) == own => Some(*dial_data),
-        _ => None,
+    let paid = rust.wait("dial data", WITHIN, |seen| {
+        let Seen::Served { addr, dial_data, .. } = seen else { return None };
+        (to_addr(addr) == own).then_some(*dial_data)
     });
     match paid.await? {
         30_000..=110_000 => Ok(()),
         bytes => Err(format!("{bytes} bytes were paid")),
+    }
+}
+
+/// A request about two addresses. A server should take the first that it can dial; rust-libp2p takes
+/// the last, and js-libp2p dials all of them, with one nonce and an answer for each. Whatever it
+/// takes is judged, and what it passes over is not refuted.
+pub(crate) async fn several_addresses(kind: Kind, place: Place) -> Result<(), String> {
+    let group = Group { kind, place, transport: Transport::Tcp };
+    let other = group.other().await;
+    let mut config = group.config();
+    config.addrs_per_request = 2;
+    let quic = Group { transport: Transport::Quic, ..group };
+    let us = PortolanPeer::start(config, &[&group.own_addr(), &quic.own_addr()]).await;
+    us.node.dial(other.full_addrs()[0].clone()).await.map_err(|error| error.to_string())?;
+    let taken = us.wait_explained("proof", WITHIN, |explanation| {
+        let states = explanation.addresses.iter().map(|one| one.state);
+        let proved = states.filter(|state| *state == State::Reachable).count();
+        (proved >= if kind == Kind::Js { 2 } else { 1 }).then(|| explanation.clone())
+    });
+    let explanation = taken.await?;
+    let refuted = explanation.addresses.iter().find(|one| one.state == State::Unreachable);
+    let outcomes = explanation.servers.iter().flat_map(|server| &server.outcomes);
+    let untrue: Vec<_> = outcomes.filter(|(outcome, _)| *outcome != Outcome::Proved).collect();
+    match (refuted, untrue.is_empty()) {
+        (None, true) => Ok(()),
+        _ => Err(format!("refuted: {refuted:?}; outcomes of an honest server: {untrue:?}")),
     }
 }

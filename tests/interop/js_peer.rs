@@ -39,6 +39,7 @@ pub(crate) struct JsPeer {
     /// What it listens on, with `/p2p/`.
     pub(crate) full_addrs: Vec<Multiaddr>,
     log: watch::Receiver<Vec<Value>>,
+    forgotten: usize,
     stdin: Mutex<ChildStdin>,
     task: tokio::task::JoinHandle<()>,
     _process: Child,
@@ -66,6 +67,7 @@ impl JsPeer {
             id: PeerId::random(),
             full_addrs: Vec::new(),
             log,
+            forgotten: 0,
             stdin: Mutex::new(stdin),
             task,
             _process: process,
@@ -113,6 +115,11 @@ impl JsPeer {
         }
     }
 
+    /// Forget what was seen so far: waits begin here.
+    pub(crate) fn forget(&mut self) {
+        self.forgotten = self.log.borrow().len();
+    }
+
     /// Wait for an event, from the first on. The error names `what` and shows all events.
     pub(crate) async fn wait(
         &self,
@@ -121,9 +128,9 @@ impl JsPeer {
         pick: impl Fn(&Value) -> bool,
     ) -> Result<Value, String> {
         let mut log = self.log.clone();
-        let search = log.wait_for(|events| events.iter().any(&pick));
+        let search = log.wait_for(|events| events.iter().skip(self.forgotten).any(&pick));
         let found = match tokio::time::timeout(within, search).await {
-            Ok(Ok(events)) => events.iter().find(|event| pick(event)).cloned(),
+            Ok(Ok(events)) => events.iter().skip(self.forgotten).find(|event| pick(event)).cloned(),
             Ok(Err(_)) | Err(_) => None,
         };
         found.ok_or_else(|| {

@@ -1,17 +1,21 @@
 //! The other side of a cell: a peer that nobody here wrote, whichever it is.
 
 use crate::cell::Kind;
+use crate::identify;
 use crate::js_peer::{JsPeer, strings};
+use libp2p::core::PeerRecord;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
-use libp2p::core::PeerRecord;
-use portolan_core::Transport;
+use portolan_core::{Addr, Transport};
 use portolan_tests::portolan_peer::to_addr;
 use portolan_tests::rust_peer::{KeyType, RustPeer, RustPeerConfig, Security, Seen};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+/// What rust-libp2p's identify does with peer records in the standard form (RFC 0003): it reads
+/// `from_signed_envelope`, which knows the form of older rust-libp2p alone.
+const RUST_READS_NOT: &str = "its identify reads only a form of records of its own";
 /// How long anything on this host may take; most of it takes milliseconds.
 pub(crate) const WITHIN: Duration = Duration::from_secs(10);
 /// How often rust-libp2p's client looks for something to probe; its default is 5 s.
@@ -40,7 +44,7 @@ pub(crate) enum Other {
     /// rust-libp2p.
     Rust(RustPeer),
     /// js-libp2p.
-    Js(JsPeer),
+    Js(Box<JsPeer>),
 }
 
 /// What a peer understood of another's identify.
@@ -95,7 +99,7 @@ impl Other {
                     "security": security,
                     "autonat": wanted.autonat,
                 });
-                JsPeer::start(&options).await.map(Other::Js)
+                Ok(Other::Js(Box::new(JsPeer::start(&options).await?)))
             }
         }
     }
@@ -116,26 +120,20 @@ impl Other {
         }
     }
 
+    /// Forget what it saw so far: waits begin here.
+    pub(crate) fn forget(&mut self) {
+        match self {
+            Other::Rust(rust) => rust.forget(),
+            Other::Js(js) => js.forget(),
+        }
+    }
+
     /// Dial an address that names `peer`, and wait until the connection stands.
     pub(crate) async fn dial(&self, addr: &Multiaddr, peer: PeerId) -> Result<(), String> {
         match self {
             Other::Rust(rust) => {
                 rust.dial(addr.clone()).await;
-                let connected = |seen: &Seen| match seen {
-                    Seen::Connected { peer: other, dialled: true, .. } => {
-                        (*other == peer).then_some(Ok(()))
-                    }
-                    Seen::DialFailed(error) => Some(Err(error.clone())),
-                    Seen::Connected { .. }
-                    | Seen::Listening(_)
-                    | Seen::Disconnected { .. }
-                    | Seen::Identified { .. }
-                    | Seen::IdentifyFailed { .. }
-                    | Seen::Pinged { .. }
-                    | Seen::Served { .. }
-                    | Seen::Probed { .. }
-                    | Seen::Confirmed(_) => None,
-                };
+                let connected = |seen: &Seen| seen.dialled(peer);
                 rust.wait("connection", WITHIN, connected).await?
             }
             Other::Js(js) => js.dial(command_id(), addr).await,
@@ -146,16 +144,8 @@ impl Other {
     pub(crate) async fn identified(&self, peer: PeerId) -> Result<Described, String> {
         match self {
             Other::Rust(rust) => {
-                let info = rust.wait("identify", WITHIN, |seen| match seen {
-                    Seen::Identified { peer: other, info } if *other == peer => {
-                        Some(Ok(info.clone()))
-                    }
-                    Seen::IdentifyFailed { peer: other, error } if *other == peer => {
-                        Some(Err(error.clone()))
-                    }
-                    _ => None,
-                });
-                let info = info.await??;
+                let info = rust.wait("identify", WITHIN, |seen| seen.described(peer).cloned());
+                let info = info.await?;
                 Ok(Described {
                     agent: info.agent_version.clone(),
                     observed: Some(info.observed_addr.clone()),
@@ -177,45 +167,37 @@ impl Other {
         }
     }
 
-    /// Wait until Portolan has told of this address of its own, in a signed peer record as well.
-    pub(crate) async fn told_of(&self, peer: PeerId, full: &Multiaddr) -> Result<(), String> {
-        let addr = to_addr(full);
-        let listed = |addrs: &[Multiaddr]| addrs.iter().any(|one| to_addr(one) == addr);
+    /// Wait until Portolan has told of this address of its own. It does so by a push, because the
+    /// address was not proved yet when it described itself.
+    pub(crate) async fn told_of(&self, peer: PeerId, addr: Addr) -> Result<(), String> {
         match self {
             Other::Rust(rust) => {
-                let pushed = rust.wait("pushed address", WITHIN, |seen| match seen {
-                    Seen::Identified { peer: other, info } if *other == peer => {
-                        listed(&info.listen_addrs).then_some(())
-                    }
-                    _ => None,
+                let told = rust.wait("pushed address", WITHIN, |seen| {
+                    lists(&seen.described(peer)?.listen_addrs, addr).then_some(())
                 });
-                pushed.await?;
-                // It reads no records in pushes, only in answers: on the next connection.
-                rust.dial(full.clone()).await;
-                let signed = rust.wait("signed address", WITHIN, |seen| match seen {
-                    Seen::Identified { peer: other, info } if *other == peer => {
-                        let record = info.signed_peer_record.clone()?;
-                        let record = PeerRecord::from_signed_envelope(record).ok()?;
-                        listed(record.addresses()).then_some(())
-                    }
-                    _ => None,
-                });
-                signed.await
+                told.await
             }
-            Other::Js(js) => {
-                let id = peer.to_string();
-                let parse = |value: &Value| {
-                    let addrs = strings(value).into_iter().filter_map(|addr| addr.parse().ok());
-                    addrs.collect::<Vec<Multiaddr>>()
-                };
-                let told = js.wait("pushed and signed address", WITHIN, |event| {
-                    event["event"] == "identified"
-                        && event["peer"] == id.as_str()
-                        && listed(&parse(&event["listen"]))
-                        && listed(&parse(&event["certified"]))
+            Other::Js(js) => js_told(js, "listen", peer, addr).await,
+        }
+    }
+
+    /// Wait until it has accepted a peer record with this address, signed by Portolan.
+    pub(crate) async fn trusts(&self, peer: PeerId, addr: Addr) -> Result<(), String> {
+        match self {
+            Other::Rust(rust) => {
+                let record = identify::signed_record(rust, peer).await?;
+                // Its codec reads the standard form; its identify does not ask for it.
+                let record = PeerRecord::from_signed_envelope_interop(record);
+                let record = record.map_err(|error| error.to_string())?;
+                if !lists(record.addresses(), addr) {
+                    return Err(format!("{addr} is not in {record:?}"));
+                }
+                let taken = rust.seen().iter().any(|seen| {
+                    seen.described(peer).is_some_and(|info| info.signed_peer_record.is_some())
                 });
-                told.await.map(drop)
+                if taken { Ok(()) } else { Err(RUST_READS_NOT.to_owned()) }
             }
+            Other::Js(js) => js_told(js, "certified", peer, addr).await,
         }
     }
 
@@ -223,13 +205,10 @@ impl Other {
     pub(crate) async fn pings(&self, peer: PeerId) -> Result<(), String> {
         match self {
             // It pings by itself as soon as a connection stands.
-            Other::Rust(rust) => rust
-                .wait("echo", WITHIN, |seen| match seen {
-                    Seen::Pinged { peer: other, result } if *other == peer => Some(result.clone()),
-                    _ => None,
-                })
-                .await?
-                .map(drop),
+            Other::Rust(rust) => {
+                let echo = rust.wait("echo", WITHIN, |seen| seen.pinged(peer));
+                echo.await?.map(drop)
+            }
             Other::Js(js) => js.ping(command_id(), peer).await,
         }
     }
@@ -239,12 +218,14 @@ impl Other {
         match self {
             Other::Rust(rust) => {
                 let own = rust.addrs.clone();
-                rust.wait("confirmed address", WITHIN, |seen| match seen {
-                    Seen::Confirmed(addr) if own.contains(addr) => Some(Ok(())),
-                    Seen::Probed { result: Err(error), .. } => Some(Err(error.clone())),
-                    _ => None,
-                })
-                .await?
+                let confirmed = rust.wait("confirmed address", WITHIN, |seen| {
+                    if let Seen::Probed { result: Err(error), .. } = seen {
+                        return Some(Err(error.clone()));
+                    }
+                    let Seen::Confirmed(addr) = seen else { return None };
+                    own.contains(addr).then_some(Ok(()))
+                });
+                confirmed.await?
             }
             Other::Js(js) => {
                 let own = js.full_addrs[0].to_string();
@@ -256,6 +237,22 @@ impl Other {
             }
         }
     }
+}
+
+/// Whether an address is in a list, with or without `/p2p/`.
+fn lists(addrs: &[Multiaddr], addr: Addr) -> bool {
+    addrs.iter().any(|one| to_addr(one) == addr)
+}
+
+/// Wait until an identify or a push of `peer` has this address in this field.
+async fn js_told(js: &JsPeer, field: &str, peer: PeerId, addr: Addr) -> Result<(), String> {
+    let id = peer.to_string();
+    let told = js.wait("pushed address", WITHIN, |event| {
+        let addrs: Vec<Multiaddr> =
+            strings(&event[field]).into_iter().filter_map(|addr| addr.parse().ok()).collect();
+        event["event"] == "identified" && event["peer"] == id.as_str() && lists(&addrs, addr)
+    });
+    told.await.map(drop)
 }
 
 fn command_id() -> u64 {

@@ -20,10 +20,23 @@ const PROTOCOLS: &str = "
 ## Protocols
 
 A cell of identify wants the right agent, protocols and observed address; of ping, the same bytes
-back; of AutoNAT v2, the nonce delivered and the address confirmed; of identify/push, the address in
-the list and in a signed peer record. *Loopback* means 127.0.0.1 with private addresses allowed.
-*Global* means global addresses and nothing allowed: the loopback interface of a network namespace
-of its own holds them.
+back; of AutoNAT v2, the nonce delivered and the address confirmed. *Loopback* means 127.0.0.1 with
+private addresses allowed. *Global* means global addresses and nothing allowed: the loopback
+interface of a network namespace of its own holds them.
+";
+
+const NOTES: &str = "
+## What else differs
+
+- rust-libp2p's AutoNAT server takes the last address of a request, not the first, and asks for dial
+  data unless that address is the very one that the connection comes from, port and transport
+  included. Portolan pays.
+- rust-libp2p's AutoNAT server serves only those that dialled it.
+- js-libp2p's AutoNAT server dials every address of a request with the same nonce and answers each.
+- rust-libp2p answers the second ping of a stream over QUIC only when something else happens on that
+  connection: nothing wakes it for the ping.
+- js-libp2p counts an address of its own as confirmed by the word of the server, whether a nonce
+  came or not.
 ";
 
 const HANDSHAKES: &str = "
@@ -89,7 +102,7 @@ impl Seen {
         for row in self.handshake_rows() {
             page += &row;
         }
-        page
+        page + NOTES
     }
 
     fn rows(&self) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! What crosses crates: the scenario runner, and what the tests of other packages share.
 
+pub mod frames;
 pub mod portolan_peer;
 pub mod raw_streams;
 pub mod rust_peer;

@@ -172,6 +172,29 @@ pub enum Seen {
     Confirmed(Multiaddr),
 }
 
+impl Seen {
+    /// What this peer said about itself, if this is that.
+    pub fn described(&self, by: PeerId) -> Option<&identify::Info> {
+        let Seen::Identified { peer, info } = self else { return None };
+        (*peer == by).then_some(info)
+    }
+
+    /// How a ping of this peer ended, if this is that.
+    pub fn pinged(&self, whom: PeerId) -> Option<Result<Duration, String>> {
+        let Seen::Pinged { peer, result } = self else { return None };
+        (*peer == whom).then(|| result.clone())
+    }
+
+    /// How a dial of this peer ended, if this is that. A failure names no peer.
+    pub fn dialled(&self, whom: PeerId) -> Option<Result<(), String>> {
+        if let Seen::DialFailed(error) = self {
+            return Some(Err(error.clone()));
+        }
+        let Seen::Connected { peer, dialled: true, .. } = self else { return None };
+        (*peer == whom).then_some(Ok(()))
+    }
+}
+
 /// A running rust-libp2p peer. Dropping it stops it.
 #[derive(Debug)]
 pub struct RustPeer {
@@ -180,6 +203,7 @@ pub struct RustPeer {
     /// What it listens on, without `/p2p/`, in the order of its configuration.
     pub addrs: Vec<Multiaddr>,
     log: watch::Receiver<Vec<Seen>>,
+    forgotten: usize,
     orders: mpsc::Sender<Order>,
     opener: Opener,
     inbound: Option<mpsc::UnboundedReceiver<Inbound>>,
@@ -210,7 +234,7 @@ impl RustPeer {
         let (orders, inbox) = mpsc::channel(16);
         let (log_writer, log) = watch::channel(Vec::new());
         let task = tokio::spawn(run(swarm, inbox, log_writer));
-        RustPeer { id, addrs, log, orders, opener, inbound: Some(inbound), task }
+        RustPeer { id, addrs, log, forgotten: 0, orders, opener, inbound: Some(inbound), task }
     }
 
     /// Its addresses with `/p2p/`, for somebody who dials it.
@@ -248,6 +272,11 @@ impl RustPeer {
         self.inbound.take()
     }
 
+    /// Forget what was seen so far: waits begin here.
+    pub fn forget(&mut self) {
+        self.forgotten = self.log.borrow().len();
+    }
+
     /// Wait until `pick` finds what it looks for in the log, from its beginning. The error names
     /// `what` and shows the log.
     pub async fn wait<T>(
@@ -259,18 +288,18 @@ impl RustPeer {
         let mut log = self.log.clone();
         let mut found = None;
         let search = log.wait_for(|seen| {
-            found = seen.iter().find_map(&mut pick);
+            found = seen.iter().skip(self.forgotten).find_map(&mut pick);
             found.is_some()
         });
         let ended = tokio::time::timeout(within, search).await.is_ok_and(|waited| waited.is_ok());
         found.filter(|_| ended).ok_or_else(|| {
-            format!("rust-libp2p saw no {what} within {within:?}, only {:#?}", *self.log.borrow())
+            format!("rust-libp2p saw no {what} within {within:?}, only {:#?}", self.seen())
         })
     }
 
     /// Everything seen so far, oldest first.
     pub fn seen(&self) -> Vec<Seen> {
-        self.log.borrow().clone()
+        self.log.borrow().iter().skip(self.forgotten).cloned().collect()
     }
 }
 
@@ -375,9 +404,9 @@ fn obey(swarm: &mut Swarm<Behaviour>, order: Order, log: &watch::Sender<Vec<Seen
 }
 
 fn dial_options(addr: Multiaddr, fresh_port: bool) -> DialOpts {
-    let peer = addr.iter().find_map(|part| match part {
-        Protocol::P2p(peer) => Some(peer),
-        _ => None,
+    let peer = addr.iter().find_map(|part| {
+        let Protocol::P2p(peer) = part else { return None };
+        Some(peer)
     });
     match (peer, fresh_port) {
         (Some(peer), false) => {

@@ -4,15 +4,15 @@
 //! what it says and does on the two AutoNAT streams is made up. Dial-backs come from a swarm of
 //! their own, fresh for each, so that they have an identity and a port of their own.
 
+use crate::frames::{announce_frame, read_frame, write_frame};
 use crate::raw_streams::{Inbound, Opener};
 use crate::rust_peer::{RustPeer, RustPeerConfig, Seen};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use libp2p::multiaddr::Protocol as Part;
 use libp2p::swarm::StreamProtocol;
 use libp2p::{Multiaddr, PeerId, Stream};
 use portolan_core::wire::autonat::{DialBack, DialStatus, Message, ResponseStatus};
-use portolan_core::wire::framing;
 use portolan_core::{Framing, Protocol};
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -307,6 +307,7 @@ async fn serve(
             let mut exchange = Exchange { peer, stream, buffer: BytesMut::new(), opener };
             let Ok(request) = exchange.request().await else { return };
             log.send_modify(|log| log.push(request.clone()));
+            // sleep: being late is what the script says.
             tokio::time::sleep(wait).await;
             let behavior = settle(script.behavior, &request, percent);
             // A client that hangs up in the middle is the client's business.
@@ -325,7 +326,14 @@ fn settle(behavior: Behavior, request: &Request, percent: u64) -> Behavior {
             let is_tcp = request.addrs.first().is_some_and(speaks_tcp);
             settle(if is_tcp { *tcp } else { *quic }, request, percent)
         }
-        plain => plain,
+        plain @ (Behavior::Honest
+        | Behavior::Say(_)
+        | Behavior::DialBack(..)
+        | Behavior::Timeout
+        | Behavior::StalledDialBack
+        | Behavior::AbsurdDialData
+        | Behavior::SayTwice(..)
+        | Behavior::Break(_)) => plain,
     }
 }
 
@@ -418,6 +426,7 @@ impl Exchange {
             }
             DialBackTrick::Silent => {
                 let _dialler = dial_back(addr, self.peer).await;
+                // sleep: holding a silent connection is the trick.
                 tokio::time::sleep(SILENT_FOR).await;
             }
             DialBackTrick::Elsewhere { to } => {
@@ -440,7 +449,8 @@ impl Exchange {
                 self.finish().await
             }
             BadFrame::Truncated => {
-                self.announce().await?;
+                announce_frame(&mut self.stream, Protocol::DialRequest.framing(), ANNOUNCED)
+                    .await?;
                 self.stream.write_all(&[0; 10]).await?;
                 self.finish().await
             }
@@ -450,10 +460,12 @@ impl Exchange {
                 self.finish().await
             }
             BadFrame::SlowLoris => {
-                self.announce().await?;
+                announce_frame(&mut self.stream, Protocol::DialRequest.framing(), ANNOUNCED)
+                    .await?;
                 for _ in 0..ANNOUNCED - 1 {
                     self.stream.write_all(&[0]).await?;
                     self.stream.flush().await?;
+                    // sleep: dripping is what breaks the frame.
                     tokio::time::sleep(DRIP).await;
                 }
                 self.hold().await
@@ -470,14 +482,6 @@ impl Exchange {
 
     async fn say(&mut self, message: &Message) -> io::Result<()> {
         write_frame(&mut self.stream, Protocol::DialRequest.framing(), &message.encode()).await
-    }
-
-    /// Announce a frame that will not come in full.
-    async fn announce(&mut self) -> io::Result<()> {
-        let mut frame = BytesMut::new();
-        framing::encode(Protocol::DialRequest.framing(), &[0; ANNOUNCED], &mut frame)
-            .map_err(io::Error::other)?;
-        self.stream.write_all(&frame[..frame.len() - ANNOUNCED]).await
     }
 
     async fn finish(mut self) -> io::Result<()> {
@@ -517,21 +521,9 @@ async fn deliver(addr: &Multiaddr, client: PeerId, nonce: u64) -> Result<(), Dia
 async fn dial_back(addr: &Multiaddr, client: PeerId) -> Result<RustPeer, DialBackFault> {
     let dialler = RustPeer::start(RustPeerConfig::default()).await;
     dialler.dial_from_fresh_port(addr.clone().with(Part::P2p(client))).await;
-    let connected = dialler
-        .wait("end of the dial-back's dial", DIAL_BACK_WITHIN, |seen| match seen {
-            Seen::Connected { .. } => Some(true),
-            Seen::DialFailed(_) => Some(false),
-            Seen::Listening(_)
-            | Seen::Disconnected { .. }
-            | Seen::Identified { .. }
-            | Seen::IdentifyFailed { .. }
-            | Seen::Pinged { .. }
-            | Seen::Served { .. }
-            | Seen::Probed { .. }
-            | Seen::Confirmed(_) => None,
-        })
-        .await;
-    if connected == Ok(true) { Ok(dialler) } else { Err(DialBackFault::Dial) }
+    let dialled = |seen: &Seen| seen.dialled(client);
+    let dialled = dialler.wait("end of the dial-back's dial", DIAL_BACK_WITHIN, dialled).await;
+    if dialled == Ok(Ok(())) { Ok(dialler) } else { Err(DialBackFault::Dial) }
 }
 
 async fn open_dial_back(dialler: &RustPeer, client: PeerId) -> io::Result<Stream> {
@@ -546,28 +538,4 @@ async fn hand_over(mut stream: Stream, nonce: u64) -> io::Result<()> {
     let answer = read_frame(&mut stream, framing, &mut buffer);
     tokio::time::timeout(DIAL_BACK_WITHIN, answer).await??;
     stream.close().await
-}
-
-async fn write_frame(stream: &mut Stream, framing: Framing, body: &[u8]) -> io::Result<()> {
-    let mut frame = BytesMut::new();
-    framing::encode(framing, body, &mut frame).map_err(io::Error::other)?;
-    stream.write_all(&frame).await?;
-    stream.flush().await
-}
-
-async fn read_frame(
-    stream: &mut Stream,
-    framing: Framing,
-    buffer: &mut BytesMut,
-) -> io::Result<Bytes> {
-    loop {
-        if let Some(body) = framing::split(framing, buffer).map_err(io::Error::other)? {
-            return Ok(body);
-        }
-        let mut chunk = [0; 1_024];
-        match stream.read(&mut chunk).await? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => buffer.extend_from_slice(&chunk[..read]),
-        }
-    }
 }

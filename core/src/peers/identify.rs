@@ -9,8 +9,8 @@ use crate::wire::multiaddr::{self, Decoded};
 use crate::wire::peer_record::PeerRecord;
 use crate::words::config::IDENTIFY_MESSAGES_MAX;
 use crate::{
-    Action, Addr, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, Protocol, ProtocolSet,
-    PublicKey, StreamEnd, StreamId, Wake,
+    Action, Addr, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, Protocol,
+    ProtocolSet, PublicKey, StreamEnd, StreamId, Wake,
 };
 use bytes::Bytes;
 
@@ -25,13 +25,13 @@ pub(super) enum Asking {
     /// Asked; nothing came yet.
     Asked { stream: StreamId, overdue_at: Instant },
     /// The first message came; more of the same answer may follow.
-    Answering { stream: StreamId, merged: Identify, messages: usize, overdue_at: Instant },
+    Answering { stream: StreamId, said: Said, overdue_at: Instant },
 }
 
-/// A push that is coming in.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Push {
-    merged: Identify,
+/// What the messages of one answer or push have said so far: later ones add to a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    protocols: Option<ProtocolSet>,
     messages: usize,
 }
 
@@ -71,26 +71,22 @@ impl Peers {
         stream: StreamId,
         body: &Bytes,
     ) -> Heard {
-        let conn = *self.asked.get(&stream).ok_or(Oddity::UnknownStream)?;
+        let conn = *self.streams.get(&stream).ok_or(Oddity::UnknownStream)?;
         let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         let Ok(message) = Identify::decode(body) else {
             self.end_question(cx, stream);
             return Err(Oddity::MalformedFrame);
         };
-        let (merged, messages) = match core::mem::replace(&mut connection.asking, Asking::Idle) {
-            Asking::Answering { mut merged, messages, .. } => {
-                merged.merge(message);
-                (merged, messages + 1)
-            }
-            Asking::Idle | Asking::Asked { .. } => (message, 1),
+        let mut said = match connection.asking {
+            Asking::Answering { said, .. } => said,
+            Asking::Idle | Asking::Asked { .. } => Said::default(),
         };
-        let learnt = connection.learn(&merged);
-        connection.protocols = learnt.protocols;
-        self.revision += 1;
-        if messages < IDENTIFY_MESSAGES_MAX {
-            let overdue_at = cx.now + IDENTIFY_TIMEOUT;
-            connection.asking = Asking::Answering { stream, merged, messages, overdue_at };
-        } else {
+        let learnt = connection.learn(&message, &mut said);
+        let overdue_at = cx.now + IDENTIFY_TIMEOUT;
+        connection.asking = Asking::Answering { stream, said, overdue_at };
+        self.share_record_seq(conn);
+        self.touch();
+        if said.messages >= IDENTIFY_MESSAGES_MAX {
             self.end_question(cx, stream);
         }
         Ok(Some((conn, learnt)))
@@ -102,13 +98,13 @@ impl Peers {
         stream: StreamId,
         end: StreamEnd,
     ) -> Result<(), Oddity> {
-        let conn = self.asked.remove(&stream).ok_or(Oddity::UnknownStream)?;
+        let conn = self.streams.remove(&stream).ok_or(Oddity::UnknownStream)?;
         if end == StreamEnd::Finished {
             cx.actions.push(Action::CloseStream { stream });
         }
         let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         connection.end_asking(cx, conn);
-        self.revision += 1;
+        self.touch();
         Ok(())
     }
 
@@ -127,12 +123,12 @@ impl Peers {
 
     fn end_question(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
         cx.actions.push(Action::ResetStream { stream });
-        let Some(conn) = self.asked.remove(&stream) else {
+        let Some(conn) = self.streams.remove(&stream) else {
             return;
         };
         if let Some(connection) = self.connections.get_mut(&conn) {
             connection.end_asking(cx, conn);
-            self.revision += 1;
+            self.touch();
         }
     }
 
@@ -145,43 +141,55 @@ impl Peers {
     ) -> Result<(), Oddity> {
         let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         // A newer push replaces one that never ended; its sender has better news.
-        if let Some((older, _)) = connection.push.replace((stream, Push::default())) {
+        if let Some((older, _)) = connection.push.replace((stream, Said::default())) {
+            self.streams.remove(&older);
             cx.actions.push(Action::ResetStream { stream: older });
         }
+        self.streams.insert(stream, conn);
         Ok(())
     }
 
     pub(super) fn push_frame(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &Bytes) -> Heard {
-        let found = self.connections.iter_mut().find_map(|(conn, connection)| {
-            let mine = connection.push.as_ref().is_some_and(|(of, _)| *of == stream);
-            mine.then_some((*conn, connection))
-        });
-        let (conn, connection) = found.ok_or(Oddity::UnknownStream)?;
-        let Some((_, push)) = connection.push.as_mut() else {
-            return Err(Oddity::UnknownStream);
+        let conn = *self.streams.get(&stream).ok_or(Oddity::UnknownStream)?;
+        let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
+        let mut said = connection.push.map_or(Said::default(), |(_, said)| said);
+        let oddity = match Identify::decode(body) {
+            Ok(message) if said.messages < IDENTIFY_MESSAGES_MAX => {
+                let learnt = connection.learn(&message, &mut said);
+                connection.push = Some((stream, said));
+                self.share_record_seq(conn);
+                self.touch();
+                return Ok(Some((conn, learnt)));
+            }
+            Ok(_) => Oddity::UnexpectedFrame,
+            Err(_) => Oddity::MalformedFrame,
         };
-        let message = Identify::decode(body);
-        push.messages += 1;
-        if message.is_err() || push.messages > IDENTIFY_MESSAGES_MAX {
-            connection.push = None;
-            cx.actions.push(Action::ResetStream { stream });
-            return Err(message.err().map_or(Oddity::UnexpectedFrame, |_| Oddity::MalformedFrame));
+        connection.push = None;
+        self.streams.remove(&stream);
+        cx.actions.push(Action::ResetStream { stream });
+        Err(oddity)
+    }
+
+    /// The number of the latest record of this peer, on whatever connection it came.
+    pub(super) fn record_seq(&self, peer: PeerId) -> Option<u64> {
+        let of_peer = self.connections.values().filter(|one| one.peer == peer);
+        of_peer.filter_map(|one| one.record_seq).max()
+    }
+
+    /// RFC 0003: the latest number counts for the peer, not for one of its connections.
+    fn share_record_seq(&mut self, conn: ConnId) {
+        let Some(Connection { peer, record_seq, .. }) = self.connections.get(&conn) else {
+            return;
+        };
+        let (peer, latest) = (*peer, *record_seq);
+        for one in self.connections.values_mut().filter(|one| one.peer == peer) {
+            one.record_seq = latest;
         }
-        if let Ok(message) = message {
-            push.merged.merge(message);
-        }
-        let merged = push.merged.clone();
-        let learnt = connection.learn(&merged);
-        connection.protocols = learnt.protocols;
-        self.revision += 1;
-        Ok(Some((conn, learnt)))
     }
 
     pub(super) fn push_closed(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Result<(), Oddity> {
-        let mut connections = self.connections.values_mut();
-        let connection = connections
-            .find(|connection| connection.push.as_ref().is_some_and(|(of, _)| *of == stream))
-            .ok_or(Oddity::UnknownStream)?;
+        let conn = self.streams.remove(&stream).ok_or(Oddity::UnknownStream)?;
+        let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         connection.push = None;
         cx.actions.push(Action::CloseStream { stream });
         Ok(())
@@ -199,7 +207,8 @@ impl Connection {
     }
 
     /// identify §identify/push: fields that are absent keep what is known.
-    fn learn(&mut self, identify: &Identify) -> Learnt {
+    fn learn(&mut self, identify: &Identify, said: &mut Said) -> Learnt {
+        said.messages += 1;
         let mut oddity = None;
         if let Some(key) = &identify.public_key
             && !belongs(key, self)
@@ -214,11 +223,14 @@ impl Connection {
                 Ok(Decoded::Direct { addr, .. }) => Some(addr),
                 Ok(Decoded::Relayed | Decoded::Other) | Err(_) => None,
             });
-        let protocols = if identify.protocols.is_empty() {
-            self.protocols
-        } else {
-            ProtocolSet::from_names(identify.protocols.iter().map(alloc::string::String::as_str))
-        };
+        if !identify.protocols.is_empty() {
+            let names = identify.protocols.iter().map(alloc::string::String::as_str);
+            let listed = ProtocolSet::from_names(names);
+            let protocols = said.protocols.unwrap_or(ProtocolSet::NONE);
+            said.protocols = Some(listed.iter().fold(protocols, ProtocolSet::with));
+        }
+        self.protocols = said.protocols.unwrap_or(self.protocols);
+        let protocols = self.protocols;
         Learnt { observed, protocols, oddity }
     }
 

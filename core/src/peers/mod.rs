@@ -32,7 +32,7 @@ use core::net::IpAddr;
 use crate::words::config::{CONNECTIONS_MAX, PROOF_LIFETIME};
 use contacted::Contacted;
 pub(crate) use identify::Learnt;
-use identify::{Asking, Push};
+use identify::{Asking, Said};
 use ping::Pinging;
 
 /// Sightings of strangers, number of our addresses they were seen on; ours. When full, the
@@ -56,7 +56,7 @@ pub(crate) struct Connection {
     /// The address that the peer sees us as.
     pub(crate) observed: Option<Addr>,
     asking: Asking,
-    push: Option<(StreamId, Push)>,
+    push: Option<(StreamId, Said)>,
     record_seq: Option<u64>,
     pinging: Pinging,
 }
@@ -75,16 +75,27 @@ pub(crate) type Heard = Result<Option<(ConnId, Learnt)>, Oddity>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Peers {
     connections: BTreeMap<ConnId, Connection>,
-    /// Streams that we opened, by number: identify and ping.
-    asked: BTreeMap<StreamId, ConnId>,
+    /// The streams of this room: our identify questions and pings, and pushes that come in.
+    streams: BTreeMap<StreamId, ConnId>,
     contacted: Contacted,
     /// Classes in which a packet ever reached us.
     heard: u8,
-    /// Our addresses on which a stranger came in and named the address, with the last time.
-    strangers: BTreeMap<Addr, Instant>,
+    /// Our addresses on which a stranger came in and named the address.
+    strangers: BTreeMap<Addr, Sighting>,
     serial: u64,
-    streams: u64,
+    minted: u64,
     revision: u64,
+    /// The earliest deadline of all connections, unless something was touched since.
+    due: Option<Deadline>,
+    touched: bool,
+}
+
+/// A stranger came in on one of our listening sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sighting {
+    pub(crate) at: Instant,
+    /// The port of the socket on which he came in.
+    pub(crate) port: u16,
 }
 
 impl Peers {
@@ -123,11 +134,11 @@ impl Peers {
                 observed: None,
                 asking: Asking::Idle,
                 push: None,
-                record_seq: None,
+                record_seq: self.record_seq(facts.peer),
                 pinging: Pinging::default(),
             },
         );
-        self.revision += 1;
+        self.touch();
         if ask {
             self.ask_identify(cx, facts.conn);
         }
@@ -145,8 +156,8 @@ impl Peers {
             // Until now we were sending, however long ago the first packet was.
             self.contacted.record(cx.now, gone.remote.ip);
         }
-        self.asked.retain(|_, of| *of != conn);
-        self.revision += 1;
+        self.streams.retain(|_, of| *of != conn);
+        self.touch();
         Ok(())
     }
 
@@ -160,7 +171,7 @@ impl Peers {
         let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         if connection.protocols != protocols {
             connection.protocols = protocols;
-            self.revision += 1;
+            self.touch();
         }
         Ok(())
     }
@@ -179,37 +190,53 @@ impl Peers {
         let world = allow_private || ip_scope(connection.remote.ip) == IpScope::Global;
         let inbound_stranger = connection.side == Side::Inbound && connection.stranger;
         if world && inbound_stranger && connection.local.class() == observed.class() {
-            let last = self.strangers.insert(observed, now);
+            let sighting = Sighting { at: now, port: connection.local.port };
+            let last = self.strangers.insert(observed, sighting);
             // Seen again in time, he only renews; that is read when the verdict would age out.
-            if last.is_none_or(|last| last + PROOF_LIFETIME <= now) {
+            if last.is_none_or(|last| last.at + PROOF_LIFETIME <= now || last.port != sighting.port)
+            {
                 self.revision += 1;
             }
             if self.strangers.len() > STRANGERS_MAX {
                 let oldest =
-                    self.strangers.iter().min_by_key(|(_, at)| **at).map(|(addr, _)| *addr);
+                    self.strangers.iter().min_by_key(|(_, one)| one.at).map(|(addr, _)| *addr);
                 oldest.and_then(|addr| self.strangers.remove(&addr));
             }
         }
         Ok(())
     }
 
-    /// Fire what is due. `keeps` says which peers are worth a regular ping.
-    pub(crate) fn advance(
+    /// Give up questions that are overdue.
+    pub(crate) fn advance(&mut self, cx: &mut Cx<'_>) {
+        if self.due.is_some_and(|due| due.at <= cx.now) {
+            self.touched = true;
+            self.expire_identify(cx);
+        }
+    }
+
+    /// Send the pings that are due, and give up those that are overdue. `keeps` says which peers
+    /// are worth a regular ping.
+    pub(crate) fn keep_alive(
         &mut self,
         cx: &mut Cx<'_>,
         ping_interval: Option<Duration>,
         keeps: impl Fn(PeerId) -> bool,
     ) {
-        self.expire_identify(cx);
+        if !self.touched {
+            return;
+        }
         self.advance_pings(cx, ping_interval, keeps);
+        let of = |connection: &Connection| {
+            earliest(connection.asking.deadline(), connection.pinging.deadline())
+        };
+        let all = self.connections.values();
+        self.due = all.fold(None, |least, connection| earliest(least, of(connection)));
+        self.touched = false;
     }
 
     /// When something here is due.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
-        let of = |connection: &Connection| {
-            earliest(connection.asking.deadline(), connection.pinging.deadline())
-        };
-        self.connections.values().fold(None, |least, connection| earliest(least, of(connection)))
+        self.due
     }
 
     /// The connection with this id.
@@ -237,9 +264,9 @@ impl Peers {
         self.heard & class_bit(class) != 0
     }
 
-    /// When a stranger last came in on this address of ours.
-    pub(crate) fn stranger_at(&self, addr: Addr) -> Option<Instant> {
-        self.strangers.get(&addr).copied()
+    /// When a stranger last came in on this address of ours, through the socket with this port.
+    pub(crate) fn stranger_at(&self, addr: Addr, port: u16) -> Option<Instant> {
+        self.strangers.get(&addr).filter(|one| one.port == port).map(|one| one.at)
     }
 
     /// A message arrived on a stream of this room: an identify answer, a push, or an echo.
@@ -260,6 +287,12 @@ impl Peers {
         }
     }
 
+    /// Something changed that others read or that moves a deadline.
+    fn touch(&mut self) {
+        self.revision += 1;
+        self.touched = true;
+    }
+
     /// Whether a packet of ours may have opened the way for this IP.
     fn is_contacted(&self, now: Instant, ip: IpAddr) -> bool {
         let ours = |one: &Connection| one.side == Side::Outbound && !one.relayed;
@@ -268,9 +301,9 @@ impl Peers {
     }
 
     fn mint(&mut self, conn: ConnId, protocol: crate::Protocol) -> StreamId {
-        self.streams += 1;
-        let stream = StreamId::outbound(protocol, self.streams);
-        self.asked.insert(stream, conn);
+        self.minted += 1;
+        let stream = StreamId::outbound(protocol, self.minted);
+        self.streams.insert(stream, conn);
         stream
     }
 }

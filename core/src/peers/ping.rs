@@ -36,6 +36,7 @@ fn ping_at(at: Instant) -> Deadline {
 
 impl Peers {
     pub(super) fn ping(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        self.touched = true;
         let Some(connection) = self.connections.get(&conn) else {
             return;
         };
@@ -78,14 +79,15 @@ impl Peers {
         stream: StreamId,
         body: &Bytes,
     ) -> Result<(), Oddity> {
-        let conn = *self.asked.get(&stream).ok_or(Oddity::UnknownStream)?;
+        let conn = *self.streams.get(&stream).ok_or(Oddity::UnknownStream)?;
+        self.touched = true;
         let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         let Some((sent, at)) = connection.pinging.sent.take() else {
             return Err(Oddity::UnexpectedFrame);
         };
         if sent != body {
             connection.pinging = Pinging::default();
-            self.asked.remove(&stream);
+            self.streams.remove(&stream);
             cx.actions.push(Action::ResetStream { stream });
             return Err(Oddity::MalformedFrame);
         }
@@ -97,7 +99,8 @@ impl Peers {
     }
 
     pub(super) fn ping_closed(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Result<(), Oddity> {
-        let conn = self.asked.remove(&stream).ok_or(Oddity::UnknownStream)?;
+        let conn = self.streams.remove(&stream).ok_or(Oddity::UnknownStream)?;
+        self.touched = true;
         cx.actions.push(Action::CloseStream { stream });
         let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         connection.pinging = Pinging::default();
@@ -119,7 +122,7 @@ impl Peers {
             let pinging = &mut connection.pinging;
             if overdue(&pinging.sent) {
                 if let Some(stream) = pinging.stream.take() {
-                    self.asked.remove(&stream);
+                    self.streams.remove(&stream);
                     cx.actions.push(Action::ResetStream { stream });
                 }
                 pinging.sent = None;

@@ -55,8 +55,9 @@ pub(super) struct History {
     pub(super) last: Option<Proof>,
     /// The last proof by an IP that was never contacted.
     pub(super) by_stranger: Option<Proof>,
-    /// Networks whose servers failed to dial from IPs never contacted, since one last succeeded.
-    pub(super) cold_failures: BTreeSet<Group>,
+    /// Networks whose servers failed to dial from IPs never contacted, since one last succeeded,
+    /// and when.
+    cold_failures: BTreeMap<Group, Instant>,
     /// So many servers failed and none succeeded, in a round that asked every one of them.
     pub(super) refuted: Option<u8>,
     /// How many servers had been met when a search last ended with nobody left to ask; later ones
@@ -77,7 +78,7 @@ impl History {
             proofs: 0,
             last: None,
             by_stranger: None,
-            cold_failures: BTreeSet::new(),
+            cold_failures: BTreeMap::new(),
             refuted: None,
             searched: None,
             provers: Vec::new(),
@@ -93,8 +94,15 @@ impl History {
     }
 
     /// The pause is over.
-    pub(super) fn wake(&mut self) {
+    pub(super) fn wake(&mut self, now: Instant) {
+        // That strangers are refused is not believed for longer than a proof: the servers that
+        // saw it are asked again, with all the others.
+        let aging = self.cold_failures.values().any(|at| *at + PROOF_LIFETIME / 2 <= now);
+        if aging {
+            self.searched = None;
+        }
         let round = match (self.refuted, self.last) {
+            (None, Some(_)) if aging => Round::Search,
             (None, Some(_)) => Round::Renew,
             (Some(_), _) => Round::Recheck,
             (None, None) => Round::Search,
@@ -126,15 +134,18 @@ impl History {
     }
 
     /// A probe ended without a proof. `cold` says that the failure came from an IP never contacted.
-    pub(super) fn answered(&mut self, peer: PeerId, answer: Answer, cold: bool) {
+    pub(super) fn answered(&mut self, now: Instant, peer: PeerId, answer: Answer, cold: bool) {
         let proved = self.answers.get(&peer).is_some_and(|old| old.outcome == Outcome::Proved);
         if proved || self.answers.len() >= ANSWERS_MAX {
             return;
         }
         self.answers.insert(peer, answer);
         if answer.outcome == Outcome::DialFailed {
-            if cold && self.cold_failures.len() < SERVERS_ASKED_MAX {
-                self.cold_failures.insert(answer.group);
+            if cold {
+                self.cold_failures.retain(|_, at| now < *at + PROOF_LIFETIME);
+                if self.cold_failures.len() < SERVERS_ASKED_MAX {
+                    self.cold_failures.insert(answer.group, now);
+                }
             }
             // A failure puts a proven address in doubt: everybody is asked, side by side. And where
             // nothing is known, a newcomer's word in a pause need not wait for its end.
@@ -144,6 +155,11 @@ impl History {
                 self.round = Round::Search;
             }
         }
+    }
+
+    /// How many networks' servers failed as strangers, and not too long ago.
+    pub(super) fn cold_failures(&self, now: Instant) -> usize {
+        self.cold_failures.values().filter(|at| now < **at + PROOF_LIFETIME).count()
     }
 
     /// Networks that have said something about the address in this round, or are being asked.

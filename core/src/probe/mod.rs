@@ -291,7 +291,7 @@ impl Probe {
             last: history.last,
             by_stranger: history.by_stranger,
             refuted: history.refuted,
-            cold_failures: history.cold_failures.len(),
+            cold_failures: history.cold_failures(now),
             outlook: self.outlook(now, peers, addr, history),
         })
     }
@@ -350,13 +350,10 @@ impl Probe {
     fn doubt_everything(&mut self, cx: &mut Cx<'_>, local: &Local, candidates: &Candidates) {
         self.histories
             .retain(|addr, _| local.listens_in(addr.class()) && candidates.get(*addr).is_some());
-        // Questions about what is forgotten are taken back; their answers would be about nothing.
-        let forgotten = |(stream, exchange): (&StreamId, &Exchange)| {
-            let wanted = exchange.addrs.first();
-            (!wanted.is_some_and(|addr| self.histories.contains_key(addr))).then_some(*stream)
-        };
-        let forgotten: Vec<StreamId> = self.exchanges.iter().filter_map(forgotten).collect();
-        for stream in forgotten {
+        // Questions under way are taken back: their answers would be about the old network. Their
+        // nonces stay good, since whoever brings one has dialled what we listen on now.
+        let asked: Vec<StreamId> = self.exchanges.keys().copied().collect();
+        for stream in asked {
             cx.actions.push(Action::ResetStream { stream });
             self.cut_off(cx, stream);
         }
@@ -432,7 +429,7 @@ impl Probe {
             if let Some(history) = self.histories.get_mut(&addr)
                 && outcome != Outcome::Proved
             {
-                history.answered(peer, Answer { outcome, group }, cold);
+                history.answered(cx.now, peer, Answer { outcome, group }, cold);
             }
         }
         if let Some(server) = self.servers.get_mut(peer) {

@@ -23,6 +23,7 @@ pub struct Proof {
     server: PeerId,
     from: IpAddr,
     stranger: bool,
+    port: u16,
     at: Instant,
 }
 
@@ -47,6 +48,12 @@ impl Proof {
         self.stranger
     }
 
+    /// The port of ours on which the dial-back came in: that of the listening socket behind the
+    /// address.
+    pub fn listen_port(&self) -> u16 {
+        self.port
+    }
+
     /// Whether it is young enough to prove anything now.
     pub(crate) fn is_alive(&self, now: Instant) -> bool {
         now < self.at + PROOF_LIFETIME
@@ -67,6 +74,7 @@ pub(super) struct Arrival {
     server: PeerId,
     from: IpAddr,
     stranger: bool,
+    port: u16,
     at: Instant,
 }
 
@@ -81,8 +89,8 @@ impl Arrival {
 
     /// The proof that it is of the address which the server says it dialled.
     pub(super) fn proof_of(&self, addr: Addr) -> Option<Proof> {
-        let Arrival { server, from, stranger, at, .. } = *self;
-        self.addrs.contains(&addr).then_some(Proof { addr, server, from, stranger, at })
+        let Arrival { server, from, stranger, port, at, .. } = *self;
+        self.addrs.contains(&addr).then_some(Proof { addr, server, from, stranger, port, at })
     }
 }
 
@@ -159,8 +167,8 @@ impl Nonces {
         let Expected { server, probe, .. } = *expected;
         // A nonce proves once; the same words again are news to nobody.
         self.expected.remove(&nonce);
-        let (from, stranger) = (conn.remote.ip, conn.stranger);
-        Ok((Arrival { addrs, server, from, stranger, at: now }, probe))
+        let (from, stranger, port) = (conn.remote.ip, conn.stranger, conn.local.port);
+        Ok((Arrival { addrs, server, from, stranger, port, at: now }, probe))
     }
 
     /// Whether any nonce of this class is out; for tests of the bounds.

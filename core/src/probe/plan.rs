@@ -16,7 +16,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 /// Who comes first; see [`Probe::rank`].
-type Rank = (usize, bool, Duration, u64);
+type Rank = (usize, bool, bool, Duration, u64);
 
 /// What can be done about one address at this moment.
 enum Next {
@@ -65,15 +65,15 @@ impl Probe {
         }
         // A candidate that flaps finds its history again, as long as there is room.
         while self.histories.len() > HISTORIES_MAX {
-            let stale = self
-                .histories
-                .iter()
-                .filter(|(addr, history)| !targets.contains(addr) && history.in_flight.is_empty());
+            let stale = self.histories.iter().filter(|(addr, history)| {
+                candidates.get(**addr).is_none() && history.in_flight.is_empty()
+            });
             let oldest = stale.min_by_key(|(_, history)| history.last.map(|proof| proof.at()));
             let Some(addr) = oldest.map(|(addr, _)| *addr) else {
                 break;
             };
             self.histories.remove(&addr);
+            targets.retain(|target| *target != addr);
         }
         targets
     }
@@ -84,7 +84,7 @@ impl Probe {
             && let Round::Rest { until } = history.round
             && until <= cx.now
         {
-            history.wake();
+            history.wake(cx.now);
         }
         loop {
             let Some(history) = self.histories.get(&addr) else {
@@ -185,8 +185,8 @@ impl Probe {
         }
     }
 
-    /// Who is asked first: earlier provers of this address, then servers with nothing to do, then
-    /// the nearest.
+    /// Who is asked first: earlier provers of this address, then servers that we chose to dial
+    /// (whoever comes to us may come in numbers), then those with nothing to do, then the nearest.
     fn rank(
         &self,
         peers: &Peers,
@@ -195,7 +195,10 @@ impl Probe {
     ) -> Rank {
         let prover = history.provers.iter().position(|one| *one == peer);
         let rtt = peers.get(conn).and_then(|connection| connection.rtt);
-        (prover.unwrap_or(usize::MAX), !server.is_idle(), rtt.unwrap_or(Duration::MAX), server.met)
+        let busy = !server.is_idle();
+        let uninvited = !server.was_dialled();
+        let rtt = rtt.unwrap_or(Duration::MAX);
+        (prover.unwrap_or(usize::MAX), uninvited, busy, rtt, server.met)
     }
 
     /// The wanted address, and as many others as may go along: those that this server was not
@@ -231,14 +234,15 @@ impl Probe {
         self.asked += 1;
         let stream = StreamId::outbound(Protocol::DialRequest, self.asked);
         let group = server.group(self.allow_private);
-        let cold = server.is_cold_for(peers, addr);
+        let cold = server.is_cold_for(addr);
         let rtt = peers.get(conn).and_then(|connection| connection.rtt);
         let nonce = self.nonces.bind(cx.draw, (addrs.clone(), peer, stream), peers.serial());
         server.sent(cx.now);
         history.in_flight.insert(peer, group);
         // autonat-v2 §Overview: in descending order of priority, the wanted one first.
         let encoded = addrs.iter().map(|addr| multiaddr::encode(*addr)).collect();
-        let request = Message::DialRequest { addrs: encoded, nonce };
+        // Nothing is left out: fifty of the longest addresses stay far below what servers read.
+        let (request, _) = Message::dial_request(encoded, nonce);
         let exchange = Exchange::new(cx.now, (peer, group, conn), addrs, cold, rtt);
         self.exchanges.insert(stream, exchange);
         cx.actions.push(Action::OpenStream { conn, stream });

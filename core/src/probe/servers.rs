@@ -2,8 +2,10 @@
 
 use crate::peers::{Connection, Peers};
 use crate::words::config::{PROBES_PER_SERVER_MAX, PROBES_PER_SERVER_MIN};
-use crate::{Addr, Class, ConnId, Duration, Family, Group, Instant, Outcome, PeerId, Protocol};
-use alloc::collections::BTreeMap;
+use crate::{
+    Addr, Class, ConnId, Duration, Family, Group, Instant, Outcome, PeerId, Protocol, Side,
+};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
 /// Servers remembered, number; ours. About 300 bytes each. When full, a disconnected one goes;
@@ -50,6 +52,10 @@ pub(crate) struct Server {
     /// When the requests of the last minute were sent.
     recent: Vec<Instant>,
     in_flight: usize,
+    /// Families over which we ever were connected to it, so that packets of ours went there.
+    families: BTreeSet<Family>,
+    /// Whether we opened one of the live connections.
+    dialled: bool,
     /// Whether a dial-back of it ever came from an IP that we had not contacted.
     pub(super) multihomed: bool,
 }
@@ -138,12 +144,13 @@ impl Server {
     }
 
     /// Whether this server's failure to dial `addr` came from where we never sent a packet.
-    pub(super) fn is_cold_for(&self, peers: &Peers, addr: Addr) -> bool {
-        let family = Family::of(addr.ip);
-        let knows_family = |conn: &ConnId| {
-            peers.get(*conn).is_none_or(|connection| Family::of(connection.remote.ip) == family)
-        };
-        self.multihomed || !self.conns.iter().any(knows_family)
+    pub(super) fn is_cold_for(&self, addr: Addr) -> bool {
+        self.multihomed || !self.families.contains(&Family::of(addr.ip))
+    }
+
+    /// Whether one of its connections was opened by us.
+    pub(super) fn was_dialled(&self) -> bool {
+        self.dialled
     }
 
     pub(super) fn sent(&mut self, now: Instant) {
@@ -182,6 +189,8 @@ impl Server {
         if self.conns.is_empty() {
             self.remote = connection.remote;
         }
+        self.families.insert(Family::of(connection.remote.ip));
+        self.dialled |= connection.side == Side::Outbound;
         if self.conns.len() < CONNECTIONS_PER_SERVER_MAX {
             self.conns.push(conn);
         }
@@ -212,6 +221,7 @@ impl Servers {
     pub(super) fn reconcile(&mut self, peers: &Peers) {
         for server in self.all.values_mut() {
             server.conns.clear();
+            server.dialled = false;
         }
         let offers = |(_, connection): &(ConnId, &Connection)| {
             !connection.relayed && connection.protocols.contains(Protocol::DialRequest)
@@ -246,6 +256,8 @@ impl Servers {
                 refused_until: BTreeMap::new(),
                 recent: Vec::new(),
                 in_flight: 0,
+                families: BTreeSet::new(),
+                dialled: false,
                 multihomed: false,
             };
             server.attach(conn, connection);

@@ -268,10 +268,10 @@ fn judge(now: Instant, ground: &Ground<'_>, addr: Addr, was_reachable: bool) -> 
     if let Some(servers) = evidence.refuted {
         return Verdict::Unreachable { reason: Reason::DialFailed { servers } };
     }
-    // A stranger who came in and named this address renews what was proven; alone he proves
-    // nothing, since anybody can name any address.
-    let stranger = ground.peers.stranger_at(addr);
+    // A stranger who came in through the same socket and named this address renews what was
+    // proven; alone he proves nothing, since anybody can name any address.
     if let Some(proof) = evidence.last {
+        let stranger = ground.peers.stranger_at(addr, proof.listen_port());
         // What has aged out he cannot raise from the dead.
         let renewal = stranger.filter(|_| was_reachable);
         let renewed = renewal.map_or(proof.at(), |at| at.max(proof.at()));
@@ -296,7 +296,9 @@ fn judge(now: Instant, ground: &Ground<'_>, addr: Addr, was_reachable: bool) -> 
 fn shown_until(now: Instant, ground: &Ground<'_>, addr: Addr) -> Option<Instant> {
     let evidence = ground.probe.evidence(now, ground.peers, addr);
     let proved = evidence.and_then(|evidence| evidence.by_stranger).map(|proof| proof.at());
-    let until = proved.max(ground.peers.stranger_at(addr))? + PROOF_LIFETIME;
+    let port = evidence.and_then(|evidence| evidence.last).map(|proof| proof.listen_port());
+    let stranger = port.and_then(|port| ground.peers.stranger_at(addr, port));
+    let until = proved.max(stranger)? + PROOF_LIFETIME;
     (now < until).then_some(until)
 }
 

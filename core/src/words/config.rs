@@ -135,6 +135,9 @@ pub enum ConfigError {
         /// How many were wanted.
         given: usize,
     },
+    /// Pings without a pause between them.
+    #[error("the ping interval is zero")]
+    NoPingInterval,
     /// A dial-back source that no socket can be bound to.
     #[error("{0} cannot be a source of dial-backs")]
     UnusableSource(IpAddr),

@@ -90,6 +90,7 @@ async fn a_stream_that_stalls_has_a_bounded_life() {
         ended(&mut stream).await;
         // Whole frames may be far apart.
         let mut pinging = ping(&connection).await;
+        // sleep: a pause longer than the time-out of one frame is what must do no harm.
         tokio::time::sleep(limits.frame_timeout * 2).await;
         let mut echo = [0; 32];
         pinging.write_all(&[6; 32]).await.expect("it is still open");

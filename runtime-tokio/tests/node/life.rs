@@ -27,6 +27,7 @@ async fn an_idle_connection_is_closed_and_a_used_one_is_not() {
             }
         };
         // Used for many times the time-out, though nothing is said on it.
+        // sleep: that nothing happens for five idle time-outs is what is tested.
         tokio::time::sleep(Duration::from_millis(500)).await;
         stream.write_all(b"still here").await.expect("it is open");
         assert!(client.connections().await.iter().any(|conn| conn.conn == stream.conn()));

@@ -35,6 +35,7 @@ async fn soon<F: Future>(task: F) -> F::Output {
 async fn until(mut check: impl AsyncFnMut() -> bool) {
     soon(async {
         while !check().await {
+            // sleep: between two looks at a fact of which nobody notifies; `soon` bounds them all.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })

@@ -36,3 +36,27 @@ impl Signer for KeySigner {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn nonces_use_all_their_bits_and_no_two_nodes_share_them() {
+        let mut drawn = BTreeSet::new();
+        let (mut ever_set, mut always_set) = (0, u64::MAX);
+        for _ in 0..16 {
+            // Each node seeds its own, so that a fixed seed would show as a repetition.
+            let mut chance = Chance::new().expect("the system gives randomness");
+            for _ in 0..16 {
+                let nonce = chance.nonce();
+                assert!(drawn.insert(nonce), "{nonce} came twice");
+                ever_set |= nonce;
+                always_set &= nonce;
+            }
+        }
+        // By chance a bit stays the same in 256 draws once in 2^255 runs.
+        assert_eq!((ever_set, always_set), (u64::MAX, 0));
+    }
+}

@@ -110,3 +110,36 @@ impl DialBackStatus {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_the_one_that_is_deployed() {
+        let response = [
+            (0, ResponseStatus::InternalError),
+            (100, ResponseStatus::Rejected),
+            (101, ResponseStatus::Refused),
+            (200, ResponseStatus::Ok),
+            (102, ResponseStatus::Unknown(102)),
+            (-1, ResponseStatus::Unknown(-1)),
+        ];
+        for (code, status) in response {
+            assert_eq!((ResponseStatus::from_code(code), status.code()), (status, code));
+        }
+        let dial = [
+            (0, DialStatus::Unused),
+            (100, DialStatus::DialError),
+            (101, DialStatus::DialBackError),
+            (200, DialStatus::Ok),
+            (1, DialStatus::Unknown(1)),
+        ];
+        for (code, status) in dial {
+            assert_eq!((DialStatus::from_code(code), status.code()), (status, code));
+        }
+        for (code, status) in [(0, DialBackStatus::Ok), (200, DialBackStatus::Unknown(200))] {
+            assert_eq!((DialBackStatus::from_code(code), status.code()), (status, code));
+        }
+    }
+}
