@@ -13,7 +13,7 @@ use bytes::Bytes;
 /// How long an echo may take, ours: as long as go-libp2p's stream time-outs are short.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the question "are you there" stands on one connection. One stream serves every ping.
+/// Where the question "are you there" stands on one connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pinging {
     stream: Option<StreamId>,
@@ -41,18 +41,12 @@ impl Peers {
             return;
         };
         // ping §Protocol: MUST NOT keep more than one outbound ping stream to a peer.
-        let elsewhere = self.connections.iter().any(|(other, one)| {
-            *other != conn && one.peer == connection.peer && one.pinging.stream.is_some()
-        });
-        if elsewhere {
+        let of_peer = self.connections.values().filter(|one| one.peer == connection.peer);
+        if of_peer.map(|one| one.pinging.stream).any(|stream| stream.is_some()) {
             return self.put_off(cx, conn);
         }
-        let open = connection.pinging.stream;
-        let stream = open.unwrap_or_else(|| {
-            let stream = self.mint(conn, Protocol::Ping);
-            cx.actions.push(Action::OpenStream { conn, stream });
-            stream
-        });
+        let stream = self.mint(conn, Protocol::Ping);
+        cx.actions.push(Action::OpenStream { conn, stream });
         let Some(connection) = self.connections.get_mut(&conn) else {
             return;
         };
@@ -91,6 +85,10 @@ impl Peers {
             cx.actions.push(Action::ResetStream { stream });
             return Err(Oddity::MalformedFrame);
         }
+        // A stream for each ping: rust-libp2p's responder may sleep on a second one over QUIC.
+        connection.pinging.stream = None;
+        self.streams.remove(&stream);
+        cx.actions.push(Action::CloseStream { stream });
         let sample = cx.now.since(at);
         // RFC 6298 §2: seven parts old, one part new.
         let smooth = |old: Duration| (old * 7 + sample) / 8;

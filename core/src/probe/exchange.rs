@@ -163,10 +163,9 @@ impl Exchange {
         self.addrs[self.judged]
     }
 
-    /// The addresses that the server passed over, the wanted one among them: it cannot or will
-    /// not dial them.
-    pub(super) fn passed_over(&self) -> &[Addr] {
-        &self.addrs[..self.judged]
+    /// Whether the server passed over the wanted address.
+    pub(super) fn passed_over(&self) -> bool {
+        self.judged > 0
     }
 
     /// The nonce came back. The proof, if it is known of which address.

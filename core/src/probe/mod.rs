@@ -423,17 +423,14 @@ impl Probe {
         let Some(exchange) = self.close(cx, stream, outcome) else { return };
         let outcome = if exchange.proved { Outcome::Proved } else { outcome };
         let Exchange { peer, group, cold, .. } = exchange;
-        // What the server passed over it cannot test: no evidence, and no reason to ask it again.
-        let passed_over = exchange.passed_over().iter().map(|addr| (*addr, Outcome::Refused));
-        for (addr, outcome) in passed_over.chain([(exchange.addr(), outcome)]) {
-            if let Some(history) = self.histories.get_mut(&addr)
-                && outcome != Outcome::Proved
-            {
-                history.answered(cx.now, peer, Answer { outcome, group }, cold);
-            }
+        if let Some(history) = self.histories.get_mut(&exchange.addr())
+            && outcome != Outcome::Proved
+        {
+            history.answered(cx.now, peer, Answer { outcome, group }, cold);
         }
         if let Some(server) = self.servers.get_mut(peer) {
             server.ended(cx.now, exchange.addr().class(), outcome);
+            server.chooses |= exchange.passed_over();
         }
         if outcome == Outcome::Lie {
             cx.actions.notify(Notice::ServerDistrusted { peer });

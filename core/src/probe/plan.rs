@@ -213,7 +213,9 @@ impl Probe {
                         && !history.in_flight.contains_key(&peer)
                 })
         };
-        let others = targets.iter().filter(open).take(self.addrs_per_request.saturating_sub(1));
+        let chooses = self.servers.get(peer).is_some_and(|server| server.chooses);
+        let room = if chooses { 0 } else { self.addrs_per_request.saturating_sub(1) };
+        let others = targets.iter().filter(open).take(room);
         core::iter::once(addr).chain(others.copied()).collect()
     }
 

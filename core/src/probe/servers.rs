@@ -56,6 +56,9 @@ pub(crate) struct Server {
     families: BTreeSet<Family>,
     /// Whether we opened one of the live connections.
     dialled: bool,
+    /// Whether it once passed over the wanted address for another one of the request: rust-libp2p
+    /// takes the last. It is asked about single addresses from then on.
+    pub(super) chooses: bool,
     /// Whether a dial-back of it ever came from an IP that we had not contacted.
     pub(super) multihomed: bool,
 }
@@ -258,6 +261,7 @@ impl Servers {
                 in_flight: 0,
                 families: BTreeSet::new(),
                 dialled: false,
+                chooses: false,
                 multihomed: false,
             };
             server.attach(conn, connection);
