@@ -1,6 +1,7 @@
 //! Multiaddrs as people type them: what is wrong with one is said beside the text itself.
 
 use multiaddr::Multiaddr;
+use portolan_core::PeerId;
 use portolan_runtime::AddressError;
 
 /// A multiaddr that is of no use here. Says which one, and what is wrong with it.
@@ -47,9 +48,29 @@ fn read(
     check: impl FnOnce(&Multiaddr) -> Result<(), AddressError>,
 ) -> Result<Multiaddr, BadAddress> {
     let fault = |problem| BadAddress { text: text.to_owned(), problem };
-    let addr: Multiaddr = text.parse().map_err(|error| fault(malformed(text, &error)))?;
+    let addr: Multiaddr =
+        with_plain_peer_ids(text).parse().map_err(|error| fault(malformed(text, &error)))?;
     check(&addr).map_err(|error| fault(error.into()))?;
     Ok(addr)
+}
+
+/// The text with every peer id that is written as a CID in its base58btc form, the only one that
+/// the parser of multiaddrs reads. What is no CID stays as it is.
+fn with_plain_peer_ids(text: &str) -> String {
+    let mut names_peer = false;
+    let plain = |part: &str| {
+        let peer = if names_peer { peer_of_cid(part) } else { None };
+        names_peer = matches!(part, "p2p" | "ipfs");
+        peer.map_or_else(|| part.to_owned(), |peer| peer.to_base58())
+    };
+    text.split('/').map(plain).collect::<Vec<_>>().join("/")
+}
+
+/// The peer id in a CID. peer-ids §String representation: CIDs start with 1 (the version), have the
+/// multicodec libp2p-key (0x72), and MUST be understood.
+fn peer_of_cid(text: &str) -> Option<PeerId> {
+    let (_, bytes) = multibase::decode(text).ok()?;
+    PeerId::from_bytes(bytes.strip_prefix(&[0x01, 0x72])?).ok()
 }
 
 /// The parser's own words, and what people most often get wrong.
@@ -61,6 +82,20 @@ fn malformed(text: &str, error: &multiaddr::Error) -> AddressProblem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Both forms of one peer id, as the specification of peer ids has them.
+    #[test]
+    fn peer_ids_are_read_in_both_forms() {
+        let plain = "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N";
+        for text in ["bafzbeie5745rpv2m6tjyuugywy4d5ewrqgqqhfnf445he3omzpjbx5xqxe", plain] {
+            for name in ["p2p", "ipfs"] {
+                let addr = peer_address(&format!("/ip4/192.0.2.1/tcp/1/{name}/{text}"));
+                let addr = addr.expect("a good address").to_string();
+                assert_eq!(addr, format!("/ip4/192.0.2.1/tcp/1/p2p/{plain}"));
+            }
+        }
+        peer_address("/ip4/192.0.2.1/tcp/1/p2p/bafybeigdyrzt").expect_err("a CID of no key");
+    }
 
     #[test]
     fn what_is_wrong_is_named_beside_the_text() {

@@ -95,7 +95,8 @@ impl ServeError {
             ServeError::NothingToListenOn
             | ServeError::Address { .. }
             | ServeError::PrivateBesideGlobal { .. }
-            | ServeError::ListenedSource { .. } => true,
+            | ServeError::ListenedSource { .. }
+            | ServeError::Start(StartError::Config(_)) => true,
             ServeError::Source { .. } | ServeError::Interfaces(_) | ServeError::Start(_) => false,
         }
     }

@@ -53,6 +53,8 @@ fn wrong_arguments_are_wrong_use() {
     refused(&["check", "--peer", peer, "--timeout", "0"], 2, &["--timeout"]);
     let listen = "/ip4/127.0.0.1/tcp/0";
     refused(&["serve", "--listen", listen, "--dial-from", "localhost"], 2, &["--dial-from"]);
+    // A wildcard is no source on any host.
+    refused(&["serve", "--listen", listen, "--dial-from", "0.0.0.0"], 2, &["0.0.0.0"]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod net;
 mod node;
 mod sockets;
+mod time;
 pub mod traits;
 
 pub use node::{

@@ -2,7 +2,6 @@
 //! connections that the door wants kept.
 
 use super::Peers;
-use crate::words::config::PING_INTERVAL;
 use crate::words::deadline::earliest;
 use crate::{
     Action, ConnId, Cx, Deadline, Duration, Instant, Oddity, PeerId, Protocol, StreamId, Wake,
@@ -12,6 +11,9 @@ use bytes::Bytes;
 
 /// How long an echo may take, ours: as long as go-libp2p's stream time-outs are short.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How soon a connection that was put off gets its turn, ours: after most echoes.
+const TURN: Duration = Duration::from_secs(1);
 
 /// Where the question "are you there" stands on one connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,10 +62,10 @@ impl Peers {
             Pinging { stream: Some(stream), sent: Some((body, cx.now)), due_at: None };
     }
 
-    /// Another connection to the same peer is being pinged: its turn comes later.
+    /// Another connection to the same peer is being pinged: this one's turn comes next.
     fn put_off(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         if let Some(connection) = self.connections.get_mut(&conn) {
-            connection.pinging.due_at = connection.pinging.due_at.map(|_| cx.now + PING_INTERVAL);
+            connection.pinging.due_at = Some(cx.now + TURN);
         }
     }
 
@@ -126,6 +128,12 @@ impl Peers {
                 pinging.sent = None;
             }
             match (wanted, pinging.due_at) {
+                // One that was put off still lacks its round-trip time.
+                (None, Some(at)) if connection.rtt.is_none() => {
+                    if at <= cx.now && pinging.sent.is_none() {
+                        due.push(*conn);
+                    }
+                }
                 (None, _) => pinging.due_at = None,
                 (Some(interval), None) if pinging.sent.is_none() => {
                     pinging.due_at = Some(cx.now + interval);

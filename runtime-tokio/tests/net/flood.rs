@@ -110,3 +110,18 @@ async fn a_crowded_quic_listener_asks_for_a_proof_of_address() {
     let (dialled, arrived) = futures::future::join(soon(dial), server.arrival()).await;
     talk(&dialled, &arrived).await;
 }
+
+#[tokio::test]
+async fn handshakes_end_with_the_listener() {
+    let mut config = NetConfig::default();
+    // Longer than any test waits.
+    config.handshake_timeout = Duration::from_secs(3_600);
+    let server = Peer::with(&identity::generate(), config);
+    let at = server.listen("127.0.0.1", Transport::Tcp).addr;
+    let mut silent = mute("127.0.0.1", at.socket()).await;
+    silent.write_all(b"\x13/multistream/1.0.0\n").await.expect("it is open");
+    assert!(!hung_up(&mut silent).await, "the handshake has begun");
+    let mut rest = Vec::new();
+    soon(server.net.shutdown()).await;
+    soon(silent.read_to_end(&mut rest)).await.expect("an orderly end");
+}

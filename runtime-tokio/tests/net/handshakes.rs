@@ -174,3 +174,35 @@ async fn silence_times_out() {
     let error = soon(dial).await.expect_err("nobody answers");
     assert_eq!(error.failure(), DialFailure::TimedOut, "{error:?}");
 }
+
+#[tokio::test]
+async fn a_second_security_gets_only_the_time_that_is_left() {
+    use multistream_select::listener_select_proto;
+    use tokio_util::compat::TokioAsyncReadCompatExt;
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let client = Peer::new();
+    let patience = Duration::from_secs(1);
+    let begun_at = std::time::Instant::now();
+    let dial = client.net.dial_back(addr("127.0.0.1", port, Transport::Tcp), None, patience);
+    let server = async {
+        let (first, _) = listener.accept().await.expect("the client dials");
+        // sleep: a peer that takes most of the time to refuse Noise is what is tested.
+        tokio::time::sleep(patience * 3 / 4).await;
+        let refused = listener_select_proto(first.compat(), ["/tls/1.0.0"]).await;
+        assert!(refused.is_err(), "the client offers noise alone at first");
+        // The second connection is accepted by the kernel, and nobody says a word.
+        std::future::pending::<()>().await;
+    };
+    let dial = std::pin::pin!(soon(dial));
+    let futures::future::Either::Left((dialled, _)) =
+        futures::future::select(dial, std::pin::pin!(server)).await
+    else {
+        panic!("the server does not end");
+    };
+    let error = dialled.expect_err("nobody answers");
+    assert!(matches!(error, DialError::HandshakeTimedOut), "{error:?}");
+    let took = begun_at.elapsed();
+    assert!(took < patience * 3 / 2, "{took:?}");
+}

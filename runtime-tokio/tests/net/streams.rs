@@ -150,3 +150,19 @@ async fn streams_that_nobody_accepts_are_reset_over_tcp() {
     drop(held);
     talk(&dialled, &arrived).await;
 }
+
+#[tokio::test]
+async fn asking_for_a_stream_while_the_connection_closes_gets_an_answer() {
+    for transport in BOTH {
+        let (_server, _client, dialled, arrived) = pair(transport, NetConfig::default()).await;
+        // The request to open stands behind the one to close, in the same turn.
+        let (close, open) = (dialled.muxer.close(), dialled.muxer.open());
+        let other_side = arrived.muxer.closed();
+        let (((), opened), ()) =
+            soon(futures::future::join(futures::future::join(close, open), other_side)).await;
+        if transport == Transport::Tcp {
+            assert_eq!(opened.map(drop), Err(MuxerError::Closed));
+        }
+        assert_eq!(soon(dialled.muxer.open()).await.map(drop), Err(MuxerError::Closed));
+    }
+}

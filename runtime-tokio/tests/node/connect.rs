@@ -1,10 +1,10 @@
 //! Who connects to whom, and what is said when that fails.
 
-use super::{BOTH, EVERYWHERE, builder, dial, lab, node, soon, until};
+use super::{BOTH, EVERYWHERE, builder, dial, lab, node, soon, start, until};
 use futures::StreamExt;
 use portolan_core::{Notice, Side, Transport};
 use portolan_runtime::net;
-use portolan_tokio::{DialError, Limits, ListenError, StartError, identity};
+use portolan_tokio::{DialError, Limits, ListenError, Node, StartError, identity};
 
 #[tokio::test]
 async fn nodes_connect_over_every_class_and_say_from_where() {
@@ -175,4 +175,22 @@ async fn a_dial_that_cannot_share_the_listen_port_says_so() {
     let explanation = client.explain().await.expect("it runs");
     let ports = explanation.addresses.iter().map(|address| address.addr.port);
     assert!(ports.clone().all(|port| port == first.local.port), "{:?}", ports.collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_failed_start_leaves_no_port_taken() {
+    for any in BOTH {
+        let other = node(&[any]).await;
+        let first_of = async |node: &Node| {
+            let addr = node.listeners().await.remove(0).to_string();
+            addr.split_once("/p2p/").expect("it names the peer").0.to_owned()
+        };
+        let taken = first_of(&other).await;
+        let gone = node(&[any]).await;
+        let free = first_of(&gone).await;
+        soon(gone.shutdown()).await;
+        let error = builder(lab(), &[&free, &taken]).start().await.expect_err("one is taken");
+        assert!(error.to_string().contains(&taken), "{error}");
+        start(lab(), Limits::default(), &[&free]).await;
+    }
 }

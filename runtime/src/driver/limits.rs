@@ -40,7 +40,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            // Ours: a connection costs two tasks and some 100 KiB of buffers at worst.
+            // Ours: a connection costs two tasks and some 100 KiB; `NetConfig` says how much unread
+            // data may come on top.
             connections_max: 1_024,
             // Ours: both transports, both families, both directions.
             per_peer_max: 8,
@@ -78,8 +79,8 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often interface addresses are read again, seconds; ours: reading them is a few
 /// microseconds, and a laptop that moved should notice before its user does.
 pub(crate) const INTERFACES_INTERVAL: Duration = Duration::from_secs(30);
-/// Frames that wait to be written on one stream, number; ours: dial data of 100 kB in chunks of
-/// 1 kB. When full, the stream is reset.
+/// Frames that wait to be written on one stream, number; ours: dial data of 100 kB is 25 chunks;
+/// this is some times that. When full, the stream is reset.
 pub(crate) const STREAM_QUEUE_MAX: usize = 128;
 /// Orders that wait for one connection, number; ours. When full, a stream is not opened.
 pub(crate) const CONNECTION_QUEUE_MAX: usize = 256;

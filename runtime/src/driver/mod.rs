@@ -24,7 +24,6 @@ mod perform;
 mod stream;
 mod table;
 mod tasks;
-mod time;
 
 pub(crate) use chance::{Chance, KeySigner};
 pub(crate) use commands::Command;
@@ -372,17 +371,21 @@ impl<R: Runtime> Driver<R> {
     }
 
     async fn finish(self, inputs: Inputs) {
+        let Driver { parts, table, tasks, stopping, .. } = self;
         let Inputs { facts, arrivals, commands } = inputs;
-        drop((facts, arrivals));
-        self.tasks.end().await;
-        self.parts.net.shutdown().await;
-        self.parts.hub.end();
-        let asked = self.stopping.into_iter().flat_map(|stopping| stopping.replies);
-        let asked_late = std::iter::from_fn(|| commands.try_recv().ok());
-        let late = asked_late.filter_map(|command| {
+        // Connections that nobody has taken over close, and dials that have just ended say so.
+        drop(take_rest(&facts));
+        drop(take_rest(&arrivals));
+        tasks.end().await;
+        drop(table);
+        parts.net.shutdown().await;
+        parts.hub.end();
+        drop(parts);
+        let asked = stopping.into_iter().flat_map(|stopping| stopping.replies);
+        let asked_late = take_rest(&commands).into_iter().filter_map(|command| {
             if let Command::Shutdown { reply } = command { Some(reply) } else { None }
         });
-        for reply in asked.chain(late) {
+        for reply in asked.chain(asked_late) {
             // Whoever asked may have gone.
             let _ = reply.send(());
         }
@@ -393,6 +396,14 @@ impl<R: Runtime> Driver<R> {
     fn reset_stream(&mut self, stream: StreamId) -> bool {
         self.table.remove_stream(stream).map(|orders| orders.reset()).is_some()
     }
+}
+
+/// Close a channel and take out what is in it. A message that came in behind the last look would
+/// stay in the channel for as long as somebody can send there, and whoever waits for an answer to
+/// it would wait as long.
+fn take_rest<T>(channel: &Receiver<T>) -> Vec<T> {
+    channel.close();
+    std::iter::from_fn(|| channel.try_recv().ok()).collect()
 }
 
 /// The next inbound connection; never, once the listeners are gone.

@@ -3,9 +3,9 @@
 //! Core's own streams settle on their only protocol at once and send their first frames along
 //! (`V1Lazy`), which saves a round trip; streams of the application wait for the agreement.
 
-use crate::driver::time::timeout;
 use crate::net::RawStream;
 use crate::node::OpenError;
+use crate::time::timeout;
 use crate::traits::Runtime;
 use futures::{AsyncRead, AsyncWrite};
 use multistream_select::{

@@ -12,8 +12,8 @@
 use crate::driver::fact::{Fact, Facts};
 use crate::driver::limits::{HALF_CLOSED_TIMEOUT, Limits, STREAM_QUEUE_MAX};
 use crate::driver::negotiate::{self, Line};
-use crate::driver::time::timeout;
 use crate::net::{Muxer, MuxerError, RawStream};
+use crate::time::timeout;
 use crate::traits::Runtime;
 use async_channel::{Receiver, Sender, TrySendError};
 use bytes::{Bytes, BytesMut};

@@ -5,9 +5,10 @@
 use crate::driver::connection::Hold;
 use crate::driver::limits::Limits;
 use crate::driver::stream::Orders;
+use crate::net::source_of;
 use portolan_core::{Addr, ConnId, Instant, PeerId, Side, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 /// One connection.
 #[derive(Debug)]
@@ -161,13 +162,5 @@ impl Table {
             conn.streams.remove(&stream);
         }
         Some(orders)
-    }
-}
-
-/// Who counts as one source: an IPv4 address, or an IPv6 /64, all of which one host can use.
-fn source_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V4(ip) => ip.into(),
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
     }
 }

@@ -73,7 +73,7 @@ impl Drop for Ticket {
 }
 
 /// Who counts as one source: an IPv4 address, or an IPv6 /64, all of which one host can use.
-fn source_of(ip: IpAddr) -> IpAddr {
+pub(crate) fn source_of(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V4(ip) => ip.into(),
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),

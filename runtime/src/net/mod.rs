@@ -26,11 +26,14 @@ pub use crate::sockets::interface_ips;
 pub use error::{DialError, HandshakeError, ListenError, MuxerError, SetupError};
 pub use muxer::{Muxer, RawStream};
 
+pub(crate) use gate::source_of;
+
 use crate::sockets;
+use crate::time::timeout;
 use crate::traits::Runtime;
 use futures::FutureExt;
 use futures::future::{Either, join, join_all, select};
-use gate::Gate;
+use gate::{Gate, Ticket};
 use keys::Keys;
 use libp2p_identity::Keypair;
 use portolan_core::{Addr, Duration, Family, IpScope, ListenerId, PeerId, Side, Transport};
@@ -167,12 +170,12 @@ struct Table {
     next_id: u64,
     listeners: BTreeMap<ListenerId, Listener>,
     /// Endpoints for QUIC dials where no listener fits: IPv4, IPv6.
-    diallers: [Option<Endpoint>; 2],
+    diallers: [Option<quic::Socket>; 2],
 }
 
 struct Listener {
     addr: Addr,
-    endpoint: Option<Endpoint>,
+    quic: Option<quic::Socket>,
     /// Dropping it ends the accept loop.
     stop: async_channel::Sender<Infallible>,
     /// Closes when the accept loop has ended, and its TCP socket with it.
@@ -196,16 +199,50 @@ struct Patience {
 }
 
 impl Patience {
-    /// What is left for the handshake when connecting took this long.
-    fn handshake_after(self, took: Duration) -> Duration {
-        self.handshake.min(self.total.saturating_sub(took))
+    /// What is left after so long.
+    fn after(self, took: Duration) -> Patience {
+        let total = self.total.saturating_sub(took);
+        Patience { connect: self.connect.min(total), handshake: self.handshake.min(total), total }
     }
 }
 
+/// What the task of an inbound handshake needs to know of its connection.
+struct Knock {
+    listener: ListenerId,
+    remote: SocketAddr,
+    /// Its place among the handshakes under way.
+    ticket: Ticket,
+    /// Ends with the listener, and the handshake with it.
+    stop: async_channel::Receiver<Infallible>,
+}
+
 impl<R: Runtime> Shared<R> {
-    async fn arrived(&self, listener: ListenerId, connection: Established) {
-        // An error says that nobody listens any more; the connection is then dropped, closed.
-        let _ = self.arrivals.send(Arrival { listener, connection }).await;
+    /// Shake hands with a new connection in a task of its own, in bounded time, and hand it over.
+    fn shake_hands(
+        self: &Arc<Self>,
+        knock: Knock,
+        answer: impl Future<Output = Result<Established, HandshakeError>> + Send + 'static,
+    ) {
+        let shared = self.clone();
+        let task = async move {
+            let Knock { listener, remote, ticket, stop } = knock;
+            let patience = shared.config.handshake_timeout;
+            let answered = async {
+                match timeout(&shared.runtime, patience, answer).await {
+                    Some(Ok(connection)) => {
+                        // An error says that nobody listens any more: it is dropped, hence closed.
+                        let _ = shared.arrivals.send(Arrival { listener, connection }).await;
+                    }
+                    Some(Err(error)) => {
+                        tracing::debug!(%remote, %error, "an inbound handshake failed");
+                    }
+                    None => tracing::debug!(%remote, "an inbound handshake took too long"),
+                }
+            };
+            let _ = unless_stopped(&stop, answered).await;
+            drop(ticket);
+        };
+        self.runtime.spawn(task.boxed());
     }
 }
 
@@ -256,7 +293,7 @@ impl<R: Runtime> Net<R> {
         let id = ListenerId(table.next_id);
         let (stop, stopped) = async_channel::bounded(1);
         let (end, ended) = async_channel::bounded(1);
-        let (bound, endpoint, accepting) = match addr.transport {
+        let (bound, quic, accepting) = match addr.transport {
             Transport::Tcp => {
                 let fault = |error| ListenError::new(addr, error);
                 let socket = sockets::listen_tcp(addr.socket()).map_err(fault)?;
@@ -266,15 +303,16 @@ impl<R: Runtime> Net<R> {
                 (bound, None, task.boxed())
             }
             Transport::Quic => {
-                let endpoint = quic::listen(&self.shared, addr)?;
+                let quic = quic::listen(&self.shared, addr)?;
+                let endpoint = quic.endpoint.clone();
                 let bound = endpoint.local_addr().map_err(|error| ListenError::new(addr, error))?;
-                let task = quic::accept_all(self.shared.clone(), endpoint.clone(), id, stopped);
-                (bound, Some(endpoint), task.boxed())
+                let task = quic::accept_all(self.shared.clone(), endpoint, id, stopped);
+                (bound, Some(quic), task.boxed())
             }
         };
         let addr = Addr::new(bound.ip(), bound.port(), addr.transport);
         table.next_id += 1;
-        table.listeners.insert(id, Listener { addr, endpoint, stop, ended });
+        table.listeners.insert(id, Listener { addr, quic, stop, ended });
         let task = async move {
             accepting.await;
             drop(end);
@@ -284,12 +322,13 @@ impl<R: Runtime> Net<R> {
         Ok(Listening { listener: id, addr })
     }
 
-    /// Stop listening. Connections that were accepted live on; over QUIC they hold the UDP port
-    /// until the last of them ends. An unknown id does nothing.
+    /// Stop listening. Connections that have arrived live on, and over QUIC hold the UDP port
+    /// until the last of them ends; those in their handshakes are dropped. An unknown id does
+    /// nothing.
     pub fn close_listener(&self, listener: ListenerId) {
         let closed = self.lock().listeners.remove(&listener);
-        if let Some(endpoint) = closed.and_then(|listener| listener.endpoint) {
-            endpoint.set_server_config(None);
+        if let Some(quic) = closed.and_then(|listener| listener.quic) {
+            quic.endpoint.set_server_config(None);
         }
     }
 
@@ -348,34 +387,34 @@ impl<R: Runtime> Net<R> {
             }
             Transport::Quic => {
                 let ip = source.unwrap_or_else(|| sockets::unspecified(addr.socket()));
-                let endpoint = quic::dialler(&self.shared, SocketAddr::new(ip, 0))
+                let socket = quic::dialler(&self.shared, SocketAddr::new(ip, 0))
                     .map_err(DialError::LocalFault)?;
-                quic::dial(&self.shared, keys, &endpoint, addr, None, patience).await
+                quic::dial(&self.shared, keys, &socket.endpoint, addr, None, patience).await
             }
         }
     }
 
-    /// Close all listeners and wait, for a second at most, until their TCP sockets are closed and
-    /// QUIC has told its peers about connections that were closed before. A UDP socket closes
-    /// with the last connection on it.
+    /// Close all listeners and wait, for a second at most, until their sockets are closed and QUIC
+    /// has told its peers about connections that were closed before. A UDP socket closes with the
+    /// last connection on it, and with the last stream of that which somebody holds.
     pub async fn shutdown(&self) {
         let (listeners, diallers) = {
             let mut table = self.lock();
             (std::mem::take(&mut table.listeners), std::mem::take(&mut table.diallers))
         };
-        let mut endpoints: Vec<Endpoint> = diallers.into_iter().flatten().collect();
+        let mut sockets: Vec<quic::Socket> = diallers.into_iter().flatten().collect();
         let mut loops = Vec::new();
-        for Listener { endpoint, stop, ended, .. } in listeners.into_values() {
+        for Listener { quic, stop, ended, .. } in listeners.into_values() {
             drop(stop);
             loops.push(async move { ended.recv().await });
-            endpoints.extend(endpoint);
+            sockets.extend(quic);
         }
-        for endpoint in &endpoints {
-            endpoint.set_server_config(None);
+        for socket in &sockets {
+            socket.endpoint.set_server_config(None);
         }
-        let idle = join_all(endpoints.iter().map(Endpoint::wait_idle));
+        let closed = join_all(sockets.into_iter().map(quic::Socket::close));
         // Who has not heard by then finds out by the idle time-out.
-        let _ = within(&self.shared.runtime, SHUTDOWN_WAIT, join(join_all(loops), idle)).await;
+        let _ = timeout(&self.shared.runtime, SHUTDOWN_WAIT, join(join_all(loops), closed)).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -396,7 +435,8 @@ impl<R: Runtime> Net<R> {
         let mut table = self.lock();
         let listening = fit.first().and_then(|best| {
             table.listeners.values().find_map(|listener| {
-                listener.endpoint.clone().filter(|_| listener.addr.socket() == *best)
+                let quic = listener.quic.as_ref()?;
+                (listener.addr.socket() == *best).then(|| quic.endpoint.clone())
             })
         });
         if let Some(endpoint) = listening {
@@ -406,12 +446,13 @@ impl<R: Runtime> Net<R> {
             Family::Ip4 => &mut table.diallers[0],
             Family::Ip6 => &mut table.diallers[1],
         };
-        if let Some(endpoint) = slot {
-            return Ok((endpoint.clone(), false));
+        if let Some(socket) = slot {
+            return Ok((socket.endpoint.clone(), false));
         }
         let any = SocketAddr::new(sockets::unspecified(to.socket()), 0);
-        let endpoint = quic::dialler(&self.shared, any)?;
-        *slot = Some(endpoint.clone());
+        let socket = quic::dialler(&self.shared, any)?;
+        let endpoint = socket.endpoint.clone();
+        *slot = Some(socket);
         Ok((endpoint, false))
     }
 
@@ -442,15 +483,6 @@ fn is_dialable(addr: Addr) -> bool {
 /// The peer that was expected, if it is not the one that was found.
 fn missed(expected: Option<PeerId>, found: PeerId) -> Option<PeerId> {
     expected.filter(|expected| *expected != found)
-}
-
-/// What `task` resolves to, or `None` if that takes longer than `span`.
-async fn within<R: Runtime, F: Future>(runtime: &R, span: Duration, task: F) -> Option<F::Output> {
-    let timer = pin!(runtime.sleep(span));
-    match select(pin!(task), timer).await {
-        Either::Left((output, _)) => Some(output),
-        Either::Right(_) => None,
-    }
 }
 
 /// What `task` resolves to, or `None` once the other end of `stop` is dropped.

@@ -3,8 +3,9 @@
 use super::error::{DialError, HandshakeError, ListenError, MuxerError};
 use super::keys::{self, Keys};
 use super::muxer::{Muxer, RawStream, StreamKind};
-use super::{Established, Patience, Shared, missed, unless_stopped, within};
+use super::{Established, Knock, Patience, Shared, missed, unless_stopped};
 use crate::sockets;
+use crate::time::timeout;
 use crate::traits::Runtime;
 use futures::future::BoxFuture;
 use futures::io::{AsyncRead, AsyncWrite};
@@ -12,11 +13,13 @@ use futures::{FutureExt, pin_mut, ready};
 use portolan_core::{Addr, Duration, ListenerId, PeerId, Side};
 use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, VarInt};
 use std::convert::Infallible;
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 /// The server name that libp2p's QUIC sends; nobody reads it.
 const SERVER_NAME: &str = "l";
@@ -25,24 +28,75 @@ const NO_ERROR: VarInt = VarInt::from_u32(0);
 /// How long a graceful close may take, ours: a few round trips on a slow path.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// An endpoint, and a way to wait until its UDP socket is closed.
+#[derive(Clone)]
+pub(super) struct Socket {
+    pub(super) endpoint: Endpoint,
+    closed: async_channel::Receiver<Infallible>,
+}
+
+impl Socket {
+    /// Resolves when every connection has ended and the socket is closed, which takes that nobody
+    /// else holds the endpoint.
+    pub(super) async fn close(self) {
+        let Socket { endpoint, closed } = self;
+        endpoint.wait_idle().await;
+        drop(endpoint);
+        // Nothing is ever sent: the channel closes with what holds its other end.
+        let _ = closed.recv().await;
+    }
+}
+
+/// The runtime of one endpoint. The endpoint and its connections hold it for as long as they hold
+/// their socket, which quinn closes in a task of its own.
+#[derive(Debug)]
+struct Held {
+    runtime: Arc<dyn quinn::Runtime>,
+    _open: async_channel::Sender<Infallible>,
+}
+
+impl quinn::Runtime for Held {
+    fn new_timer(&self, at: Instant) -> Pin<Box<dyn quinn::AsyncTimer>> {
+        self.runtime.new_timer(at)
+    }
+
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.runtime.spawn(task);
+    }
+
+    fn wrap_udp_socket(
+        &self,
+        socket: std::net::UdpSocket,
+    ) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
+        self.runtime.wrap_udp_socket(socket)
+    }
+
+    fn now(&self) -> Instant {
+        self.runtime.now()
+    }
+}
+
 /// Bind an endpoint that listens and dials.
-pub(super) fn listen<R: Runtime>(shared: &Shared<R>, addr: Addr) -> Result<Endpoint, ListenError> {
+pub(super) fn listen<R: Runtime>(shared: &Shared<R>, addr: Addr) -> Result<Socket, ListenError> {
     let server = Some(shared.keys.quic_server.clone());
-    endpoint(shared, addr.socket(), server).map_err(|error| ListenError::new(addr, error))
+    bind(shared, addr.socket(), server).map_err(|error| ListenError::new(addr, error))
 }
 
 /// Bind an endpoint that only dials.
-pub(super) fn dialler<R: Runtime>(shared: &Shared<R>, local: SocketAddr) -> io::Result<Endpoint> {
-    endpoint(shared, local, None)
+pub(super) fn dialler<R: Runtime>(shared: &Shared<R>, local: SocketAddr) -> io::Result<Socket> {
+    bind(shared, local, None)
 }
 
-fn endpoint<R: Runtime>(
+fn bind<R: Runtime>(
     shared: &Shared<R>,
     local: SocketAddr,
     server: Option<quinn::ServerConfig>,
-) -> io::Result<Endpoint> {
+) -> io::Result<Socket> {
     let socket = sockets::bind_udp(local)?;
-    Endpoint::new(keys::endpoint(), server, socket, shared.runtime.quic())
+    let (open, closed) = async_channel::bounded(1);
+    let runtime = Arc::new(Held { runtime: shared.runtime.quic(), _open: open });
+    let endpoint = Endpoint::new(keys::endpoint(), server, socket, runtime)?;
+    Ok(Socket { endpoint, closed })
 }
 
 /// Connect to `to` from the socket of `endpoint` and shake hands.
@@ -58,7 +112,7 @@ pub(super) async fn dial<R: Runtime>(
     let connecting = endpoint
         .connect_with(keys.quic_client.clone(), to.socket(), SERVER_NAME)
         .map_err(|error| DialError::LocalFault(io::Error::other(error)))?;
-    let connection = within(&shared.runtime, patience.connect, connecting)
+    let connection = timeout(&shared.runtime, patience.connect, connecting)
         .await
         .ok_or(DialError::TimedOut)?
         .map_err(dial_error)?;
@@ -106,7 +160,7 @@ pub(super) async fn accept_all<R: Runtime>(
     stop: async_channel::Receiver<Infallible>,
 ) {
     while let Some(Some(incoming)) = unless_stopped(&stop, endpoint.accept()).await {
-        admit(&shared, &endpoint, incoming, id);
+        admit(&shared, &endpoint, incoming, id, stop.clone());
     }
 }
 
@@ -115,7 +169,8 @@ fn admit<R: Runtime>(
     shared: &Arc<Shared<R>>,
     endpoint: &Endpoint,
     incoming: Incoming,
-    id: ListenerId,
+    listener: ListenerId,
+    stop: async_channel::Receiver<Infallible>,
 ) {
     let remote = incoming.remote_address();
     // Addresses of UDP packets are forged at no cost; a Retry makes strangers show that they
@@ -139,21 +194,9 @@ fn admit<R: Runtime>(
             return;
         }
     };
-    let task = shared.clone();
-    shared.runtime.spawn(
-        async move {
-            let shared = task;
-            let timeout = shared.config.handshake_timeout;
-            let answer = answer(&shared, connecting, bound, seen);
-            match within(&shared.runtime, timeout, answer).await {
-                Some(Ok(established)) => shared.arrived(id, established).await,
-                Some(Err(error)) => tracing::debug!(%remote, %error, "an inbound handshake failed"),
-                None => tracing::debug!(%remote, "an inbound handshake took too long"),
-            }
-            drop(ticket);
-        }
-        .boxed(),
-    );
+    let answering = shared.clone();
+    let answer = async move { answer(&answering, connecting, bound, seen).await };
+    shared.shake_hands(Knock { listener, remote, ticket, stop }, answer);
 }
 
 async fn answer<R: Runtime>(

@@ -9,9 +9,10 @@ use super::error::{DialError, HandshakeError};
 use super::keys::Keys;
 use super::lingering::Lingering;
 use super::muxer::Muxer;
-use super::{Established, Origin, Patience, Security, Shared};
-use super::{missed, unless_stopped, within, yamux};
+use super::{Established, Knock, Origin, Patience, Security, Shared};
+use super::{missed, unless_stopped, yamux};
 use crate::sockets::{self, Dialling};
+use crate::time::timeout;
 use crate::traits::Runtime;
 use ::yamux::Mode;
 use futures::FutureExt;
@@ -56,11 +57,17 @@ pub(super) async fn dial<R: Runtime>(
     patience: Patience,
 ) -> Result<Established, DialError> {
     let mut unsupported = HandshakeError::Unsupported("any security of ours");
+    let begun_at = shared.runtime.now();
     for security in &shared.config.securities {
+        // A peer may take its time to refuse one security; the next has only what is left.
+        let left = patience.after(shared.runtime.now().since(begun_at));
+        if left.total.is_zero() {
+            return Err(DialError::HandshakeTimedOut);
+        }
         let Connected { tcp, local, took, port_reused } =
-            connect(shared, to, from, patience.connect).await?;
+            connect(shared, to, from, left.connect).await?;
         let upgrade = secure_outbound(tcp, keys, *security);
-        let upgraded = within(&shared.runtime, patience.handshake_after(took), upgrade).await;
+        let upgraded = timeout(&shared.runtime, left.after(took).handshake, upgrade).await;
         match upgraded.ok_or(DialError::HandshakeTimedOut)? {
             Ok((found, io)) => {
                 if let Some(expected) = missed(expected, found) {
@@ -88,7 +95,7 @@ async fn connect<R: Runtime>(
     shared: &Shared<R>,
     to: Addr,
     from: &Origin,
-    timeout: Duration,
+    patience: Duration,
 ) -> Result<Connected<R::Tcp>, DialError> {
     let runtime = &shared.runtime;
     let begun_at = runtime.now();
@@ -97,7 +104,7 @@ async fn connect<R: Runtime>(
         Origin::Fresh(source) => sockets::dial_fresh(to.socket(), *source),
     }
     .map_err(DialError::at_once)?;
-    let tcp = within(runtime, timeout, runtime.connected(socket))
+    let tcp = timeout(runtime, patience, runtime.connected(socket))
         .await
         .ok_or(DialError::TimedOut)?
         .map_err(DialError::later)?;
@@ -116,7 +123,7 @@ pub(super) async fn accept_all<R: Runtime>(
 ) {
     while let Some(accepted) = unless_stopped(&stop, shared.runtime.accept(&listener)).await {
         match accepted {
-            Ok((tcp, remote)) => admit(&shared, tcp, remote, id),
+            Ok((tcp, remote)) => admit(&shared, tcp, remote, id, stop.clone()),
             Err(error) => {
                 tracing::debug!(%id, %error, "accepting a connection failed");
                 // A connection that broke in the queue is no reason to rest; a lack of
@@ -140,25 +147,20 @@ fn is_peers_fault(error: &io::Error) -> bool {
 }
 
 /// Shake hands with a new connection in a task of its own, or drop it when there are too many.
-fn admit<R: Runtime>(shared: &Arc<Shared<R>>, tcp: R::Tcp, remote: SocketAddr, id: ListenerId) {
+fn admit<R: Runtime>(
+    shared: &Arc<Shared<R>>,
+    tcp: R::Tcp,
+    remote: SocketAddr,
+    listener: ListenerId,
+    stop: async_channel::Receiver<Infallible>,
+) {
     let Some(ticket) = shared.gate.enter(remote.ip()) else {
         tracing::debug!(%remote, "dropped a connection: too many handshakes are under way");
         return;
     };
-    let task = shared.clone();
-    shared.runtime.spawn(
-        async move {
-            let shared = task;
-            let timeout = shared.config.handshake_timeout;
-            match within(&shared.runtime, timeout, answer(&shared, tcp, remote)).await {
-                Some(Ok(established)) => shared.arrived(id, established).await,
-                Some(Err(error)) => tracing::debug!(%remote, %error, "an inbound handshake failed"),
-                None => tracing::debug!(%remote, "an inbound handshake took too long"),
-            }
-            drop(ticket);
-        }
-        .boxed(),
-    );
+    let answering = shared.clone();
+    let answer = async move { answer(&answering, tcp, remote).await };
+    shared.shake_hands(Knock { listener, remote, ticket, stop }, answer);
 }
 
 async fn answer<R: Runtime>(

@@ -4,13 +4,13 @@
 use super::error::MuxerError;
 use super::muxer::{RawStream, StreamKind};
 use futures::channel::oneshot;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Either, select};
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::{FutureExt, Stream as _, ready};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -43,7 +43,11 @@ impl Handle {
     pub(super) async fn open(&self) -> Result<RawStream, MuxerError> {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command::Open(reply)).await.map_err(|_| MuxerError::Closed)?;
-        answer.await.unwrap_or(Err(MuxerError::Closed))
+        // A task that has ended leaves the request in the channel, where it would stay.
+        match select(answer, pin!(self.closed())).await {
+            Either::Left((answer, _)) => answer.unwrap_or(Err(MuxerError::Closed)),
+            Either::Right(((), _)) => Err(MuxerError::Closed),
+        }
     }
 
     pub(super) async fn accept(&self) -> Result<RawStream, MuxerError> {

@@ -109,7 +109,14 @@ impl<R: Runtime> Builder<R> {
         let peer = agent.peer_id();
         let chance = Chance::new().map_err(StartError::NoRandomness)?;
         let (net, arrivals) = Net::new(runtime.clone(), &keypair, net)?;
-        let listening = listen_on(&net, &listen)?;
+        let listening = match listen_on(&net, &listen) {
+            Ok(listening) => listening,
+            Err(error) => {
+                // Those that stand already are closed when the caller hears of it.
+                net.shutdown().await;
+                return Err(error.into());
+            }
+        };
         let (facts, facts_in) = Facts::channel();
         let common = Common {
             runtime: runtime.clone(),

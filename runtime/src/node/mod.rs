@@ -148,8 +148,8 @@ impl<R: Runtime> Node<R> {
     }
 
     /// Shut down: stop listening, deliver the answers that are under way (for a short time), close
-    /// every connection. Resolves when all tasks of the node have ended; at once if that is so
-    /// already.
+    /// every connection. Resolves when that is done, at once if it is already. (A TCP peer that
+    /// does not close its side holds its socket for two seconds more.)
     pub async fn shutdown(&self) {
         let asked = self.ask(|reply| Command::Shutdown { reply }).await;
         if asked.is_err() {
