@@ -108,13 +108,15 @@ impl ServeError {
 /// # Errors
 /// If the options contradict each other, or the node does not start.
 pub async fn serve(
-    options: ServeOptions,
+    mut options: ServeOptions,
     ready: impl FnOnce(&[Multiaddr]),
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     if options.listen.is_empty() {
         return Err(ServeError::NothingToListenOn);
     }
+    // An IPv4 address in IPv6's clothes is the same address.
+    options.dial_from.iter_mut().for_each(|ip| *ip = ip.to_canonical());
     let interfaces = interface_ips().map_err(ServeError::Interfaces)?;
     for listen in &options.listen {
         let problem = |problem| ServeError::Address { addr: listen.clone(), problem };

@@ -72,7 +72,9 @@ fn a_server_for_private_addresses_stays_off_the_internet() {
 fn a_source_of_dial_backs_is_not_listened_on() {
     for listen in ["/ip4/127.1.0.1/tcp/0", "/ip4/0.0.0.0/tcp/0"] {
         let words = ["--dial-from", listen, "127.1.0.1"];
-        refused(&["serve", "--listen", listen, "--dial-from", "127.1.0.1"], 2, &words);
+        for source in ["127.1.0.1", "::ffff:127.1.0.1"] {
+            refused(&["serve", "--listen", listen, "--dial-from", source], 2, &words);
+        }
     }
 }
 

@@ -94,7 +94,8 @@ async fn the_port_is_free_again_after_a_shutdown() {
         soon(first.shutdown()).await;
         let (addr, _) = addr.split_once("/p2p/").expect("it names the peer");
         let second = node(&[]).await;
-        second.listen(addr.parse().expect("an address")).await.expect("the port is free");
+        // Over QUIC the shutdown waits for the socket to close, but on a busy machine not for ever.
+        until(async || second.listen(addr.parse().expect("an address")).await.is_ok()).await;
     }
 }
 

@@ -32,7 +32,7 @@ use crate::sockets;
 use crate::time::timeout;
 use crate::traits::Runtime;
 use futures::FutureExt;
-use futures::future::{Either, join, join_all, select};
+use futures::future::{Either, join_all, select};
 use gate::{Gate, Ticket};
 use keys::Keys;
 use libp2p_identity::Keypair;
@@ -49,9 +49,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// New connections that wait for the driver, number; ours. When full, they wait in their
 /// handshake tasks, where they still count as pending.
 const ARRIVALS_MAX: usize = 32;
-/// How long [`Net::shutdown`] waits for sockets to close and QUIC to tell its peers; ours: a few
-/// round trips.
-const SHUTDOWN_WAIT: Duration = Duration::from_secs(1);
+/// How long [`Net::shutdown`] waits for sockets to close; ours: a QUIC connection that was closed
+/// still answers its peer for three probe time-outs (RFC 9000 §10.2), which over short paths is
+/// less. Shutting down takes longer if it grows.
+const SHUTDOWN_WAIT: Duration = Duration::from_millis(500);
 
 /// How a [`Net`] behaves. Built by `NetConfig::default()` and assignment.
 #[derive(Clone, Debug)]
@@ -171,6 +172,8 @@ struct Table {
     listeners: BTreeMap<ListenerId, Listener>,
     /// Endpoints for QUIC dials where no listener fits: IPv4, IPv6.
     diallers: [Option<quic::Socket>; 2],
+    /// Each closes with a socket that is not listened on any more.
+    leaving: Vec<async_channel::Receiver<Infallible>>,
 }
 
 struct Listener {
@@ -180,6 +183,20 @@ struct Listener {
     stop: async_channel::Sender<Infallible>,
     /// Closes when the accept loop has ended, and its TCP socket with it.
     ended: async_channel::Receiver<Infallible>,
+}
+
+impl Table {
+    /// Stop listening. Connections in their handshakes are dropped.
+    fn leave(&mut self, listener: Listener) {
+        let Listener { quic, stop, ended, .. } = listener;
+        drop(stop);
+        self.leaving.retain(|socket| !socket.is_closed());
+        self.leaving.push(ended);
+        if let Some(quic::Socket { endpoint, closed }) = quic {
+            endpoint.set_server_config(None);
+            self.leaving.push(closed);
+        }
+    }
 }
 
 /// Where a TCP dial may come from.
@@ -326,9 +343,9 @@ impl<R: Runtime> Net<R> {
     /// until the last of them ends; those in their handshakes are dropped. An unknown id does
     /// nothing.
     pub fn close_listener(&self, listener: ListenerId) {
-        let closed = self.lock().listeners.remove(&listener);
-        if let Some(quic) = closed.and_then(|listener| listener.quic) {
-            quic.endpoint.set_server_config(None);
+        let mut table = self.lock();
+        if let Some(listener) = table.listeners.remove(&listener) {
+            table.leave(listener);
         }
     }
 
@@ -394,27 +411,24 @@ impl<R: Runtime> Net<R> {
         }
     }
 
-    /// Close all listeners and wait, for a second at most, until their sockets are closed and QUIC
-    /// has told its peers about connections that were closed before. A UDP socket closes with the
-    /// last connection on it, and with the last stream of that which somebody holds.
+    /// Close all listeners and wait, for half a second at most, until their sockets are closed and
+    /// QUIC has told its peers about connections that were closed before. A UDP socket closes with
+    /// the last connection on it, and with the last stream of that which somebody holds.
     pub async fn shutdown(&self) {
-        let (listeners, diallers) = {
+        let leaving = {
             let mut table = self.lock();
-            (std::mem::take(&mut table.listeners), std::mem::take(&mut table.diallers))
+            for listener in std::mem::take(&mut table.listeners).into_values() {
+                table.leave(listener);
+            }
+            let diallers = std::mem::take(&mut table.diallers);
+            let closed = diallers.into_iter().flatten().map(|socket| socket.closed);
+            table.leaving.extend(closed);
+            std::mem::take(&mut table.leaving)
         };
-        let mut sockets: Vec<quic::Socket> = diallers.into_iter().flatten().collect();
-        let mut loops = Vec::new();
-        for Listener { quic, stop, ended, .. } in listeners.into_values() {
-            drop(stop);
-            loops.push(async move { ended.recv().await });
-            sockets.extend(quic);
-        }
-        for socket in &sockets {
-            socket.endpoint.set_server_config(None);
-        }
-        let closed = join_all(sockets.into_iter().map(quic::Socket::close));
+        // Nothing is ever sent: a channel closes with the socket that holds its other end.
+        let closed = join_all(leaving.iter().map(async_channel::Receiver::recv));
         // Who has not heard by then finds out by the idle time-out.
-        let _ = timeout(&self.shared.runtime, SHUTDOWN_WAIT, join(join_all(loops), closed)).await;
+        let _ = timeout(&self.shared.runtime, SHUTDOWN_WAIT, closed).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {

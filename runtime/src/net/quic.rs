@@ -29,22 +29,11 @@ const NO_ERROR: VarInt = VarInt::from_u32(0);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// An endpoint, and a way to wait until its UDP socket is closed.
-#[derive(Clone)]
 pub(super) struct Socket {
     pub(super) endpoint: Endpoint,
-    closed: async_channel::Receiver<Infallible>,
-}
-
-impl Socket {
-    /// Resolves when every connection has ended and the socket is closed, which takes that nobody
-    /// else holds the endpoint.
-    pub(super) async fn close(self) {
-        let Socket { endpoint, closed } = self;
-        endpoint.wait_idle().await;
-        drop(endpoint);
-        // Nothing is ever sent: the channel closes with what holds its other end.
-        let _ = closed.recv().await;
-    }
+    /// Closes with the socket: when nobody holds the endpoint any more, every connection has ended
+    /// and its peer has been told.
+    pub(super) closed: async_channel::Receiver<Infallible>,
 }
 
 /// The runtime of one endpoint. The endpoint and its connections hold it for as long as they hold

@@ -74,7 +74,7 @@ impl<R: Runtime> Builder<R> {
     /// Use this IP as a source of dial-backs, which turns the dial-back service on. Such an IP
     /// should not be listened on. Can be said repeatedly; best once for each family.
     pub fn dial_from(mut self, ip: IpAddr) -> Builder<R> {
-        self.config.dial_back.get_or_insert_default().sources.push(ip);
+        self.config.dial_back.get_or_insert_default().sources.push(ip.to_canonical());
         self
     }
 
