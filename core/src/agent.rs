@@ -113,9 +113,10 @@ impl Agent {
     }
 
     /// Whether core needs this connection: a runtime does not close it for idleness. True for
-    /// servers that may dial us back, and for as long as an exchange runs on it.
+    /// servers that may dial us back, for peers that count on us to dial them back, and for as long
+    /// as an exchange runs on it.
     pub fn keeps(&self, conn: ConnId) -> bool {
-        keeps(&self.peers, &self.probe, self.now, conn) || self.service.keeps(conn)
+        keeps(&self.peers, &self.probe, self.now, conn) || self.service.keeps(self.now, conn)
     }
 
     fn route(&mut self, cx: &mut Cx<'_>, event: Event) {

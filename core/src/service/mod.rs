@@ -30,8 +30,10 @@ mod tests;
 use crate::words::deadline::earliest;
 use crate::{
     Action, Addr, Class, Config, ConnId, Connected, Cx, Deadline, DialFailure, DialId, Duration,
-    Oddity, PeerId, Protocol, ProtocolSet, PublicKey, Side, StreamEnd, StreamFailure, StreamId,
+    Instant, Oddity, PeerId, Protocol, ProtocolSet, PublicKey, Side, StreamEnd, StreamFailure,
+    StreamId,
 };
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::IpAddr;
@@ -39,6 +41,10 @@ use core::net::IpAddr;
 use dialback::DialBackServer;
 use identify::Identifier;
 use ping::Echo;
+
+/// How long after its last sign of life a peer that asked for dial-backs is kept, ours: two pings
+/// of ours and a little. Connections that idle peers can hold open grow with it.
+const PATRON_FOR: Duration = Duration::from_secs(60);
 
 /// What the service may know of a connection; the door fills it from `peers`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +88,9 @@ pub(crate) struct Service {
     echo: Echo,
     /// `None`: we dial for nobody.
     dialback: Option<DialBackServer>,
+    /// Connections whose peer has asked to be dialled, and when it last showed that it still
+    /// counts on us. As many as connections.
+    patrons: BTreeMap<ConnId, Instant>,
 }
 
 impl Service {
@@ -91,6 +100,7 @@ impl Service {
             identifier: Identifier::new(config, identity, served(config)),
             echo: Echo::default(),
             dialback: dialback.map(|limits| DialBackServer::new(limits, config.allow_private)),
+            patrons: BTreeMap::new(),
         }
     }
 
@@ -105,10 +115,18 @@ impl Service {
         match (stream.side, stream.protocol) {
             (Side::Inbound, Protocol::Identify) => self.identifier.asked(cx, view, conn, stream),
             (Side::Outbound, Protocol::IdentifyPush) => self.identifier.push_opened(stream),
-            (Side::Inbound, Protocol::Ping) => self.echo.opened(cx, conn, stream),
+            (Side::Inbound, Protocol::Ping) => {
+                self.sign_of_life(cx.now, conn);
+                self.echo.opened(cx, conn, stream)
+            }
             (Side::Inbound, Protocol::DialRequest) | (Side::Outbound, Protocol::DialBack) => {
                 match &mut self.dialback {
-                    Some(server) => server.opened(cx, view, conn, stream),
+                    Some(server) => {
+                        if stream.side == Side::Inbound && view.caller(conn).is_some() {
+                            self.patrons.insert(conn, cx.now);
+                        }
+                        server.opened(cx, view, conn, stream)
+                    }
                     None => {
                         cx.actions.push(Action::ResetStream { stream });
                         Err(Oddity::UnknownStream)
@@ -132,7 +150,12 @@ impl Service {
     ) -> Result<(), Oddity> {
         match stream.protocol {
             Protocol::Identify | Protocol::IdentifyPush => self.identifier.frame(cx, stream),
-            Protocol::Ping => self.echo.frame(cx, stream, body),
+            Protocol::Ping => {
+                if let Some(conn) = self.echo.conn_of(stream) {
+                    self.sign_of_life(cx.now, conn);
+                }
+                self.echo.frame(cx, stream, body)
+            }
             Protocol::DialRequest | Protocol::DialBack => match &mut self.dialback {
                 Some(server) => server.frame(cx, view, stream, body),
                 None => Err(Oddity::UnknownStream),
@@ -203,6 +226,7 @@ impl Service {
     pub(crate) fn disconnected(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         self.identifier.disconnected(conn);
         self.echo.disconnected(conn);
+        self.patrons.remove(&conn);
         if let Some(server) = &mut self.dialback {
             server.disconnected(cx, conn);
         }
@@ -222,10 +246,18 @@ impl Service {
         earliest(self.identifier.deadline(), dialback)
     }
 
-    /// Whether something of the service still runs on this connection.
-    pub(crate) fn keeps(&self, conn: ConnId) -> bool {
-        self.identifier.keeps(conn)
+    /// Whether something of the service still runs on this connection, or its peer counts on us to
+    /// dial it again: it asked once, and still pings.
+    pub(crate) fn keeps(&self, now: Instant, conn: ConnId) -> bool {
+        self.patrons.get(&conn).is_some_and(|at| now < *at + PATRON_FOR)
+            || self.identifier.keeps(conn)
             || self.dialback.as_ref().is_some_and(|server| server.keeps(conn))
+    }
+
+    fn sign_of_life(&mut self, now: Instant, conn: ConnId) {
+        if let Some(at) = self.patrons.get_mut(&conn) {
+            *at = now;
+        }
     }
 
     /// Whether this is a connection that a dial-back made: no peer of ours, whoever answers.

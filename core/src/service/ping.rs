@@ -32,6 +32,10 @@ impl Echo {
         Ok(())
     }
 
+    pub(super) fn conn_of(&self, stream: StreamId) -> Option<ConnId> {
+        self.streams.get(&stream).copied()
+    }
+
     pub(super) fn frame(
         &mut self,
         cx: &mut Cx<'_>,

@@ -89,6 +89,10 @@ impl Bench {
         result
     }
 
+    fn keeps(&self, conn: ConnId) -> bool {
+        self.service.keeps(self.now, conn)
+    }
+
     fn open(&mut self, conn: ConnId, stream: StreamId) -> Result<(), Oddity> {
         self.step(|service, cx, world| service.opened(cx, world, conn, stream))
     }
@@ -172,7 +176,28 @@ fn dial_request_is_listed_and_taken_by_servers_only() {
     bench.open(A, stream).expect("a request to come");
     bench.open(A, ask(1)).expect("a question");
     assert!(bench.told(ask(1)).expect("an answer").protocols.iter().any(|name| name == requests));
-    assert!(bench.service.keeps(A) && !bench.service.keeps(B));
+    assert!(bench.keeps(A) && !bench.keeps(B));
+}
+
+#[test]
+fn who_asked_for_a_dial_back_is_kept_for_as_long_as_he_pings() {
+    let config = Config { dial_back: Some(DialBackConfig::default()), ..Config::default() };
+    let mut bench = Bench::new(&config);
+    bench.open(A, ping(1)).expect("a ping stream");
+    bench.open(B, ping(2)).expect("a ping stream");
+    assert!(!bench.keeps(A), "pinging alone is no reason");
+    let request = StreamId::inbound(Protocol::DialRequest, 1);
+    bench.open(A, request).expect("a request to come");
+    let body = Bytes::from_static(&[7; 32]);
+    for _ in 0..10 {
+        bench.now = bench.now + Duration::from_secs(25);
+        bench.frame(ping(1), &body).expect("a ping");
+        bench.frame(ping(2), &body).expect("a ping");
+        assert!(bench.keeps(A) && !bench.keeps(B));
+    }
+    bench.now = bench.now + PATRON_FOR;
+    bench.step(|_, _, _| ());
+    assert!(!bench.keeps(A));
 }
 
 #[test]
@@ -215,7 +240,7 @@ fn a_change_is_pushed_once_to_every_peer_that_takes_pushes() {
     let told = bench.told(push(1)).expect("a push");
     assert_eq!(told.listen_addrs, [multiaddr::encode(home(4001))]);
     assert_eq!(bench.record(push(2)).addrs, told.listen_addrs);
-    assert!(bench.service.keeps(A));
+    assert!(bench.keeps(A));
 
     // News while a push is in flight waits for its end, and only the last is told.
     bench.prove(&[home(4002)]);

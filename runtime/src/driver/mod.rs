@@ -294,10 +294,13 @@ impl<R: Runtime> Driver<R> {
 
     fn arrived(&mut self, established: Established) {
         let (peer, remote) = (established.peer, established.remote);
+        let muxer = established.muxer.clone();
         if self.stopping.is_some() || peer == self.parts.agent.peer_id() {
             // Dropping the connection closes it.
             tracing::debug!(%peer, %remote, "refused a connection: shutting down, or our own");
         } else if let Err(refusal) = self.admit(established, None) {
+            // A polite farewell would keep the socket, outside of every count.
+            muxer.abort();
             tracing::debug!(%peer, %remote, ?refusal, "refused a connection: too many");
         }
     }
@@ -326,6 +329,8 @@ impl<R: Runtime> Driver<R> {
     /// Close connections that nobody has used for long enough.
     fn sweep(&mut self, now: Instant) {
         let timeout = self.parts.common.limits.idle_timeout;
+        // What core keeps depends on the time, which it knows only from what it is told.
+        self.feed(Event::Tick);
         // An idle connection lives at most an eighth longer than it should.
         self.sweep_at = now + (timeout / 8).max(Duration::from_millis(5));
         let mut idle = Vec::new();

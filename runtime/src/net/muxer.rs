@@ -62,6 +62,16 @@ impl Muxer {
         }
     }
 
+    /// Drop a connection that was just made, without a word and without waiting for the other
+    /// side: for peers that come in greater numbers than can be kept.
+    pub fn abort(self) {
+        match &*self.0 {
+            Kind::Yamux(handle) => handle.abort(),
+            // Its last handle closes it at once.
+            Kind::Quic(_) => {}
+        }
+    }
+
     /// Resolves when the connection is over, by whoever's doing.
     pub async fn closed(&self) {
         match &*self.0 {

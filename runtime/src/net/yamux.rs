@@ -30,6 +30,7 @@ const WINDOW: usize = 256 * 1_024;
 enum Command {
     Open(oneshot::Sender<Result<RawStream, MuxerError>>),
     Close,
+    Abort,
 }
 
 /// The callers' end of a connection.
@@ -58,6 +59,11 @@ impl Handle {
         // An error says that the task has ended, which is what was wanted.
         let _ = self.commands.send(Command::Close).await;
         self.closed().await;
+    }
+
+    pub(super) fn abort(&self) {
+        // An error says that the task has ended, or has more to do than a fresh one can have.
+        let _ = self.commands.try_send(Command::Abort);
     }
 
     pub(super) async fn closed(&self) {
@@ -139,6 +145,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Future for Task<T> {
                     let _ = reply.send(this.open(cx));
                     continue;
                 }
+                Poll::Ready(Some(Command::Abort)) => return Poll::Ready(()),
                 Poll::Ready(Some(Command::Close) | None) => {
                     this.begin_close();
                     continue;
