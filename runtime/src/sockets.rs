@@ -152,14 +152,25 @@ pub(crate) fn unspecified(addr: SocketAddr) -> IpAddr {
     }
 }
 
-/// The listeners among `listeners` from which `to` can be dialled, the best first: those on an IP
-/// of the right scope (a loopback address reaches only loopback addresses), then wildcards.
+/// The listeners among `listeners` from which `to` can be dialled, the best first: those on the
+/// IP that the route to `to` starts from, then wildcards, then others of the right scope (a
+/// loopback address reaches only loopback addresses), from which it may work on a host with
+/// several routes.
 pub(crate) fn fit_to_dial(listeners: &[SocketAddr], to: SocketAddr) -> Vec<SocketAddr> {
-    let family = |local: &&SocketAddr| local.is_ipv4() == to.is_ipv4();
-    let exact = |local: &&SocketAddr| local.ip().is_loopback() == to.ip().is_loopback();
-    let (wildcards, concrete): (Vec<_>, Vec<_>) =
-        listeners.iter().filter(family).partition(|local| local.ip().is_unspecified());
-    concrete.into_iter().filter(exact).chain(wildcards).copied().collect()
+    rank(listeners, to, source_towards(to, None).ok())
+}
+
+fn rank(listeners: &[SocketAddr], to: SocketAddr, routed: Option<IpAddr>) -> Vec<SocketAddr> {
+    let mut fit: Vec<SocketAddr> = listeners
+        .iter()
+        .filter(|local| local.is_ipv4() == to.is_ipv4())
+        .filter(|local| {
+            local.ip().is_unspecified() || local.ip().is_loopback() == to.ip().is_loopback()
+        })
+        .copied()
+        .collect();
+    fit.sort_by_key(|local| (Some(local.ip()) != routed, !local.ip().is_unspecified()));
+    fit
 }
 
 /// Take out the listeners that `to` itself would reach: a TCP socket that dials its own address
@@ -231,12 +242,17 @@ mod tests {
     #[test]
     fn listeners_are_chosen_by_reach() {
         let all = ["0.0.0.0:1", "127.0.0.1:2", "10.0.0.1:3", "[::]:4", "[::1]:5"].map(addr);
-        let fit =
-            |to: &str| fit_to_dial(&all, addr(to)).iter().map(|a| a.port()).collect::<Vec<_>>();
-        assert_eq!(fit("127.0.0.9:80"), [2, 1]);
-        assert_eq!(fit("44.1.2.3:80"), [3, 1]);
-        assert_eq!(fit("[::1]:80"), [5, 4]);
-        assert_eq!(fit("[2600::1]:80"), [4]);
+        let fit = |to: &str, routed: &str| -> Vec<u16> {
+            let ranked = rank(&all, addr(to), routed.parse().ok());
+            ranked.iter().map(SocketAddr::port).collect()
+        };
+        assert_eq!(fit("127.0.0.9:80", "127.0.0.1"), [2, 1]);
+        assert_eq!(fit("127.0.0.9:80", "127.0.0.9"), [1, 2]);
+        assert_eq!(fit("44.1.2.3:80", "10.0.0.1"), [3, 1]);
+        assert_eq!(fit("44.1.2.3:80", "192.168.0.1"), [1, 3], "10.0.0.1 leads elsewhere");
+        assert_eq!(fit("44.1.2.3:80", "no route"), [1, 3]);
+        assert_eq!(fit("[::1]:80", "::1"), [5, 4]);
+        assert_eq!(fit("[2600::1]:80", "fd00::1"), [4]);
     }
 
     #[test]
