@@ -86,6 +86,8 @@ impl Probe {
         {
             history.wake(cx.now);
         }
+        // Whatever newcomers are asked meanwhile, the pause ends when it ends.
+        self.wake_after_pause(addr);
         loop {
             let Some(history) = self.histories.get(&addr) else {
                 return;
@@ -134,7 +136,12 @@ impl Probe {
             }
             history.conclude(cx.now, self.servers.met(), cx.draw);
         }
-        if let Round::Rest { until } = history.round {
+        self.wake_after_pause(addr);
+    }
+
+    fn wake_after_pause(&mut self, addr: Addr) {
+        let round = self.histories.get(&addr).map(|history| history.round);
+        if let Some(Round::Rest { until }) = round {
             self.wake_at(Some(until), Wake::ProbeAgain);
         }
     }
