@@ -26,7 +26,7 @@ target=$(cargo metadata --format-version 1 --no-deps --locked |
 {
     echo "commit: $commit"
     echo "date: $(date -u +%Y-%m-%dT%H:%M:%SZ)"
-    echo "kernel: $(uname -sr)"
+    echo "kernel: $(uname -s) $(uname -r | cut -d- -f1)"
     echo "cpus: $(nproc)"
     rustc --version
 } >"$name-machine.txt"
