@@ -41,6 +41,13 @@ pub(super) struct Answer {
     pub(super) group: Group,
 }
 
+/// Whether what was answered so far counts on in the round that is entered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    Kept,
+    Forgotten,
+}
+
 /// The history of one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct History {
@@ -90,13 +97,14 @@ impl History {
     pub(super) fn doubt(&mut self) {
         self.step = 0;
         self.searched = None;
-        self.enter(Round::Search);
+        self.enter(Round::Search, Answers::Forgotten);
     }
 
     /// The pause is over.
     pub(super) fn wake(&mut self, now: Instant) {
         // That strangers are refused is not believed for longer than a proof: the servers that
         // saw it are asked again, with all the others.
+        self.cold_failures.retain(|_, at| now < *at + PROOF_LIFETIME);
         let aging = self.cold_failures.values().any(|at| *at + PROOF_LIFETIME / 2 <= now);
         if aging {
             self.searched = None;
@@ -107,7 +115,7 @@ impl History {
             (Some(_), _) => Round::Recheck,
             (None, None) => Round::Search,
         };
-        self.enter(round);
+        self.enter(round, Answers::Forgotten);
     }
 
     pub(super) fn proved(&mut self, proof: Proof, group: Group) {
@@ -129,7 +137,7 @@ impl History {
         self.provers.truncate(PROVERS_MAX);
         self.answers.insert(proof.server(), Answer { outcome: Outcome::Proved, group });
         if self.round == Round::Recheck {
-            self.round = Round::Search;
+            self.enter(Round::Search, Answers::Kept);
         }
     }
 
@@ -152,7 +160,7 @@ impl History {
             let unjudged = self.refuted.is_none() && self.last.is_none();
             let resting = matches!(self.round, Round::Rest { .. });
             if self.round == Round::Renew || resting && unjudged {
-                self.round = Round::Search;
+                self.enter(Round::Search, Answers::Kept);
             }
         }
     }
@@ -221,15 +229,47 @@ impl History {
         // A quarter of jitter, so that nodes that started together do not ask together.
         let quarter = u64::try_from(pause.as_nanos() / 4).unwrap_or(u64::MAX);
         let jitter = Duration::from_nanos(draw.below(quarter));
-        self.enter(Round::Rest { until: now + (pause - jitter) });
+        self.enter(Round::Rest { until: now + (pause - jitter) }, Answers::Kept);
     }
 
-    fn enter(&mut self, round: Round) {
-        if !matches!(round, Round::Rest { .. }) {
+    fn enter(&mut self, round: Round, answers: Answers) {
+        if answers == Answers::Forgotten {
             self.proved_in_round = false;
             self.stranger_in_round = false;
             self.answers.clear();
         }
         self.round = round;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv4Addr;
+
+    struct Lowest;
+    impl Draw for Lowest {
+        fn below(&mut self, _: u64) -> u64 {
+            0
+        }
+        fn nonce(&mut self) -> u64 {
+            0
+        }
+    }
+
+    #[test]
+    fn that_strangers_are_refused_is_asked_again_in_time_and_then_forgotten() {
+        let group = Group::prefix(Ipv4Addr::new(44, 0, 0, 1).into());
+        let failed = Answer { outcome: Outcome::DialFailed, group };
+        let woken_after = |seconds: u64| {
+            let mut history = History::new();
+            history.answered(Instant::ZERO, PeerId::random(), failed, true);
+            history.conclude(Instant::ZERO, 1, &mut Lowest);
+            history.wake(Instant::from_millis(seconds * 1_000));
+            (history.searched, history.cold_failures.len())
+        };
+        assert_eq!(woken_after(299), (Some(1), 1), "young enough to believe");
+        assert_eq!(woken_after(300), (None, 1), "everybody is to be asked again");
+        assert_eq!(woken_after(600), (Some(1), 0), "too old to matter");
     }
 }

@@ -154,7 +154,7 @@ pub const LISTENERS_MAX: usize = 64;
 /// Interface addresses, number; ours. When full, the rest is ignored, lowest addresses first.
 pub const INTERFACES_MAX: usize = 64;
 /// Contacted IPs, number; ours: a busy DHT node dials some thousands a day. About 40 bytes each.
-/// When full, every IP counts as contacted until one is forgotten: proofs get weaker, never wrong.
+/// When full, every IP counts as contacted for a day: proofs get weaker, never wrong.
 pub const CONTACTED_MAX: usize = 16_384;
 /// How long an IP stays contacted after the first packet was sent, ours: no NAT keeps an idle
 /// binding for a day.
@@ -170,8 +170,8 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// Addresses in one dial request, number; go-libp2p's value: it looks at no more. Requests grow
 /// by 23 bytes each. When full, the least wanted are left out.
 pub const ADDRS_PER_REQUEST_MAX: usize = 50;
-/// Messages that make up one identify, number; go-libp2p's value. Memory grows by 8 KiB each.
-/// When full, the stream is reset and what was understood so far is kept.
+/// Messages that make up one identify, number; go-libp2p's value. Work per answer grows with
+/// it. When full, the stream is reset and what was understood so far is kept.
 pub const IDENTIFY_MESSAGES_MAX: usize = 10;
 /// How long a proof lasts unless renewed, ours: minutes, so that a closed port is noticed.
 pub const PROOF_LIFETIME: Duration = Duration::from_secs(600);
