@@ -8,6 +8,7 @@ use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::{Limits, ListenError, Notices, StartError, Stopped, net};
 use portolan_tokio::Node;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use tokio::runtime::Handle;
 
 /// How often another port is tried when the kernel's choice for one socket is taken for another;
 /// ours: with half of all ports taken, all fail once in 65,536 starts.
@@ -88,7 +89,8 @@ async fn start(
     // A server that is slow to answer must not be lost for looking idle.
     let mut limits = Limits::default();
     limits.idle_timeout = limits.idle_timeout.max(options.timeout);
-    let mut builder = Node::builder(options.keypair.clone()).config(config).limits(limits);
+    let mut builder =
+        Node::builder(Handle::current(), options.keypair.clone()).config(config).limits(limits);
     for addr in listen {
         builder = builder.listen(addr);
     }

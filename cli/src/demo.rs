@@ -7,6 +7,7 @@ use portolan_core::{Config, DialBackConfig, Duration};
 use portolan_runtime::{Builder, StartError, Stopped, identity};
 use portolan_tokio::{Node, Tokio};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use tokio::runtime::Handle;
 
 /// Servers in the demo, number; ours: enough to show that they are spread over and agree.
 const SERVERS: u8 = 5;
@@ -123,7 +124,7 @@ async fn server(
 /// A node about to listen on this IP, with both transports, on ports that the kernel chooses.
 fn listening(ip: Ipv4Addr, config: Config) -> Builder<Tokio> {
     let ip = Multiaddr::from(ip);
-    Node::builder(identity::generate())
+    Node::builder(Handle::current(), identity::generate())
         .config(config)
         .listen(ip.clone().with(Protocol::Tcp(0)))
         .listen(ip.with(Protocol::Udp(0)).with(Protocol::QuicV1))

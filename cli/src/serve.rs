@@ -11,6 +11,7 @@ use portolan_tokio::Node;
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
+use tokio::runtime::Handle;
 
 /// How to serve. Built by `ServeOptions::default()` and assignment.
 #[derive(Clone, Debug)]
@@ -169,7 +170,7 @@ async fn start(options: ServeOptions) -> Result<Node, StartError> {
     let mut config = Config::default();
     config.allow_private = options.allow_private;
     config.dial_back = Some(dial_back);
-    let mut builder = Node::builder(options.keypair).config(config);
+    let mut builder = Node::builder(Handle::current(), options.keypair).config(config);
     for addr in options.listen {
         builder = builder.listen(addr);
     }

@@ -121,7 +121,7 @@ impl Agent {
 
     fn route(&mut self, cx: &mut Cx<'_>, event: Event) {
         match event {
-            Event::Tick => {}
+            Event::Tick | Event::Resumed { .. } => {}
             Event::ListenerOpened { listener, addr } => {
                 let done = self.local.opened(listener, addr);
                 self.note(cx, None, done);

@@ -5,12 +5,13 @@
 use futures::StreamExt;
 use portolan_core::{Config, Notice};
 use portolan_tokio::{Node, identity};
+use tokio::runtime::Handle;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut config = Config::default();
     config.agent_version = "embed/0.1.0".into();
-    let node = Node::builder(identity::generate())
+    let node = Node::builder(Handle::current(), identity::generate())
         .config(config)
         .listen("/ip4/0.0.0.0/tcp/0".parse()?)
         .listen("/ip4/0.0.0.0/udp/0/quic-v1".parse()?)

@@ -37,6 +37,12 @@ impl Tokio {
     }
 }
 
+impl From<Handle> for Tokio {
+    fn from(handle: Handle) -> Tokio {
+        Tokio::new(handle)
+    }
+}
+
 impl fmt::Debug for Tokio {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokio").finish_non_exhaustive()

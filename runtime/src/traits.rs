@@ -62,6 +62,12 @@ pub trait Timers: Clone + Send + Sync + 'static {
         clock::unix()
     }
 
+    /// How long the machine has been suspended since it started, all in all; zero where the
+    /// operating system does not tell. [`Timers::now`] has counted it already.
+    fn slept(&self) -> Duration {
+        clock::slept()
+    }
+
     /// Resolves after `span`. The timer may stand still while the machine is suspended.
     fn sleep(&self, span: Duration) -> impl Future<Output = ()> + Send + 'static;
 }
@@ -78,19 +84,39 @@ pub trait Runtime: Sockets + Timers + Spawn {}
 impl<T: Sockets + Timers + Spawn> Runtime for T {}
 
 mod clock {
-    use portolan_core::{Instant, UnixTime};
+    use portolan_core::{Duration, Instant, UnixTime};
+    #[cfg(unix)]
+    use rustix::time::{ClockId, clock_gettime};
     use std::time::{SystemTime, UNIX_EPOCH};
 
     /// Linux counts suspend only on its boot-time clock; the monotonic clocks of the other Unix
     /// systems that have the difference count it.
     #[cfg(unix)]
     pub(super) fn now() -> Instant {
-        use rustix::time::{ClockId, clock_gettime};
         #[cfg(any(target_os = "linux", target_os = "android"))]
         const CLOCK: ClockId = ClockId::Boottime;
         #[cfg(not(any(target_os = "linux", target_os = "android")))]
         const CLOCK: ClockId = ClockId::Monotonic;
-        let time = clock_gettime(CLOCK);
+        read(CLOCK)
+    }
+
+    /// What the boot-time clock has counted and the monotonic clock has not. The monotonic clock
+    /// is read first, so that being interrupted in between looks like a short sleep, never like
+    /// one that is taken back.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub(super) fn slept() -> Duration {
+        let awake = read(ClockId::Monotonic);
+        read(ClockId::Boottime).since(awake)
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    pub(super) fn slept() -> Duration {
+        Duration::ZERO
+    }
+
+    #[cfg(unix)]
+    fn read(clock: ClockId) -> Instant {
+        let time = clock_gettime(clock);
         let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
         let nanos = u64::try_from(time.tv_nsec).unwrap_or(0);
         Instant::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))

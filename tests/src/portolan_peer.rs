@@ -7,6 +7,7 @@ use multiaddr::Multiaddr;
 use portolan_core::{Addr, AddressExplanation, Config, Explanation, Notice, Outcome};
 use portolan_tokio::{Builder, Node};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 /// How long [`PortolanPeer::wait_explained`] goes without a new notice before it looks again: not
@@ -44,7 +45,7 @@ impl PortolanPeer {
         listen: &[&str],
         finish: impl FnOnce(Builder) -> Builder,
     ) -> PortolanPeer {
-        let mut builder = finish(Node::builder(keypair).config(config));
+        let mut builder = finish(Node::builder(Handle::current(), keypair).config(config));
         for addr in listen {
             builder = builder.listen(addr.parse().expect("a multiaddr"));
         }

@@ -23,7 +23,7 @@ enum Outside {
 const RUNTIMES: &[&str] = &["tokio", "tokio-util", "smol", "async-io", "async-std", "libp2p"];
 
 /// One rule a package, downwards.
-const RULES: [Rule; 5] = [
+const RULES: [Rule; 6] = [
     Rule {
         folder: "core",
         package: "portolan-core",
@@ -36,6 +36,8 @@ const RULES: [Rule; 5] = [
                 "unsigned-varint",
                 "multiaddr",
                 "libp2p-identity",
+                "crc32fast",
+                "siphasher",
             ],
             for_tests: &["proptest"],
         },
@@ -53,15 +55,27 @@ const RULES: [Rule; 5] = [
         outside: Outside::Not(&["smol", "async-io", "async-std", "libp2p"]),
     },
     Rule {
+        folder: "runtime-smol",
+        package: "portolan-smol",
+        inside: &["portolan-core", "portolan-runtime"],
+        outside: Outside::Not(&["tokio", "tokio-util", "async-std", "libp2p"]),
+    },
+    Rule {
         folder: "cli",
         package: "portolan",
-        inside: &["portolan-core", "portolan-runtime", "portolan-tokio"],
+        inside: &["portolan-core", "portolan-runtime", "portolan-tokio", "portolan-smol"],
         outside: Outside::Not(&["libp2p"]),
     },
     Rule {
         folder: "tests",
         package: "portolan-tests",
-        inside: &["portolan-core", "portolan-runtime", "portolan-tokio", "portolan"],
+        inside: &[
+            "portolan-core",
+            "portolan-runtime",
+            "portolan-tokio",
+            "portolan-smol",
+            "portolan",
+        ],
         outside: Outside::Not(&[]),
     },
 ];

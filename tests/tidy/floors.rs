@@ -27,6 +27,7 @@ fn floor(room: &str) -> Option<Floor> {
     Some(match room {
         "words" => Floor::Main(0, 0),
         "wire" => Floor::Main(0, 1),
+        "transcript" => Floor::Main(0, 2),
         "local" | "peers" => Floor::Main(1, 0),
         "observed" | "mapping" => Floor::Main(2, 0),
         "candidates" => Floor::Main(3, 0),
@@ -35,7 +36,7 @@ fn floor(room: &str) -> Option<Floor> {
         "relay" => Floor::Main(6, 0),
         "punch" | "advertise" => Floor::Main(7, 0),
         "service" => Floor::Beside,
-        "agent" | "explain" => Floor::Door,
+        "agent" | "explain" | "flight" => Floor::Door,
         _ => return None,
     })
 }

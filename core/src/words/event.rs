@@ -17,6 +17,12 @@ use core::net::IpAddr;
 pub enum Event {
     /// Time has passed; nothing else happened.
     Tick,
+    /// The machine was suspended and runs again. Handed in before any other fact that was found
+    /// afterwards; `now` has counted the time asleep already.
+    Resumed {
+        /// How long it was suspended.
+        slept: Duration,
+    },
     /// A listening socket stands. `addr` is what it is bound to and may be a wildcard IP; the
     /// port is never zero.
     ListenerOpened {

@@ -13,6 +13,7 @@ use portolan_runtime::net::{Established, Net, NetConfig, RawStream};
 use portolan_tokio::{Builder, Dialled, Limits, Node, Stream, Tokio, identity};
 use std::future::Future;
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// No test takes a tenth of this; one that does is stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -57,7 +58,7 @@ fn quiet() -> Config {
 }
 
 fn builder(config: Config, listen: &[&str]) -> Builder {
-    let builder = Node::builder(identity::generate()).config(config);
+    let builder = Node::builder(Handle::current(), identity::generate()).config(config);
     listen.iter().fold(builder, |builder, addr| builder.listen(addr.parse().expect("an address")))
 }
 

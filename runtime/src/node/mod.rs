@@ -43,14 +43,12 @@ struct Inner<R> {
     limits: Limits,
 }
 
-impl<R: Runtime + Default> Node<R> {
-    /// A node on the default runtime of its kind, known by `keypair`.
-    pub fn builder(keypair: Keypair) -> Builder<R> {
-        Builder::new(R::default(), keypair)
-    }
-}
-
 impl<R: Runtime> Node<R> {
+    /// A node that will run on `runtime` (or on what its handle names) and be known by `keypair`.
+    pub fn builder(runtime: impl Into<R>, keypair: Keypair) -> Builder<R> {
+        Builder::new(runtime.into(), keypair)
+    }
+
     /// The node's own peer id.
     pub fn peer_id(&self) -> PeerId {
         self.0.peer

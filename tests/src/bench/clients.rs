@@ -13,6 +13,7 @@ use portolan_tokio::Node;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 
 /// A run that takes longer has failed. rust-libp2p probes every five seconds.
 const BOUND: Duration = Duration::from_secs(60);
@@ -61,7 +62,7 @@ pub(crate) async fn portolan(
 ) -> Result<Duration, Fault> {
     let mut config = Config::default();
     config.allow_private = true;
-    let node = Node::builder(identity::generate())
+    let node = Node::builder(Handle::current(), identity::generate())
         .config(config)
         .listen(loopback(transport))
         .start()

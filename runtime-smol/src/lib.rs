@@ -1,0 +1,1 @@
+//! Portolan on smol: real sockets, and the public node.
