@@ -1,1 +1,16 @@
-//! Portolan on smol: real sockets, and the public node.
+//! Portolan on smol: real sockets, and the public [`Node`].
+//!
+//! Everything runs on the executor that the application hands in; the only thread besides those
+//! that run it is async-io's own, which waits for sockets and timers. `examples/embed_smol.rs`
+//! shows how to embed a node in a program.
+
+mod node;
+mod quic;
+mod runtime;
+
+pub use node::{Builder, Node};
+pub use portolan_runtime::{
+    AcceptError, AddressError, ConnectionInfo, DialError, Dialled, Incoming, Limits, ListenError,
+    Noticed, Notices, OpenError, StartError, Stopped, Stream, identity, net,
+};
+pub use runtime::{Smol, Tcp};

@@ -1,6 +1,6 @@
 //! Portolan on tokio: real sockets, and the public [`Node`].
 //!
-//! `examples/embed.rs` shows how to embed a node in a program.
+//! `examples/embed_tokio.rs` shows how to embed a node in a program.
 
 mod node;
 mod runtime;

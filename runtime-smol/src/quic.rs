@@ -1,0 +1,116 @@
+//! What QUIC runs on: quinn's timers and UDP sockets on async-io, its tasks on our executor.
+//! Quinn's own smol runtime spawns on a hidden, global executor with a thread of its own.
+
+use crate::Smol;
+use async_io::{Async, Timer, WritableOwned};
+use portolan_runtime::traits::Spawn;
+use quinn::udp::{RecvMeta, Transmit, UdpSocketState};
+use quinn::{AsyncTimer, AsyncUdpSocket, UdpPoller};
+use std::future::Future;
+use std::io::{self, IoSliceMut};
+use std::net::{SocketAddr, UdpSocket};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+/// The runtime of QUIC endpoints.
+#[derive(Debug)]
+pub(crate) struct Quic(pub(crate) Smol);
+
+impl quinn::Runtime for Quic {
+    fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
+        Box::pin(Alarm(Timer::at(at)))
+    }
+
+    fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.0.spawn(task);
+    }
+
+    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        let state = UdpSocketState::new((&socket).into())?;
+        let udp = Arc::new(Async::new_nonblocking(socket)?);
+        Ok(Arc::new(Udp { udp, state }))
+    }
+}
+
+/// A timer that can be set again.
+#[derive(Debug)]
+struct Alarm(Timer);
+
+impl AsyncTimer for Alarm {
+    fn reset(mut self: Pin<&mut Self>, at: Instant) {
+        self.0.set_at(at);
+    }
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(|_| ())
+    }
+}
+
+/// A UDP socket that sends and receives several packets in one system call where it can.
+#[derive(Debug)]
+struct Udp {
+    udp: Arc<Async<UdpSocket>>,
+    state: UdpSocketState,
+}
+
+impl AsyncUdpSocket for Udp {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        Box::pin(Poller { udp: self.udp.clone(), writable: None })
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        self.state.send((&*self.udp).into(), transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            // An error of one packet ends with it, and says nothing about the socket.
+            if let Ok(received) = self.state.recv((&*self.udp).into(), bufs, meta) {
+                return Poll::Ready(Ok(received));
+            }
+            ready!(self.udp.poll_readable(cx))?;
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.udp.get_ref().local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.state.gro_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.state.may_fragment()
+    }
+}
+
+/// One task's wait until a UDP socket can be written to. `Async::poll_writable` remembers a single
+/// waker, and every connection of a socket may wait at once: each waits on a future of its own.
+#[derive(Debug)]
+struct Poller {
+    udp: Arc<Async<UdpSocket>>,
+    writable: Option<WritableOwned<UdpSocket>>,
+}
+
+impl UdpPoller for Poller {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Poller { udp, writable } = &mut *self;
+        let waiting = writable.get_or_insert_with(|| udp.clone().writable_owned());
+        let ready = ready!(Pin::new(waiting).poll(cx));
+        // A future is polled no more once it has resolved.
+        *writable = None;
+        Poll::Ready(ready)
+    }
+}
