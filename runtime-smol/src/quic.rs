@@ -11,6 +11,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -30,7 +31,7 @@ impl quinn::Runtime for Quic {
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let state = UdpSocketState::new((&socket).into())?;
         let udp = Arc::new(Async::new_nonblocking(socket)?);
-        Ok(Arc::new(Udp { udp, state }))
+        Ok(Arc::new(Udp { udp, state, full: AtomicBool::new(false) }))
     }
 }
 
@@ -53,15 +54,29 @@ impl AsyncTimer for Alarm {
 struct Udp {
     udp: Arc<Async<UdpSocket>>,
     state: UdpSocketState,
+    /// Whether the last packet that was sent found no room. Tasks ask before every packet whether
+    /// there is, and a round through async-io's thread just to hear yes would cost more than the
+    /// packet. It need not be exact: a task that is wrongly told no hears yes a round later.
+    full: AtomicBool,
+}
+
+impl Udp {
+    /// Remember whether there was room.
+    fn noted(&self, sent: io::Result<()>) -> io::Result<()> {
+        if sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+            self.full.store(true, Ordering::Relaxed);
+        }
+        sent
+    }
 }
 
 impl AsyncUdpSocket for Udp {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        Box::pin(Poller { udp: self.udp.clone(), writable: None })
+        Box::pin(Poller { socket: self, room: None })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        self.state.send((&*self.udp).into(), transmit)
+        self.noted(self.state.send((&*self.udp).into(), transmit))
     }
 
     fn poll_recv(
@@ -96,21 +111,25 @@ impl AsyncUdpSocket for Udp {
     }
 }
 
-/// One task's wait until a UDP socket can be written to. `Async::poll_writable` remembers a single
-/// waker, and every connection of a socket may wait at once: each waits on a future of its own.
+/// One task's wait for room in a UDP socket. `Async::poll_writable` remembers a single waker, and
+/// every connection of a socket may wait at once: each waits on a future of its own.
 #[derive(Debug)]
 struct Poller {
-    udp: Arc<Async<UdpSocket>>,
-    writable: Option<WritableOwned<UdpSocket>>,
+    socket: Arc<Udp>,
+    room: Option<WritableOwned<UdpSocket>>,
 }
 
 impl UdpPoller for Poller {
     fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Poller { udp, writable } = &mut *self;
-        let waiting = writable.get_or_insert_with(|| udp.clone().writable_owned());
-        let ready = ready!(Pin::new(waiting).poll(cx));
+        let Poller { socket, room } = &mut *self;
+        if room.is_none() && !socket.full.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        let waited = room.get_or_insert_with(|| socket.udp.clone().writable_owned());
+        let waited = ready!(Pin::new(waited).poll(cx));
         // A future is polled no more once it has resolved.
-        *writable = None;
-        Poll::Ready(ready)
+        *room = None;
+        socket.full.store(false, Ordering::Relaxed);
+        Poll::Ready(waited)
     }
 }
