@@ -1,6 +1,7 @@
 //! What crosses crates: the scenario runner, and what the tests of other packages share.
 
 pub mod frames;
+pub mod lab;
 pub mod portolan_peer;
 pub mod raw_streams;
 pub mod rust_peer;

@@ -1,12 +1,22 @@
 //! Connections that never finish their handshakes.
 
-use super::{Peer, addr, soon, talk};
+use super::{Peer, addr, talk};
 use portolan_core::Transport;
 use portolan_runtime::identity;
 use portolan_runtime::net::NetConfig;
+use portolan_tests::lab::{Lab, soon};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+
+portolan_tests::on_every_runtime! {
+    #[tokio::test]
+    a_flood_of_silent_connections_is_refused_beyond_the_cap,
+    a_silent_connection_is_dropped_in_time,
+    quic_beyond_the_cap_is_refused,
+    a_crowded_quic_listener_asks_for_a_proof_of_address,
+    handshakes_end_with_the_listener;
+}
 
 /// Connect from `ip` and say nothing.
 async fn mute(ip: &str, to: std::net::SocketAddr) -> TcpStream {
@@ -22,12 +32,11 @@ async fn hung_up(stream: &mut TcpStream) -> bool {
     !matches!(soon(stream.read(&mut byte)).await, Ok(1..))
 }
 
-#[tokio::test]
-async fn a_flood_of_silent_connections_is_refused_beyond_the_cap() {
+async fn a_flood_of_silent_connections_is_refused_beyond_the_cap<L: Lab>(lab: &L) {
     let mut config = NetConfig::default();
     config.pending_max = 6;
     config.pending_per_source_max = 4;
-    let server = Peer::with(&identity::generate(), config);
+    let server = Peer::with(lab, &identity::generate(), config);
     let at = server.listen("127.0.0.1", Transport::Tcp).addr;
 
     let mut admitted = Vec::new();
@@ -50,7 +59,7 @@ async fn a_flood_of_silent_connections_is_refused_beyond_the_cap() {
 
     // When they leave, there is room again.
     drop(admitted);
-    let client = Peer::new();
+    let client = Peer::new(lab);
     let dial = async {
         loop {
             match client.net.dial(at, Some(server.net.peer())).await {
@@ -63,38 +72,35 @@ async fn a_flood_of_silent_connections_is_refused_beyond_the_cap() {
     talk(&dialled, &arrived).await;
 }
 
-#[tokio::test]
-async fn a_silent_connection_is_dropped_in_time() {
+async fn a_silent_connection_is_dropped_in_time<L: Lab>(lab: &L) {
     let mut config = NetConfig::default();
     config.handshake_timeout = Duration::from_millis(50);
-    let server = Peer::with(&identity::generate(), config);
+    let server = Peer::with(lab, &identity::generate(), config);
     let at = server.listen("127.0.0.1", Transport::Tcp).addr;
     assert!(hung_up(&mut mute("127.0.0.1", at.socket()).await).await);
 }
 
-#[tokio::test]
-async fn quic_beyond_the_cap_is_refused() {
+async fn quic_beyond_the_cap_is_refused<L: Lab>(lab: &L) {
     let mut config = NetConfig::default();
     config.pending_per_source_max = 0;
-    let server = Peer::with(&identity::generate(), config);
+    let server = Peer::with(lab, &identity::generate(), config);
     let at = server.listen("127.0.0.1", Transport::Quic).addr;
-    let client = Peer::new();
+    let client = Peer::new(lab);
     let error = soon(client.net.dial(addr("127.0.0.1", at.port, Transport::Quic), None))
         .await
         .expect_err("there is no room");
     assert_eq!(error.failure(), portolan_core::DialFailure::Refused, "{error:?}");
 }
 
-#[tokio::test]
-async fn a_crowded_quic_listener_asks_for_a_proof_of_address() {
+async fn a_crowded_quic_listener_asks_for_a_proof_of_address<L: Lab>(lab: &L) {
     let mut config = NetConfig::default();
     // One handshake is more than half of this room: everybody after it meets a Retry.
     config.pending_max = 1;
-    let server = Peer::with(&identity::generate(), config);
+    let server = Peer::with(lab, &identity::generate(), config);
     let at = server.listen("127.0.0.1", Transport::Quic).addr;
     let tcp = server.listen("127.0.0.1", Transport::Tcp).addr;
     let holder = mute("127.0.0.9", tcp.socket()).await;
-    let client = Peer::new();
+    let client = Peer::new(lab);
     let dial = client.net.dial(at, Some(server.net.peer()));
     let error = soon(dial).await.expect_err("the proof is given, but there is no room");
     assert_eq!(error.failure(), portolan_core::DialFailure::Refused, "{error:?}");
@@ -111,12 +117,11 @@ async fn a_crowded_quic_listener_asks_for_a_proof_of_address() {
     talk(&dialled, &arrived).await;
 }
 
-#[tokio::test]
-async fn handshakes_end_with_the_listener() {
+async fn handshakes_end_with_the_listener<L: Lab>(lab: &L) {
     let mut config = NetConfig::default();
     // Longer than any test waits.
     config.handshake_timeout = Duration::from_secs(3_600);
-    let server = Peer::with(&identity::generate(), config);
+    let server = Peer::with(lab, &identity::generate(), config);
     let at = server.listen("127.0.0.1", Transport::Tcp).addr;
     let mut silent = mute("127.0.0.1", at.socket()).await;
     silent.write_all(b"\x13/multistream/1.0.0\n").await.expect("it is open");

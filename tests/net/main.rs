@@ -1,4 +1,4 @@
-//! The connection stack on real sockets of the loopback interface.
+//! The connection stack on real sockets of the loopback interface, on every runtime.
 
 mod flood;
 mod handshakes;
@@ -9,28 +9,23 @@ use futures::io::{AsyncReadExt, AsyncWriteExt};
 use portolan_core::{Addr, Transport};
 use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::net::{Arrival, Established, Listening, Net, NetConfig, RawStream};
-use portolan_tokio::Tokio;
-use std::future::Future;
+use portolan_runtime::traits::Runtime;
+use portolan_tests::lab::{Lab, soon};
 use std::net::IpAddr;
-use std::time::Duration;
-
-/// No test takes a tenth of this; one that does is stuck.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One side of a test.
-struct Peer {
-    net: Net<Tokio>,
+struct Peer<R: Runtime> {
+    net: Net<R>,
     arrivals: async_channel::Receiver<Arrival>,
 }
 
-impl Peer {
-    fn new() -> Peer {
-        Peer::with(&identity::generate(), NetConfig::default())
+impl<R: Runtime> Peer<R> {
+    fn new<L: Lab<Runtime = R>>(lab: &L) -> Peer<R> {
+        Peer::with(lab, &identity::generate(), NetConfig::default())
     }
 
-    fn with(keypair: &Keypair, config: NetConfig) -> Peer {
-        let tokio = Tokio::current().expect("tests run on tokio");
-        let (net, arrivals) = Net::new(tokio, keypair, config).expect("a usable key");
+    fn with<L: Lab<Runtime = R>>(lab: &L, keypair: &Keypair, config: NetConfig) -> Peer<R> {
+        let (net, arrivals) = Net::new(lab.runtime(), keypair, config).expect("a usable key");
         Peer { net, arrivals }
     }
 
@@ -43,7 +38,7 @@ impl Peer {
     }
 
     /// Dial `to` at `server` and give both ends of the connection, ours first.
-    async fn connect(&self, server: &Peer, to: Addr) -> (Established, Established) {
+    async fn connect(&self, server: &Peer<R>, to: Addr) -> (Established, Established) {
         let dial = self.net.dial(to, Some(server.net.peer()));
         let (dialled, arrived) = futures::future::join(soon(dial), server.arrival()).await;
         (dialled.expect("the server listens"), arrived)
@@ -52,10 +47,6 @@ impl Peer {
 
 fn addr(ip: &str, port: u16, transport: Transport) -> Addr {
     Addr::new(ip.parse::<IpAddr>().expect("an IP address"), port, transport)
-}
-
-async fn soon<F: Future>(task: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, task).await.expect("it does not get stuck")
 }
 
 /// Send `text`, end, and read until the other side ends.

@@ -1,17 +1,25 @@
 //! Streams of the application's own protocols.
 
-use super::lab;
-use super::{BOTH, ECHO, EVERYWHERE, ask, dial, node, serve_echo, soon, start, until};
+use super::{BOTH, ECHO, EVERYWHERE, ask, dial, node, serve_echo, start};
 use futures::StreamExt;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use portolan_core::PeerId;
-use portolan_tokio::{AcceptError, Limits, OpenError};
+use portolan_runtime::{AcceptError, Limits, OpenError};
+use portolan_tests::lab::{Lab, soon, until};
+use portolan_tests::portolan_peer::on_one_host;
 
-#[tokio::test]
-async fn streams_of_an_application_protocol_carry_bytes_both_ways() {
+portolan_tests::on_every_runtime! {
+    #[tokio::test]
+    streams_of_an_application_protocol_carry_bytes_both_ways,
+    a_stream_that_cannot_be_opened_says_why,
+    a_reset_reaches_the_other_side,
+    streams_that_nobody_takes_are_bounded;
+}
+
+async fn streams_of_an_application_protocol_carry_bytes_both_ways<L: Lab>(lab: &L) {
     for addr in EVERYWHERE {
-        let server = node(&[addr]).await;
-        let client = node(&[addr]).await;
+        let server = node(lab, &[addr]).await;
+        let client = node(lab, &[addr]).await;
         serve_echo(&server);
         serve_echo(&client);
         dial(&client, &server).await;
@@ -26,10 +34,9 @@ async fn streams_of_an_application_protocol_carry_bytes_both_ways() {
     }
 }
 
-#[tokio::test]
-async fn a_stream_that_cannot_be_opened_says_why() {
-    let server = node(&BOTH).await;
-    let client = node(&[]).await;
+async fn a_stream_that_cannot_be_opened_says_why<L: Lab>(lab: &L) {
+    let server = node(lab, &BOTH).await;
+    let client = node(lab, &[]).await;
     let stranger: PeerId = server.peer_id();
     let error = soon(client.open_stream(stranger, ECHO)).await.expect_err("nobody is there");
     assert_eq!(error, OpenError::NotConnected(stranger));
@@ -48,11 +55,10 @@ async fn a_stream_that_cannot_be_opened_says_why() {
     assert_eq!(error, OpenError::Unsupported(ECHO.into()));
 }
 
-#[tokio::test]
-async fn a_reset_reaches_the_other_side() {
+async fn a_reset_reaches_the_other_side<L: Lab>(lab: &L) {
     for addr in BOTH {
-        let server = node(&[addr]).await;
-        let client = node(&[]).await;
+        let server = node(lab, &[addr]).await;
+        let client = node(lab, &[]).await;
         let mut incoming = server.accept(ECHO).expect("it is free");
         dial(&client, &server).await;
         let mut ours = soon(client.open_stream(server.peer_id(), ECHO)).await.expect("served");
@@ -67,13 +73,12 @@ async fn a_reset_reaches_the_other_side() {
     }
 }
 
-#[tokio::test]
-async fn streams_that_nobody_takes_are_bounded() {
+async fn streams_that_nobody_takes_are_bounded<L: Lab>(lab: &L) {
     let mut limits = Limits::default();
     limits.incoming_max = 2;
     for addr in BOTH {
-        let server = start(lab(), limits, &[addr]).await;
-        let client = node(&[]).await;
+        let server = start(lab, on_one_host(), limits, &[addr]).await;
+        let client = node(lab, &[]).await;
         let mut incoming = server.accept(ECHO).expect("it is free");
         dial(&client, &server).await;
         let peer = server.peer_id();

@@ -1,27 +1,45 @@
 //! Streams: resets, limits, and what a close delivers.
 
-use super::{Peer, ask, echo, soon, talk};
+use super::{Peer, ask, echo, talk};
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use portolan_core::Transport;
 use portolan_runtime::identity;
 use portolan_runtime::net::{Established, MuxerError, NetConfig, RawStream};
+use portolan_tests::lab::{Lab, soon};
 use std::io;
+
+portolan_tests::on_every_runtime! {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    a_reset_is_seen_as_one,
+    a_close_delivers_what_was_written,
+    dropping_the_last_handle_closes_the_connection,
+    streams_are_bounded_over_tcp,
+    streams_beyond_the_servers_bound_are_reset_over_tcp,
+    streams_that_nobody_accepts_are_reset_over_tcp;
+    #[tokio::test]
+    asking_for_a_stream_while_the_connection_closes_gets_an_answer;
+}
 
 const BOTH: [Transport; 2] = [Transport::Tcp, Transport::Quic];
 
-async fn pair(transport: Transport, config: NetConfig) -> (Peer, Peer, Established, Established) {
-    let server = Peer::with(&identity::generate(), config.clone());
-    let client = Peer::with(&identity::generate(), config);
+/// A server and a client, and both ends of their connection, the client's first.
+async fn pair<L: Lab>(
+    lab: &L,
+    transport: Transport,
+    config: NetConfig,
+) -> (Peer<L::Runtime>, Peer<L::Runtime>, Established, Established) {
+    let server = Peer::with(lab, &identity::generate(), config.clone());
+    let client = Peer::with(lab, &identity::generate(), config);
     let at = server.listen("127.0.0.1", transport).addr;
     let (dialled, arrived) = client.connect(&server, at).await;
     (server, client, dialled, arrived)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reset_is_seen_as_one() {
+async fn a_reset_is_seen_as_one<L: Lab>(lab: &L) {
     for transport in BOTH {
         for explicitly in [true, false] {
-            let (_server, _client, dialled, arrived) = pair(transport, NetConfig::default()).await;
+            let (_server, _client, dialled, arrived) =
+                pair(lab, transport, NetConfig::default()).await;
             let mut ours = soon(dialled.muxer.open()).await.expect("it is open");
             ours.write_all(b"half a messa").await.expect("it is open");
             ours.flush().await.expect("it is open");
@@ -44,10 +62,9 @@ async fn a_reset_is_seen_as_one() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_close_delivers_what_was_written() {
+async fn a_close_delivers_what_was_written<L: Lab>(lab: &L) {
     for transport in BOTH {
-        let (_server, _client, dialled, arrived) = pair(transport, NetConfig::default()).await;
+        let (_server, _client, dialled, arrived) = pair(lab, transport, NetConfig::default()).await;
         let text = vec![9; 200_000];
         let mut ours = soon(dialled.muxer.open()).await.expect("it is open");
         soon(ours.write_all(&text)).await.expect("it is open");
@@ -66,10 +83,9 @@ async fn a_close_delivers_what_was_written() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn dropping_the_last_handle_closes_the_connection() {
+async fn dropping_the_last_handle_closes_the_connection<L: Lab>(lab: &L) {
     for transport in BOTH {
-        let (_server, _client, dialled, arrived) = pair(transport, NetConfig::default()).await;
+        let (_server, _client, dialled, arrived) = pair(lab, transport, NetConfig::default()).await;
         let clone = dialled.muxer.clone();
         drop(dialled);
         let (asked, ()) = futures::future::join(
@@ -83,11 +99,10 @@ async fn dropping_the_last_handle_closes_the_connection() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_are_bounded_over_tcp() {
+async fn streams_are_bounded_over_tcp<L: Lab>(lab: &L) {
     let mut config = NetConfig::default();
     config.tcp_streams_max = 4;
-    let (_server, _client, dialled, arrived) = pair(Transport::Tcp, config).await;
+    let (_server, _client, dialled, arrived) = pair(lab, Transport::Tcp, config).await;
     let mut held = Vec::new();
     for _ in 0..4 {
         held.push(soon(dialled.muxer.open()).await.expect("there is room"));
@@ -98,12 +113,11 @@ async fn streams_are_bounded_over_tcp() {
     talk(&dialled, &arrived).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_beyond_the_servers_bound_are_reset_over_tcp() {
+async fn streams_beyond_the_servers_bound_are_reset_over_tcp<L: Lab>(lab: &L) {
     let mut config = NetConfig::default();
     config.tcp_streams_max = 4;
-    let server = Peer::with(&identity::generate(), config);
-    let client = Peer::new();
+    let server = Peer::with(lab, &identity::generate(), config);
+    let client = Peer::new(lab);
     let at = server.listen("127.0.0.1", Transport::Tcp).addr;
     let (dialled, arrived) = client.connect(&server, at).await;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
@@ -128,9 +142,9 @@ async fn knock(dialled: &Established) -> RawStream {
     stream
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn streams_that_nobody_accepts_are_reset_over_tcp() {
-    let (_server, _client, dialled, arrived) = pair(Transport::Tcp, NetConfig::default()).await;
+async fn streams_that_nobody_accepts_are_reset_over_tcp<L: Lab>(lab: &L) {
+    let (_server, _client, dialled, arrived) =
+        pair(lab, Transport::Tcp, NetConfig::default()).await;
     let mut held = Vec::new();
     for _ in 0..32 {
         held.push(knock(&dialled).await);
@@ -151,10 +165,9 @@ async fn streams_that_nobody_accepts_are_reset_over_tcp() {
     talk(&dialled, &arrived).await;
 }
 
-#[tokio::test]
-async fn asking_for_a_stream_while_the_connection_closes_gets_an_answer() {
+async fn asking_for_a_stream_while_the_connection_closes_gets_an_answer<L: Lab>(lab: &L) {
     for transport in BOTH {
-        let (_server, _client, dialled, arrived) = pair(transport, NetConfig::default()).await;
+        let (_server, _client, dialled, arrived) = pair(lab, transport, NetConfig::default()).await;
         // The request to open stands behind the one to close, in the same turn.
         let (close, open) = (dialled.muxer.close(), dialled.muxer.open());
         let other_side = arrived.muxer.closed();

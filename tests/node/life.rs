@@ -1,11 +1,23 @@
 //! How connections and nodes end.
 
-use super::{BOTH, Bare, ECHO, ask, dial, lab, node, open, quiet, serve_echo, soon, start, until};
+use super::{BOTH, Bare, ECHO, ask, dial, node, open, quiet, serve_echo, start};
 use futures::StreamExt;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use portolan_core::Protocol;
-use portolan_tokio::{DialError, Limits, OpenError, Stopped};
+use portolan_runtime::{DialError, Limits, OpenError, Stopped};
+use portolan_tests::lab::{Lab, soon, until};
+use portolan_tests::portolan_peer::on_one_host;
 use std::time::Duration;
+
+portolan_tests::on_every_runtime! {
+    #[tokio::test]
+    an_idle_connection_is_closed_and_a_used_one_is_not,
+    a_shutdown_ends_every_task,
+    dropping_the_last_handle_ends_the_node,
+    the_port_is_free_again_after_a_shutdown,
+    a_shutdown_delivers_the_answer_that_is_under_way,
+    a_disconnected_peer_is_gone_on_both_sides;
+}
 
 fn hasty() -> Limits {
     let mut limits = Limits::default();
@@ -13,11 +25,10 @@ fn hasty() -> Limits {
     limits
 }
 
-#[tokio::test]
-async fn an_idle_connection_is_closed_and_a_used_one_is_not() {
+async fn an_idle_connection_is_closed_and_a_used_one_is_not<L: Lab>(lab: &L) {
     for addr in BOTH {
-        let server = start(quiet(), Limits::default(), &[addr]).await;
-        let client = start(quiet(), hasty(), &[]).await;
+        let server = start(lab, quiet(), Limits::default(), &[addr]).await;
+        let client = start(lab, quiet(), hasty(), &[]).await;
         serve_echo(&server);
         let mut stream = loop {
             // On a busy machine the connection may have been idle for too long already.
@@ -39,18 +50,16 @@ async fn an_idle_connection_is_closed_and_a_used_one_is_not() {
     }
 }
 
-#[tokio::test]
-async fn a_shutdown_ends_every_task() {
-    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    let before = tasks();
-    let server = node(&BOTH).await;
-    let client = node(&BOTH).await;
+async fn a_shutdown_ends_every_task<L: Lab>(lab: &L) {
+    let server = node(lab, &BOTH).await;
+    let client = node(lab, &BOTH).await;
     let mut notices = client.notices();
     let mut incoming = client.accept(ECHO).expect("it is free");
     dial(&client, &server).await;
     dial(&server, &client).await;
     let stream = soon(server.open_stream(client.peer_id(), ECHO)).await.expect("it is served");
     drop((stream, soon(incoming.next()).await));
+    assert!(!lab.is_idle(), "the nodes have tasks");
 
     soon(client.shutdown()).await;
     assert!(client.connections().await.is_empty());
@@ -65,45 +74,41 @@ async fn a_shutdown_ends_every_task() {
     // Again does no harm.
     soon(client.shutdown()).await;
     soon(server.shutdown()).await;
-    until(async || tasks() == before).await;
+    until(async || lab.is_idle()).await;
 }
 
-#[tokio::test]
-async fn dropping_the_last_handle_ends_the_node() {
-    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    let before = tasks();
-    let server = node(&BOTH).await;
-    let client = node(&BOTH).await;
+async fn dropping_the_last_handle_ends_the_node<L: Lab>(lab: &L) {
+    let server = node(lab, &BOTH).await;
+    let client = node(lab, &BOTH).await;
     dial(&client, &server).await;
     let other = client.clone();
     drop(client);
     assert_eq!(other.connections().await.len(), 2);
+    assert!(!lab.is_idle(), "the nodes have tasks");
     drop(other);
     until(async || server.connections().await.is_empty()).await;
     drop(server);
-    until(async || tasks() == before).await;
+    until(async || lab.is_idle()).await;
 }
 
-#[tokio::test]
-async fn the_port_is_free_again_after_a_shutdown() {
+async fn the_port_is_free_again_after_a_shutdown<L: Lab>(lab: &L) {
     for any in BOTH {
-        let first = node(&[any]).await;
-        let client = node(&[]).await;
+        let first = node(lab, &[any]).await;
+        let client = node(lab, &[]).await;
         dial(&client, &first).await;
         let addr = first.listeners().await.remove(0).to_string();
         soon(first.shutdown()).await;
         let (addr, _) = addr.split_once("/p2p/").expect("it names the peer");
-        let second = node(&[]).await;
+        let second = node(lab, &[]).await;
         // Over QUIC the shutdown waits for the socket to close, but on a busy machine not for ever.
         until(async || second.listen(addr.parse().expect("an address")).await.is_ok()).await;
     }
 }
 
-#[tokio::test]
-async fn a_shutdown_delivers_the_answer_that_is_under_way() {
+async fn a_shutdown_delivers_the_answer_that_is_under_way<L: Lab>(lab: &L) {
     for addr in BOTH {
-        let server = start(lab(), Limits::default(), &[addr]).await;
-        let bare = Bare::new();
+        let server = start(lab, on_one_host(), Limits::default(), &[addr]).await;
+        let bare = Bare::new(lab);
         let connection = bare.connect(&server).await;
         // The node has agreed to describe itself, and has perhaps not yet begun.
         let mut stream = open(&connection, Protocol::Identify.name()).await;
@@ -118,10 +123,9 @@ async fn a_shutdown_delivers_the_answer_that_is_under_way() {
     }
 }
 
-#[tokio::test]
-async fn a_disconnected_peer_is_gone_on_both_sides() {
-    let server = node(&BOTH).await;
-    let client = node(&BOTH).await;
+async fn a_disconnected_peer_is_gone_on_both_sides<L: Lab>(lab: &L) {
+    let server = node(lab, &BOTH).await;
+    let client = node(lab, &BOTH).await;
     dial(&client, &server).await;
     assert_eq!(client.disconnect(server.peer_id()).await, 2);
     until(async || client.connections().await.is_empty()).await;

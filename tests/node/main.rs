@@ -1,4 +1,4 @@
-//! Whole nodes on real sockets of the loopback interface.
+//! Whole nodes on real sockets of the loopback interface, on every runtime.
 
 mod connect;
 mod hostile;
@@ -10,13 +10,11 @@ use futures::StreamExt;
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use portolan_core::{Config, PeerId};
 use portolan_runtime::net::{Established, Net, NetConfig, RawStream};
-use portolan_tokio::{Builder, Dialled, Limits, Node, Stream, Tokio, identity};
-use std::future::Future;
-use std::time::Duration;
-use tokio::runtime::Handle;
+use portolan_runtime::traits::Runtime;
+use portolan_runtime::{Builder, Dialled, Limits, Node, Stream, identity};
+use portolan_tests::lab::{Lab, soon, until};
+use portolan_tests::portolan_peer::on_one_host;
 
-/// No test takes a tenth of this; one that does is stuck.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// One address of every class.
 const EVERYWHERE: [&str; 4] = [
     "/ip4/127.0.0.1/tcp/0",
@@ -28,50 +26,34 @@ const EVERYWHERE: [&str; 4] = [
 const BOTH: [&str; 2] = ["/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"];
 const ECHO: &str = "/echo/1.0.0";
 
-async fn soon<F: Future>(task: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, task).await.expect("it does not get stuck")
-}
-
-/// Wait until `check` holds.
-async fn until(mut check: impl AsyncFnMut() -> bool) {
-    soon(async {
-        while !check().await {
-            // sleep: between two looks at a fact of which nobody notifies; `soon` bounds them all.
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-}
-
-fn lab() -> Config {
-    let mut config = Config::default();
-    config.allow_private = true;
-    config
-}
-
 /// A configuration under which core opens no streams by itself and so keeps no connection.
 fn quiet() -> Config {
-    let mut config = lab();
+    let mut config = on_one_host();
     config.identify = false;
     config.ping_interval = None;
     config
 }
 
-fn builder(config: Config, listen: &[&str]) -> Builder {
-    let builder = Node::builder(Handle::current(), identity::generate()).config(config);
+fn builder<L: Lab>(lab: &L, config: Config, listen: &[&str]) -> Builder<L::Runtime> {
+    let builder = Node::builder(lab.runtime(), identity::generate()).config(config);
     listen.iter().fold(builder, |builder, addr| builder.listen(addr.parse().expect("an address")))
 }
 
-async fn start(config: Config, limits: Limits, listen: &[&str]) -> Node {
-    builder(config, listen).limits(limits).start().await.expect("free ports")
+async fn start<L: Lab>(
+    lab: &L,
+    config: Config,
+    limits: Limits,
+    listen: &[&str],
+) -> Node<L::Runtime> {
+    builder(lab, config, listen).limits(limits).start().await.expect("free ports")
 }
 
-async fn node(listen: &[&str]) -> Node {
-    start(lab(), Limits::default(), listen).await
+async fn node<L: Lab>(lab: &L, listen: &[&str]) -> Node<L::Runtime> {
+    start(lab, on_one_host(), Limits::default(), listen).await
 }
 
 /// Dial every address of `to`.
-async fn dial(from: &Node, to: &Node) -> Vec<Dialled> {
+async fn dial<R: Runtime>(from: &Node<R>, to: &Node<R>) -> Vec<Dialled> {
     let mut dialled = Vec::new();
     for addr in soon(to.listeners()).await {
         dialled.push(soon(from.dial(addr)).await.expect("it listens"));
@@ -80,7 +62,7 @@ async fn dial(from: &Node, to: &Node) -> Vec<Dialled> {
 }
 
 /// Echo everything on every stream of [`ECHO`].
-fn serve_echo(node: &Node) {
+fn serve_echo<R: Runtime>(node: &Node<R>) {
     let mut incoming = node.accept(ECHO).expect("it is free");
     tokio::spawn(async move {
         while let Some((peer, stream)) = incoming.next().await {
@@ -109,12 +91,11 @@ async fn ask(mut stream: Stream, text: &[u8]) -> Vec<u8> {
 }
 
 /// A peer without a node: bare connections, on which a test does what it likes.
-struct Bare(Net<Tokio>);
+struct Bare<R: Runtime>(Net<R>);
 
-impl Bare {
-    fn new() -> Bare {
-        let tokio = Tokio::current().expect("tests run on tokio");
-        let net = Net::new(tokio, &identity::generate(), NetConfig::default());
+impl<R: Runtime> Bare<R> {
+    fn new<L: Lab<Runtime = R>>(lab: &L) -> Bare<R> {
+        let net = Net::new(lab.runtime(), &identity::generate(), NetConfig::default());
         Bare(net.expect("a usable key").0)
     }
 
@@ -123,7 +104,7 @@ impl Bare {
     }
 
     /// Connect to the first address of `node`.
-    async fn connect(&self, node: &Node) -> Established {
+    async fn connect(&self, node: &Node<R>) -> Established {
         let known = node.connections().await.len();
         let addr = soon(node.explain()).await.expect("it runs");
         assert_eq!(addr.peer_id, node.peer_id());
@@ -135,7 +116,7 @@ impl Bare {
 }
 
 /// The first address of a node, as sockets see it.
-async fn first_addr(node: &Node) -> portolan_core::Addr {
+async fn first_addr<R: Runtime>(node: &Node<R>) -> portolan_core::Addr {
     let listener = soon(node.listeners()).await.into_iter().next().expect("it listens");
     match portolan_core::wire::multiaddr::decode(&listener.to_vec()) {
         Ok(portolan_core::wire::multiaddr::Decoded::Direct { addr, .. }) => addr,

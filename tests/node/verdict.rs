@@ -1,30 +1,36 @@
 //! The main job between real nodes: observed, dialled back, proved.
 
-use super::{BOTH, builder, dial, lab, soon, until};
+use super::{BOTH, builder, dial};
 use futures::StreamExt;
 use portolan_core::{Notice, Outcome, Scope, State};
+use portolan_tests::lab::{Lab, soon, until};
+use portolan_tests::portolan_peer::on_one_host;
 use std::net::IpAddr;
 
-#[tokio::test]
-async fn a_server_on_one_ip_proves_the_addresses_to_those_it_was_contacted_by() {
-    proves(None, Scope::Contacted).await;
+portolan_tests::on_every_runtime! {
+    #[tokio::test]
+    a_server_on_one_ip_proves_the_addresses_to_those_it_was_contacted_by,
+    a_dial_back_from_another_ip_proves_them_to_anybody;
 }
 
-#[tokio::test]
-async fn a_dial_back_from_another_ip_proves_them_to_anybody() {
-    proves(Some([127, 1, 0, 1].into()), Scope::Anywhere).await;
+async fn a_server_on_one_ip_proves_the_addresses_to_those_it_was_contacted_by<L: Lab>(lab: &L) {
+    proves(lab, None, Scope::Contacted).await;
 }
 
-async fn proves(dial_from: Option<IpAddr>, scope: Scope) {
-    let mut config = lab();
+async fn a_dial_back_from_another_ip_proves_them_to_anybody<L: Lab>(lab: &L) {
+    proves(lab, Some([127, 1, 0, 1].into()), Scope::Anywhere).await;
+}
+
+async fn proves<L: Lab>(lab: &L, dial_from: Option<IpAddr>, scope: Scope) {
+    let mut config = on_one_host();
     config.dial_back = Some(Default::default());
-    let server = builder(config, &BOTH);
+    let server = builder(lab, config, &BOTH);
     let server = match dial_from {
         Some(ip) => server.dial_from(ip),
         None => server,
     };
     let server = server.start().await.expect("free ports");
-    let client = builder(lab(), &BOTH);
+    let client = builder(lab, on_one_host(), &BOTH);
     let mut notices = client.notices();
     let client = client.start().await.expect("free ports");
     dial(&client, &server).await;

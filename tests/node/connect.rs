@@ -1,15 +1,29 @@
 //! Who connects to whom, and what is said when that fails.
 
-use super::{BOTH, EVERYWHERE, builder, dial, lab, node, soon, start, until};
+use super::{BOTH, EVERYWHERE, builder, dial, node, start};
 use futures::StreamExt;
 use portolan_core::{Notice, Side, Transport};
 use portolan_runtime::net;
-use portolan_tokio::{DialError, Limits, ListenError, Node, StartError, identity};
+use portolan_runtime::{DialError, Limits, ListenError, Node, StartError, identity};
+use portolan_tests::lab::{Lab, soon, until};
+use portolan_tests::portolan_peer::on_one_host;
 
-#[tokio::test]
-async fn nodes_connect_over_every_class_and_say_from_where() {
-    let server = node(&EVERYWHERE).await;
-    let client = node(&EVERYWHERE).await;
+portolan_tests::on_every_runtime! {
+    #[tokio::test]
+    nodes_connect_over_every_class_and_say_from_where,
+    a_node_without_listeners_dials_from_any_port,
+    another_peer_than_expected_is_refused_and_named,
+    a_failed_dial_names_the_address_and_what_is_wrong,
+    a_port_in_use_is_an_error_that_names_the_address,
+    too_many_connections_are_refused,
+    one_source_cannot_take_all_connections,
+    a_dial_that_cannot_share_the_listen_port_says_so,
+    a_failed_start_leaves_no_port_taken;
+}
+
+async fn nodes_connect_over_every_class_and_say_from_where<L: Lab>(lab: &L) {
+    let server = node(lab, &EVERYWHERE).await;
+    let client = node(lab, &EVERYWHERE).await;
     let listeners = client.listeners().await;
     for dialled in dial(&client, &server).await {
         assert_eq!(dialled.peer, server.peer_id());
@@ -29,10 +43,9 @@ async fn nodes_connect_over_every_class_and_say_from_where() {
     }
 }
 
-#[tokio::test]
-async fn a_node_without_listeners_dials_from_any_port() {
-    let server = node(&BOTH).await;
-    let client = node(&[]).await;
+async fn a_node_without_listeners_dials_from_any_port<L: Lab>(lab: &L) {
+    let server = node(lab, &BOTH).await;
+    let client = node(lab, &[]).await;
     assert!(client.listeners().await.is_empty());
     for dialled in dial(&client, &server).await {
         assert!(!dialled.port_reused);
@@ -40,10 +53,9 @@ async fn a_node_without_listeners_dials_from_any_port() {
     }
 }
 
-#[tokio::test]
-async fn another_peer_than_expected_is_refused_and_named() {
-    let server = node(&BOTH).await;
-    let client = node(&[]).await;
+async fn another_peer_than_expected_is_refused_and_named<L: Lab>(lab: &L) {
+    let server = node(lab, &BOTH).await;
+    let client = node(lab, &[]).await;
     let expected = identity::generate().public().to_peer_id();
     for addr in server.listeners().await {
         let addr = addr.to_string();
@@ -62,12 +74,11 @@ async fn another_peer_than_expected_is_refused_and_named() {
     assert!(client.connections().await.is_empty());
 }
 
-#[tokio::test]
-async fn a_failed_dial_names_the_address_and_what_is_wrong() {
-    let gone = node(&["/ip4/127.0.0.1/tcp/0"]).await;
+async fn a_failed_dial_names_the_address_and_what_is_wrong<L: Lab>(lab: &L) {
+    let gone = node(lab, &["/ip4/127.0.0.1/tcp/0"]).await;
     let addr = gone.listeners().await.remove(0);
     soon(gone.shutdown()).await;
-    let client = node(&["/ip4/127.0.0.1/tcp/0"]).await;
+    let client = node(lab, &["/ip4/127.0.0.1/tcp/0"]).await;
     let error = soon(client.dial(addr.clone())).await.expect_err("nobody listens");
     assert!(error.to_string().contains(&addr.to_string()), "{error}");
     let refused = matches!(error, DialError::Failed { error: net::DialError::Refused(_), .. });
@@ -84,17 +95,17 @@ async fn a_failed_dial_names_the_address_and_what_is_wrong() {
     assert!(matches!(error, DialError::Oneself(_)), "{error:?}");
 }
 
-#[tokio::test]
-async fn a_port_in_use_is_an_error_that_names_the_address() {
+async fn a_port_in_use_is_an_error_that_names_the_address<L: Lab>(lab: &L) {
     for any in EVERYWHERE {
-        let first = node(&[any]).await;
+        let first = node(lab, &[any]).await;
         let taken = first.listeners().await.remove(0).to_string();
         let (taken, _) = taken.split_once("/p2p/").expect("it names the peer");
-        let error = builder(lab(), &[taken]).start().await.expect_err("the port is taken");
+        let error =
+            builder(lab, on_one_host(), &[taken]).start().await.expect_err("the port is taken");
         assert!(matches!(error, StartError::Listen(ListenError::Socket(_))), "{error:?}");
         assert!(error.to_string().contains(taken), "{error}");
         // The same at run time, which harms nothing.
-        let second = node(&[]).await;
+        let second = node(lab, &[]).await;
         let addr = taken.parse().expect("an address");
         let error = soon(second.listen(addr)).await.expect_err("the port is taken");
         assert!(error.to_string().contains(taken), "{error}");
@@ -103,14 +114,14 @@ async fn a_port_in_use_is_an_error_that_names_the_address() {
     }
 }
 
-#[tokio::test]
-async fn too_many_connections_are_refused() {
+async fn too_many_connections_are_refused<L: Lab>(lab: &L) {
     let mut limits = Limits::default();
     limits.per_peer_max = 2;
     limits.connections_max = 3;
-    let strict = builder(lab(), &BOTH).limits(limits).start().await.expect("free ports");
+    let strict =
+        builder(lab, on_one_host(), &BOTH).limits(limits).start().await.expect("free ports");
     // The dialling side says so at once.
-    let server = node(&BOTH).await;
+    let server = node(lab, &BOTH).await;
     for _ in 0..2 {
         soon(strict.dial(server.listeners().await.remove(0))).await.expect("there is room");
     }
@@ -118,24 +129,24 @@ async fn too_many_connections_are_refused() {
     let error = error.expect_err("there are two already");
     assert!(matches!(error, DialError::TooManyWithPeer { .. }), "{error:?}");
     // The listening side closes what is over the limit: one more peer, and not another one.
-    let third = node(&[]).await;
+    let third = node(lab, &[]).await;
     soon(third.dial(strict.listeners().await.remove(0))).await.expect("there is room");
     until(async || strict.connections().await.len() == 3).await;
-    let fourth = node(&[]).await;
+    let fourth = node(lab, &[]).await;
     // The handshakes are through before the limit is looked at, so that the dial may succeed.
     drop(soon(fourth.dial(strict.listeners().await.remove(0))).await);
     until(async || fourth.connections().await.is_empty()).await;
     assert_eq!(strict.connections().await.len(), 3);
 }
 
-#[tokio::test]
-async fn one_source_cannot_take_all_connections() {
+async fn one_source_cannot_take_all_connections<L: Lab>(lab: &L) {
     let mut limits = Limits::default();
     limits.inbound_per_source_max = 2;
-    let strict = builder(lab(), &BOTH).limits(limits).start().await.expect("free ports");
+    let strict =
+        builder(lab, on_one_host(), &BOTH).limits(limits).start().await.expect("free ports");
     let mut clients = Vec::new();
     for _ in 0..4 {
-        let client = node(&[]).await;
+        let client = node(lab, &[]).await;
         drop(dial(&client, &strict).await);
         clients.push(client);
     }
@@ -152,10 +163,9 @@ async fn one_source_cannot_take_all_connections() {
     assert!(there.iter().any(|conn| conn.local.transport == Transport::Tcp));
 }
 
-#[tokio::test]
-async fn a_dial_that_cannot_share_the_listen_port_says_so() {
-    let server = node(&["/ip4/127.0.0.1/tcp/0"]).await;
-    let client = node(&["/ip4/127.0.0.1/tcp/0"]).await;
+async fn a_dial_that_cannot_share_the_listen_port_says_so<L: Lab>(lab: &L) {
+    let server = node(lab, &["/ip4/127.0.0.1/tcp/0"]).await;
+    let client = node(lab, &["/ip4/127.0.0.1/tcp/0"]).await;
     let mut notices = client.notices();
     let first = dial(&client, &server).await.remove(0);
     // The same two ends again: the kernel has no room for a second connection between them.
@@ -177,20 +187,20 @@ async fn a_dial_that_cannot_share_the_listen_port_says_so() {
     assert!(ports.clone().all(|port| port == first.local.port), "{:?}", ports.collect::<Vec<_>>());
 }
 
-#[tokio::test]
-async fn a_failed_start_leaves_no_port_taken() {
+async fn a_failed_start_leaves_no_port_taken<L: Lab>(lab: &L) {
     for any in BOTH {
-        let other = node(&[any]).await;
-        let first_of = async |node: &Node| {
+        let other = node(lab, &[any]).await;
+        let first_of = async |node: &Node<L::Runtime>| {
             let addr = node.listeners().await.remove(0).to_string();
             addr.split_once("/p2p/").expect("it names the peer").0.to_owned()
         };
         let taken = first_of(&other).await;
-        let gone = node(&[any]).await;
+        let gone = node(lab, &[any]).await;
         let free = first_of(&gone).await;
         soon(gone.shutdown()).await;
-        let error = builder(lab(), &[&free, &taken]).start().await.expect_err("one is taken");
+        let error =
+            builder(lab, on_one_host(), &[&free, &taken]).start().await.expect_err("one is taken");
         assert!(error.to_string().contains(&taken), "{error}");
-        start(lab(), Limits::default(), &[&free]).await;
+        start(lab, on_one_host(), Limits::default(), &[&free]).await;
     }
 }

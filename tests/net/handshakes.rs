@@ -1,19 +1,31 @@
 //! Who may talk to whom, and what each learns.
 
-use super::{Peer, addr, soon, talk, talk_of};
+use super::{Peer, addr, talk, talk_of};
 use portolan_core::{DialFailure, Side, Transport};
 use portolan_runtime::identity::{self, KeyType, Keypair};
 use portolan_runtime::net::{DialError, HandshakeError, NetConfig, Security};
+use portolan_tests::lab::{Lab, soon};
 use std::path::Path;
 use std::time::Duration;
 
+portolan_tests::on_every_runtime! {
+    #[tokio::test]
+    both_transports_carry_data_both_ways_in_both_families,
+    every_key_type_shakes_hands,
+    tls_over_tcp_is_accepted,
+    a_peer_without_noise_is_dialled_again_with_tls,
+    the_wrong_peer_is_refused_and_named,
+    failures_are_told_apart,
+    silence_times_out,
+    a_second_security_gets_only_the_time_that_is_left;
+}
+
 const BOTH: [Transport; 2] = [Transport::Tcp, Transport::Quic];
 
-#[tokio::test]
-async fn both_transports_carry_data_both_ways_in_both_families() {
+async fn both_transports_carry_data_both_ways_in_both_families<L: Lab>(lab: &L) {
     for ip in ["127.0.0.1", "::1"] {
         for transport in BOTH {
-            let (server, client) = (Peer::new(), Peer::new());
+            let (server, client) = (Peer::new(lab), Peer::new(lab));
             let at = server.listen(ip, transport).addr;
             let (dialled, arrived) = client.connect(&server, at).await;
             assert_eq!(dialled.peer, server.net.peer());
@@ -30,9 +42,8 @@ async fn both_transports_carry_data_both_ways_in_both_families() {
     }
 }
 
-#[tokio::test]
-async fn every_key_type_shakes_hands() {
-    let rsa = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/rsa-2048.key");
+async fn every_key_type_shakes_hands<L: Lab>(lab: &L) {
+    let rsa = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/rsa-2048.key");
     let rsa = identity::load(&rsa).expect("the fixture is a key");
     assert_eq!(rsa.key_type(), KeyType::RSA);
     let keys = [
@@ -43,8 +54,8 @@ async fn every_key_type_shakes_hands() {
     ];
     for key in keys {
         for transport in BOTH {
-            let subject = Peer::with(&key, NetConfig::default());
-            let other = Peer::new();
+            let subject = Peer::with(lab, &key, NetConfig::default());
+            let other = Peer::new(lab);
             let at = subject.listen("127.0.0.1", transport).addr;
             let (dialled, arrived) = other.connect(&subject, at).await;
             talk(&dialled, &arrived).await;
@@ -56,27 +67,25 @@ async fn every_key_type_shakes_hands() {
     }
 }
 
-#[tokio::test]
-async fn tls_over_tcp_is_accepted() {
+async fn tls_over_tcp_is_accepted<L: Lab>(lab: &L) {
     let mut config = NetConfig::default();
     config.securities = vec![Security::Tls];
-    let client = Peer::with(&identity::generate(), config);
-    let server = Peer::new();
+    let client = Peer::with(lab, &identity::generate(), config);
+    let server = Peer::new(lab);
     let at = server.listen("127.0.0.1", Transport::Tcp).addr;
     let (dialled, arrived) = client.connect(&server, at).await;
     assert_eq!(arrived.peer, client.net.peer());
     talk(&dialled, &arrived).await;
 }
 
-#[tokio::test]
-async fn a_peer_without_noise_is_dialled_again_with_tls() {
+async fn a_peer_without_noise_is_dialled_again_with_tls<L: Lab>(lab: &L) {
     use futures::io::AsyncReadExt;
     use multistream_select::listener_select_proto;
     use tokio_util::compat::TokioAsyncReadCompatExt;
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
-    let client = Peer::new();
+    let client = Peer::new(lab);
     let dial = client.net.dial(addr("127.0.0.1", port, Transport::Tcp), None);
     let server = async {
         let (first, _) = listener.accept().await.expect("the client dials");
@@ -96,10 +105,9 @@ async fn a_peer_without_noise_is_dialled_again_with_tls() {
     assert_eq!(error.failure(), DialFailure::Handshake);
 }
 
-#[tokio::test]
-async fn the_wrong_peer_is_refused_and_named() {
+async fn the_wrong_peer_is_refused_and_named<L: Lab>(lab: &L) {
     for transport in BOTH {
-        let (server, client, absent) = (Peer::new(), Peer::new(), Peer::new());
+        let (server, client, absent) = (Peer::new(lab), Peer::new(lab), Peer::new(lab));
         let at = server.listen("127.0.0.1", transport).addr;
         let error = soon(client.net.dial(at, Some(absent.net.peer())))
             .await
@@ -118,12 +126,11 @@ async fn the_wrong_peer_is_refused_and_named() {
     }
 }
 
-#[tokio::test]
-async fn failures_are_told_apart() {
-    let client = Peer::new();
+async fn failures_are_told_apart<L: Lab>(lab: &L) {
+    let client = Peer::new(lab);
     // A port that was free a moment ago.
     let vacant = {
-        let other = Peer::new();
+        let other = Peer::new(lab);
         let at = other.listen("127.0.0.1", Transport::Tcp);
         soon(other.net.shutdown()).await;
         at.addr
@@ -141,7 +148,7 @@ async fn failures_are_told_apart() {
     }
 
     // A source address that is not ours is our own fault, not the target's.
-    let server = Peer::new();
+    let server = Peer::new(lab);
     for transport in BOTH {
         let at = server.listen("127.0.0.1", transport).addr;
         let source = Some("192.0.2.1".parse().expect("an IP address"));
@@ -151,12 +158,11 @@ async fn failures_are_told_apart() {
     }
 }
 
-#[tokio::test]
-async fn silence_times_out() {
+async fn silence_times_out<L: Lab>(lab: &L) {
     let mut config = NetConfig::default();
     config.connect_timeout = Duration::from_millis(100);
     config.handshake_timeout = Duration::from_millis(100);
-    let client = Peer::with(&identity::generate(), config);
+    let client = Peer::with(lab, &identity::generate(), config);
 
     // The kernel accepts, and nobody says a word.
     let mute = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -175,14 +181,13 @@ async fn silence_times_out() {
     assert_eq!(error.failure(), DialFailure::TimedOut, "{error:?}");
 }
 
-#[tokio::test]
-async fn a_second_security_gets_only_the_time_that_is_left() {
+async fn a_second_security_gets_only_the_time_that_is_left<L: Lab>(lab: &L) {
     use multistream_select::listener_select_proto;
     use tokio_util::compat::TokioAsyncReadCompatExt;
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = listener.local_addr().expect("it is bound").port();
-    let client = Peer::new();
+    let client = Peer::new(lab);
     let patience = Duration::from_secs(1);
     let begun_at = std::time::Instant::now();
     let dial = client.net.dial_back(addr("127.0.0.1", port, Transport::Tcp), None, patience);

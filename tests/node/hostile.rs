@@ -1,11 +1,23 @@
 //! Peers that break the rules: each costs itself a stream, and nobody else anything.
 
-use super::{BOTH, Bare, RawStreamOf, lab, node, open, quiet, soon, start};
+use super::{BOTH, Bare, RawStreamOf, node, open, quiet, start};
 use futures::io::{AsyncReadExt, AsyncWriteExt};
 use portolan_core::Protocol;
+use portolan_runtime::Limits;
 use portolan_runtime::net::Established;
-use portolan_tokio::Limits;
+use portolan_tests::lab::{Lab, soon, until};
+use portolan_tests::portolan_peer::on_one_host;
 use std::time::Duration;
+
+portolan_tests::on_every_runtime! {
+    #[tokio::test]
+    a_frame_over_the_limit_resets_that_stream_only,
+    a_truncated_frame_resets_that_stream_only,
+    a_stream_that_stalls_has_a_bounded_life,
+    streams_without_an_agreement_are_bounded,
+    protocols_that_are_not_offered_are_declined,
+    a_peer_that_does_not_read_its_answers_loses_the_stream;
+}
 
 /// Wait until the node ends a stream.
 async fn ended(stream: &mut (impl futures::AsyncRead + Unpin)) {
@@ -28,11 +40,10 @@ async fn ping(connection: &Established) -> RawStreamOf {
     stream
 }
 
-#[tokio::test]
-async fn a_frame_over_the_limit_resets_that_stream_only() {
+async fn a_frame_over_the_limit_resets_that_stream_only<L: Lab>(lab: &L) {
     for addr in BOTH {
-        let server = node(&[addr]).await;
-        let bare = Bare::new();
+        let server = node(lab, &[addr]).await;
+        let bare = Bare::new(lab);
         let connection = bare.connect(&server).await;
         let mut pinging = ping(&connection).await;
         for (protocol, claim) in [
@@ -55,11 +66,10 @@ async fn a_frame_over_the_limit_resets_that_stream_only() {
     }
 }
 
-#[tokio::test]
-async fn a_truncated_frame_resets_that_stream_only() {
+async fn a_truncated_frame_resets_that_stream_only<L: Lab>(lab: &L) {
     for addr in BOTH {
-        let server = node(&[addr]).await;
-        let bare = Bare::new();
+        let server = node(lab, &[addr]).await;
+        let bare = Bare::new(lab);
         let connection = bare.connect(&server).await;
         let mut stream = open(&connection, Protocol::DialBack.name()).await;
         stream.write_all(&[9, 1, 2, 3]).await.expect("it is open");
@@ -69,14 +79,13 @@ async fn a_truncated_frame_resets_that_stream_only() {
     }
 }
 
-#[tokio::test]
-async fn a_stream_that_stalls_has_a_bounded_life() {
+async fn a_stream_that_stalls_has_a_bounded_life<L: Lab>(lab: &L) {
     let mut limits = Limits::default();
     limits.frame_timeout = Duration::from_millis(100);
     limits.negotiation_timeout = Duration::from_millis(100);
     for addr in BOTH {
-        let server = start(lab(), limits, &[addr]).await;
-        let bare = Bare::new();
+        let server = start(lab, on_one_host(), limits, &[addr]).await;
+        let bare = Bare::new(lab);
         let connection = bare.connect(&server).await;
         // Half a frame, then silence.
         let mut stream = open(&connection, Protocol::DialBack.name()).await;
@@ -99,13 +108,12 @@ async fn a_stream_that_stalls_has_a_bounded_life() {
     }
 }
 
-#[tokio::test]
-async fn streams_without_an_agreement_are_bounded() {
+async fn streams_without_an_agreement_are_bounded<L: Lab>(lab: &L) {
     let mut limits = Limits::default();
     limits.negotiating_per_connection_max = 3;
     for addr in BOTH {
-        let server = start(quiet(), limits, &[addr]).await;
-        let bare = Bare::new();
+        let server = start(lab, quiet(), limits, &[addr]).await;
+        let bare = Bare::new(lab);
         let connection = bare.connect(&server).await;
         let mut held = Vec::new();
         for _ in 0..3 {
@@ -123,7 +131,7 @@ async fn streams_without_an_agreement_are_bounded() {
         soon(over.read_exact(&mut header)).await.expect_err("it is reset");
         // Room is made as soon as one of them ends.
         drop(held.pop());
-        super::until(async || {
+        until(async || {
             let stream = soon(connection.muxer.open()).await;
             let Ok(mut stream) = stream else { return false };
             let sent = stream.write_all(b"\x13/multistream/1.0.0\n").await.is_ok();
@@ -133,11 +141,10 @@ async fn streams_without_an_agreement_are_bounded() {
     }
 }
 
-#[tokio::test]
-async fn protocols_that_are_not_offered_are_declined() {
+async fn protocols_that_are_not_offered_are_declined<L: Lab>(lab: &L) {
     use multistream_select::{Version, dialer_select_proto};
-    let server = start(quiet(), Limits::default(), &BOTH).await;
-    let bare = Bare::new();
+    let server = start(lab, quiet(), Limits::default(), &BOTH).await;
+    let bare = Bare::new(lab);
     let connection = bare.connect(&server).await;
     // Identify is off, and nobody is dialled back for.
     for protocol in [Protocol::Identify, Protocol::DialRequest] {
@@ -149,11 +156,10 @@ async fn protocols_that_are_not_offered_are_declined() {
     assert_eq!(server.connections().await[0].peer, bare.peer());
 }
 
-#[tokio::test]
-async fn a_peer_that_does_not_read_its_answers_loses_the_stream() {
+async fn a_peer_that_does_not_read_its_answers_loses_the_stream<L: Lab>(lab: &L) {
     for addr in BOTH {
-        let server = node(&[addr]).await;
-        let bare = Bare::new();
+        let server = node(lab, &[addr]).await;
+        let bare = Bare::new(lab);
         let connection = bare.connect(&server).await;
         let mut stream = open(&connection, Protocol::Ping.name()).await;
         // Far more than windows and queues hold together.
