@@ -5,16 +5,20 @@
 //! who waits for it, and the nodes, their sockets and their tasks live on the lab's runtime.
 
 use portolan_runtime::traits::Runtime;
+use portolan_smol::Smol;
 use portolan_tokio::Tokio;
 use std::fmt::Debug;
 use std::future::Future;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// No test takes a tenth of this; one that does is stuck.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A runtime on which nodes under test live, for one test.
+/// A runtime on which nodes under test live, for one test. Tasks that are left at its end are
+/// dropped with it.
 pub trait Lab: Sized {
     /// What nodes run on.
     type Runtime: Runtime + Debug;
@@ -28,12 +32,9 @@ pub trait Lab: Sized {
     /// Whether no task is alive on the runtime, neither a node's nor, where the body runs on the
     /// same one, the body's own.
     fn is_idle(&self) -> bool;
-
-    /// End the lab. Whoever held nodes has dropped them.
-    fn close(self) -> impl Future<Output = ()>;
 }
 
-/// The tokio runtime of the test itself. Its tasks end with it.
+/// The tokio runtime of the test itself.
 #[derive(Debug)]
 pub struct OnTokio(Handle);
 
@@ -51,8 +52,56 @@ impl Lab for OnTokio {
     fn is_idle(&self) -> bool {
         self.0.metrics().num_alive_tasks() == 0
     }
+}
 
-    async fn close(self) {}
+/// An executor of smol on a thread of its own.
+#[derive(Debug)]
+pub struct OnSmol {
+    executor: Arc<smol::Executor<'static>>,
+    /// Dropping it stops the thread.
+    stop: Option<smol::channel::Sender<()>>,
+    /// Hangs up when the thread ends.
+    ended: mpsc::Receiver<()>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Lab for OnSmol {
+    type Runtime = Smol;
+
+    fn open() -> OnSmol {
+        let executor = Arc::new(smol::Executor::new());
+        let (stop, stopped) = smol::channel::bounded::<()>(1);
+        let (hold, ended) = mpsc::channel::<()>();
+        let running = executor.clone();
+        let run = move || {
+            let _hold = hold;
+            // The other end is dropped, never used.
+            let _dropped = smol::block_on(running.run(stopped.recv()));
+        };
+        let thread = thread::Builder::new().name("smol".into()).spawn(run).expect("a thread");
+        OnSmol { executor, stop: Some(stop), ended, thread: Some(thread) }
+    }
+
+    fn runtime(&self) -> Smol {
+        self.executor.clone().into()
+    }
+
+    fn is_idle(&self) -> bool {
+        self.executor.is_empty()
+    }
+}
+
+impl Drop for OnSmol {
+    fn drop(&mut self) {
+        self.stop = None;
+        let stuck = self.ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout);
+        let panicked = self.thread.take().is_some_and(|thread| !stuck && thread.join().is_err());
+        // One panic is enough: the test may be on its way out because of another.
+        if !thread::panicking() {
+            assert!(!stuck, "a task on smol blocks its thread");
+            assert!(!panicked, "a task on smol panicked");
+        }
+    }
 }
 
 /// Make a test for each runtime out of each test body, in modules by the names of the runtimes.
@@ -68,7 +117,16 @@ macro_rules! on_every_runtime {
                 async fn $name() {
                     let lab = <$crate::lab::OnTokio as $crate::lab::Lab>::open();
                     super::$name(&lab).await;
-                    $crate::lab::Lab::close(lab).await;
+                }
+            )+)+
+        }
+
+        mod on_smol {
+            $($(
+                #[$attribute]
+                async fn $name() {
+                    let lab = <$crate::lab::OnSmol as $crate::lab::Lab>::open();
+                    super::$name(&lab).await;
                 }
             )+)+
         }
