@@ -5,10 +5,9 @@ use crate::report::Report;
 use multiaddr::{Multiaddr, Protocol};
 use portolan_core::{Config, Duration};
 use portolan_runtime::identity::{self, Keypair};
-use portolan_runtime::{Limits, ListenError, Notices, StartError, Stopped, net};
-use portolan_tokio::Node;
+use portolan_runtime::traits::Runtime;
+use portolan_runtime::{Limits, ListenError, Node, Notices, StartError, Stopped, net};
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
-use tokio::runtime::Handle;
 
 /// How often another port is tried when the kernel's choice for one socket is taken for another;
 /// ours: with half of all ports taken, all fail once in 65,536 starts.
@@ -59,11 +58,13 @@ pub enum CheckError {
 }
 
 /// Listen, dial every peer, and report when every address has a verdict, when nobody can give
-/// one, or when the time is up. `progress` is called whenever something has changed.
+/// one, or when the time is up. The node runs on `runtime`; `progress` is called whenever
+/// something has changed.
 ///
 /// # Errors
 /// If there is no peer, or if the node does not start.
-pub async fn check(
+pub async fn check<R: Runtime>(
+    runtime: R,
     options: CheckOptions,
     mut progress: impl FnMut(&Progress),
 ) -> Result<Report, CheckError> {
@@ -71,26 +72,28 @@ pub async fn check(
         return Err(CheckError::NoPeers);
     }
     let (node, notices) = if options.listen.is_empty() {
-        listen_everywhere(&options).await?
+        listen_everywhere(&runtime, &options).await?
     } else {
-        start(&options, options.listen.clone()).await?
+        start(&runtime, &options, options.listen.clone()).await?
     };
-    let report = job::run(&node, notices, &options.peers, options.timeout, &mut progress).await;
+    let CheckOptions { peers, timeout, .. } = &options;
+    let report = job::run(&runtime, &node, notices, peers, *timeout, &mut progress).await;
     node.shutdown().await;
     Ok(report?)
 }
 
-async fn start(
+async fn start<R: Runtime>(
+    runtime: &R,
     options: &CheckOptions,
     listen: Vec<Multiaddr>,
-) -> Result<(Node, Notices), StartError> {
+) -> Result<(Node<R>, Notices), StartError> {
     let mut config = Config::default();
     config.allow_private = options.allow_private;
     // A server that is slow to answer must not be lost for looking idle.
     let mut limits = Limits::default();
     limits.idle_timeout = limits.idle_timeout.max(options.timeout);
     let mut builder =
-        Node::builder(Handle::current(), options.keypair.clone()).config(config).limits(limits);
+        Node::builder(runtime.clone(), options.keypair.clone()).config(config).limits(limits);
     for addr in listen {
         builder = builder.listen(addr);
     }
@@ -101,12 +104,15 @@ async fn start(
 /// Listen on the wildcards of both families with one port number for all sockets, as routers and
 /// people like it. The number is the kernel's choice for one of them, and may be taken for
 /// another: then another number is tried.
-async fn listen_everywhere(options: &CheckOptions) -> Result<(Node, Notices), StartError> {
+async fn listen_everywhere<R: Runtime>(
+    runtime: &R,
+    options: &CheckOptions,
+) -> Result<(Node<R>, Notices), StartError> {
     let mut tries = 0;
     loop {
         tries += 1;
         let port = free_port().unwrap_or(0);
-        match start(options, everywhere(port, has_ip6())).await {
+        match start(runtime, options, everywhere(port, has_ip6())).await {
             Err(error) if is_in_use(&error) && tries < PORT_TRIES => {}
             started => return started,
         }
@@ -141,6 +147,8 @@ fn everywhere(port: u16, ip6: bool) -> Vec<Multiaddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use portolan_tokio::Tokio;
+    use tokio::runtime::Handle;
 
     #[test]
     fn by_default_everything_is_listened_on_with_one_port() {
@@ -160,7 +168,8 @@ mod tests {
 
     #[tokio::test]
     async fn without_peers_nothing_is_started() {
-        let result = check(CheckOptions::default(), |_| ()).await;
+        let runtime = Tokio::new(Handle::current());
+        let result = check(runtime, CheckOptions::default(), |_| ()).await;
         assert!(matches!(result, Err(CheckError::NoPeers)));
     }
 }

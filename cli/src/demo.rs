@@ -4,10 +4,9 @@ use crate::job::{self, Progress};
 use crate::report::Report;
 use multiaddr::{Multiaddr, Protocol};
 use portolan_core::{Config, DialBackConfig, Duration};
-use portolan_runtime::{Builder, StartError, Stopped, identity};
-use portolan_tokio::{Node, Tokio};
+use portolan_runtime::traits::Runtime;
+use portolan_runtime::{Builder, Node, StartError, Stopped, identity};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use tokio::runtime::Handle;
 
 /// Servers in the demo, number; ours: enough to show that they are spread over and agree.
 const SERVERS: u8 = 5;
@@ -49,18 +48,22 @@ pub enum DemoError {
 /// AutoNAT v2 servers on loopback addresses of their own: 127.0.0.11 and up, each with a second
 /// IP (127.0.1.11 and up) from which it dials back and on which it does not listen.
 #[derive(Debug)]
-pub struct Servers {
-    nodes: Vec<Node>,
+pub struct Servers<R: Runtime> {
+    nodes: Vec<Node<R>>,
     addresses: Vec<Multiaddr>,
 }
 
-impl Servers {
-    /// Start `count` servers whose dial-back service has the limits of `dial_back`; its sources
+impl<R: Runtime> Servers<R> {
+    /// Start `count` servers on `runtime` whose dial-back service has the limits of `dial_back`; its sources
     /// are replaced. Each listens on TCP and QUIC, on ports that the kernel chooses.
     ///
     /// # Errors
     /// If the system lacks the loopback addresses, or a node does not start.
-    pub async fn start(count: u8, dial_back: DialBackConfig) -> Result<Servers, DemoError> {
+    pub async fn start(
+        runtime: R,
+        count: u8,
+        dial_back: DialBackConfig,
+    ) -> Result<Servers<R>, DemoError> {
         if count > SERVERS_MAX {
             return Err(DemoError::TooMany { given: count });
         }
@@ -71,7 +74,7 @@ impl Servers {
             for ip in [ip, source] {
                 UdpSocket::bind((ip, 0)).map_err(|_| DemoError::NoSuchLoopback { ip })?;
             }
-            let node = server(ip, source.into(), dial_back.clone()).await?;
+            let node = server(&runtime, ip, source.into(), dial_back.clone()).await?;
             servers.addresses.extend(node.listeners().await);
             servers.nodes.push(node);
         }
@@ -90,41 +93,46 @@ impl Servers {
     }
 }
 
-/// Start servers and a client, run the whole job, and report. `progress` is called whenever
-/// something has changed.
+/// Start servers and a client on `runtime`, run the whole job, and report. `progress` is called
+/// whenever something has changed.
 ///
 /// # Errors
 /// If the system lacks the loopback addresses, or a node does not start.
-pub async fn demo(mut progress: impl FnMut(&Progress)) -> Result<Report, DemoError> {
-    let servers = Servers::start(SERVERS, DialBackConfig::default()).await?;
+pub async fn demo<R: Runtime>(
+    runtime: R,
+    mut progress: impl FnMut(&Progress),
+) -> Result<Report, DemoError> {
+    let servers = Servers::start(runtime.clone(), SERVERS, DialBackConfig::default()).await?;
     let mut config = Config::default();
     config.allow_private = true;
-    let client = listening(Ipv4Addr::LOCALHOST, config);
+    let client = listening(&runtime, Ipv4Addr::LOCALHOST, config);
     let notices = client.notices();
     let client = client.start().await?;
     // Every server is dialled over both transports, so that there are observers for both.
-    let report = job::run(&client, notices, servers.addresses(), TIMEOUT, &mut progress).await;
+    let peers = servers.addresses();
+    let report = job::run(&runtime, &client, notices, peers, TIMEOUT, &mut progress).await;
     client.shutdown().await;
     servers.shutdown().await;
     Ok(report?)
 }
 
-async fn server(
+async fn server<R: Runtime>(
+    runtime: &R,
     ip: Ipv4Addr,
     source: IpAddr,
     mut dial_back: DialBackConfig,
-) -> Result<Node, StartError> {
+) -> Result<Node<R>, StartError> {
     dial_back.sources = vec![source];
     let mut config = Config::default();
     config.allow_private = true;
     config.dial_back = Some(dial_back);
-    listening(ip, config).start().await
+    listening(runtime, ip, config).start().await
 }
 
 /// A node about to listen on this IP, with both transports, on ports that the kernel chooses.
-fn listening(ip: Ipv4Addr, config: Config) -> Builder<Tokio> {
+fn listening<R: Runtime>(runtime: &R, ip: Ipv4Addr, config: Config) -> Builder<R> {
     let ip = Multiaddr::from(ip);
-    Node::builder(Handle::current(), identity::generate())
+    Node::builder(runtime.clone(), identity::generate())
         .config(config)
         .listen(ip.clone().with(Protocol::Tcp(0)))
         .listen(ip.with(Protocol::Udp(0)).with(Protocol::QuicV1))

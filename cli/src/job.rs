@@ -2,12 +2,13 @@
 
 use crate::report::{PeerFate, PeerReport, Report};
 use crate::timeline::Timeline;
-use futures::future::{FusedFuture, FutureExt};
+use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
+use futures::{pin_mut, select_biased};
 use multiaddr::Multiaddr;
 use portolan_core::{ConnId, Duration, Explanation, Instant, Notice, Scope, State};
-use portolan_runtime::{DialError, Dialled, Noticed, Notices, Stopped};
-use portolan_tokio::Node;
+use portolan_runtime::traits::Runtime;
+use portolan_runtime::{DialError, Dialled, Node, Noticed, Notices, Stopped};
 use std::collections::BTreeMap;
 
 /// How far a job has come.
@@ -31,9 +32,10 @@ pub struct Progress {
 ///
 /// # Errors
 /// If the node shuts down meanwhile.
-pub(crate) async fn run(
-    node: &Node,
-    mut notices: Notices,
+pub(crate) async fn run<R: Runtime>(
+    runtime: &R,
+    node: &Node<R>,
+    notices: Notices,
     peers: &[Multiaddr],
     timeout: Duration,
     progress: &mut dyn FnMut(&Progress),
@@ -44,24 +46,31 @@ pub(crate) async fn run(
         .enumerate()
         .map(|(index, peer)| node.dial(peer.clone()).map(move |dialled| (index, dialled)))
         .collect();
-    let mut expired = Box::pin(tokio::time::sleep(timeout).fuse());
+    let mut notices = notices.fuse();
+    let expired = runtime.sleep(timeout).fuse();
+    pin_mut!(expired);
+    let mut is_expired = false;
     loop {
-        tokio::select! {
-            Some((index, dialled)) = dials.next() => match dialled {
+        // The order matters only where much comes at once: the time-out is never drowned in news.
+        select_biased! {
+            () = expired => {
+                is_expired = true;
+                job.timeline.push(node.now(), "the time is up");
+            }
+            (index, dialled) = dials.select_next_some() => match dialled {
                 Ok(dialled) => job.dialled(index, &dialled, node.now()),
                 Err(error) => job.failed(index, &error, node.now()),
             },
-            Some(noticed) = notices.next() => job.noticed(&noticed),
-            () = &mut expired => job.timeline.push(node.now(), "the time is up"),
+            noticed = notices.select_next_some() => job.noticed(&noticed),
         }
-        while let Some(noticed) = notices.try_next() {
+        while let Some(noticed) = notices.get_mut().try_next() {
             job.noticed(&noticed);
         }
         let mut explanation = node.explain().await?;
         // Core knows only the moment of its last event.
         explanation.at = explanation.at.max(node.now());
         progress(&job.progress(&explanation));
-        if expired.is_terminated() || job.is_over(&explanation) {
+        if is_expired || job.is_over(&explanation) {
             return Ok(Report::new(&explanation, job.since, &job.timeline, job.peers()));
         }
     }

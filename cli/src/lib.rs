@@ -1,8 +1,8 @@
 //! What the `portolan` program can do, as a library.
 //!
 //! [`check`] asks real peers whether this machine can be reached, [`serve`] dials back for
-//! others, [`demo`] does both in one process; a [`Report`] says what came out. Everything rests
-//! on the public API of [`portolan_tokio::Node`].
+//! others, [`demo`] does both in one process; a [`Report`] says what came out. Each takes the
+//! runtime to run on, and rests on the public API of [`portolan_runtime::Node`].
 
 mod address;
 mod check;

@@ -6,12 +6,11 @@ use portolan_core::wire::multiaddr::{Decoded, from_multiaddr, to_multiaddr};
 use portolan_core::{Addr, Config, DialBackConfig, Family, IpScope, Notice, ip_scope};
 use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::net::interface_ips;
-use portolan_runtime::{AddressError, StartError, listen_address};
-use portolan_tokio::Node;
+use portolan_runtime::traits::Runtime;
+use portolan_runtime::{AddressError, Node, StartError, listen_address};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
-use tokio::runtime::Handle;
 
 /// How to serve. Built by `ServeOptions::default()` and assignment.
 #[derive(Clone, Debug)]
@@ -103,12 +102,13 @@ impl ServeError {
     }
 }
 
-/// Serve until `stop` resolves, then shut down after the answers under way are delivered. `ready`
+/// Serve on `runtime` until `stop` resolves, then shut down after the answers under way are delivered. `ready`
 /// is called once, with the full multiaddr of every address that is listened on.
 ///
 /// # Errors
 /// If the options contradict each other, or the node does not start.
-pub async fn serve(
+pub async fn serve<R: Runtime>(
+    runtime: R,
     mut options: ServeOptions,
     ready: impl FnOnce(&[Multiaddr]),
     stop: impl Future<Output = ()>,
@@ -127,7 +127,7 @@ pub async fn serve(
     for ip in &options.dial_from {
         UdpSocket::bind((*ip, 0)).map_err(|source| ServeError::Source { ip: *ip, source })?;
     }
-    let node = start(options).await?;
+    let node = start(runtime, options).await?;
     let mut notices = node.notices();
     ready(&concrete(&node.listeners().await, &interfaces));
     let log = async {
@@ -164,13 +164,13 @@ fn admit(
     }
 }
 
-async fn start(options: ServeOptions) -> Result<Node, StartError> {
+async fn start<R: Runtime>(runtime: R, options: ServeOptions) -> Result<Node<R>, StartError> {
     let mut dial_back = DialBackConfig::default();
     dial_back.sources = options.dial_from;
     let mut config = Config::default();
     config.allow_private = options.allow_private;
     config.dial_back = Some(dial_back);
-    let mut builder = Node::builder(Handle::current(), options.keypair).config(config);
+    let mut builder = Node::builder(runtime, options.keypair).config(config);
     for addr in options.listen {
         builder = builder.listen(addr);
     }
@@ -220,6 +220,8 @@ fn log(notice: &Notice) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use portolan_tokio::Tokio;
+    use tokio::runtime::Handle;
 
     fn admitted(listen: &str, private: bool, from: &[&str]) -> Result<(), ServeError> {
         let ip = |ip: &&str| ip.parse().expect("an address");
@@ -278,15 +280,17 @@ mod tests {
 
     #[tokio::test]
     async fn a_stopped_server_is_ready_once() {
+        let runtime = || Tokio::new(Handle::current());
         let mut options = ServeOptions::default();
-        let none = serve(options.clone(), |_| (), async {}).await;
+        let none = serve(runtime(), options.clone(), |_| (), async {}).await;
         assert!(matches!(none, Err(ServeError::NothingToListenOn)));
 
         options.allow_private = true;
         options.listen.push("/ip4/127.0.0.1/tcp/0".parse().expect("a multiaddr"));
         let mut ready = Vec::new();
         let peer = options.keypair.public().to_peer_id();
-        serve(options, |addrs| ready.extend_from_slice(addrs), async {}).await.expect("it serves");
+        let ready_at = |addrs: &[Multiaddr]| ready.extend_from_slice(addrs);
+        serve(runtime(), options, ready_at, async {}).await.expect("it serves");
         let text: Vec<String> = ready.iter().map(ToString::to_string).collect();
         assert_eq!(text.len(), 1);
         assert!(text[0].starts_with("/ip4/127.0.0.1/tcp/") && !text[0].contains("/tcp/0/"));

@@ -27,10 +27,12 @@ use clients::Fault;
 use multiaddr::{Multiaddr, Protocol};
 use portolan::Servers;
 use portolan_core::{DialBackConfig, Transport};
+use portolan_tokio::Tokio;
 use serde_json::{Value, json};
 use stats::Stats;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use tokio::runtime::Handle;
 
 /// Servers, number: the issue that asked for this benchmark says five.
 const SERVERS: u8 = 5;
@@ -62,7 +64,8 @@ async fn main() -> ExitCode {
 
 /// The document, and whether the gate is met.
 async fn bench(runs: usize) -> Result<(Value, bool), Fault> {
-    let servers = Servers::start(SERVERS, DialBackConfig::unlimited()).await?;
+    let runtime = Tokio::new(Handle::current());
+    let servers = Servers::start(runtime, SERVERS, DialBackConfig::unlimited()).await?;
     let mut transports = serde_json::Map::new();
     let mut gate_met = true;
     for transport in [Transport::Tcp, Transport::Quic] {
