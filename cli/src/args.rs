@@ -1,5 +1,6 @@
 //! What can be said on the command line.
 
+use crate::runtimes;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
 use multiaddr::Multiaddr;
@@ -31,11 +32,21 @@ pub(crate) enum Command {
     Id(IdArgs),
 }
 
+/// What all commands share that run nodes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OnArgs {
+    /// The asynchronous runtime to run on. The verdicts are the same on each.
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    pub(crate) runtime: runtimes::Name,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// Print the report as one JSON document.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -61,6 +72,8 @@ pub(crate) struct CheckArgs {
     /// Print the report as one JSON document.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +91,8 @@ pub(crate) struct ServeArgs {
     /// An IP of this host to dial back from. It is not listened on, nor told to anybody.
     #[arg(long, value_name = "IP")]
     pub(crate) dial_from: Vec<IpAddr>,
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
 }
 
 #[derive(Debug, clap::Args)]

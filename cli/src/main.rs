@@ -35,9 +35,9 @@ fn main() -> ExitCode {
     let args = Args::parse();
     log();
     let done = match args.command {
-        Command::Demo(demo) => runtimes::run(demo),
-        Command::Check(check) => runtimes::run(check),
-        Command::Serve(serve) => runtimes::run(serve),
+        Command::Demo(demo) => runtimes::run(demo.on.runtime, demo),
+        Command::Check(check) => runtimes::run(check.on.runtime, check),
+        Command::Serve(serve) => runtimes::run(serve.on.runtime, serve),
         Command::Id(id) => self::id(&id),
     };
     match done {

@@ -10,6 +10,12 @@ use support::{Running, code, run, stderr, stdout};
 const LISTEN: [&str; 4] =
     ["--listen", "/ip4/127.0.0.1/tcp/0", "--listen", "/ip4/127.0.0.1/udp/0/quic-v1"];
 
+/// Every runtime beside every other: one for who asks, one for who serves.
+const PAIRS: [(&str, &str); 4] =
+    [("tokio", "tokio"), ("tokio", "smol"), ("smol", "tokio"), ("smol", "smol")];
+
+const RUNTIMES: [&str; 2] = ["tokio", "smol"];
+
 /// The JSON report that was printed; it has the documented form.
 #[track_caller]
 fn report(output: &Output) -> Value {
@@ -36,8 +42,8 @@ fn text_of<'a>(object: &'a Value, key: &str) -> &'a str {
 }
 
 /// Check against these peers, on loopback.
-fn check(peers: &[String]) -> Output {
-    let mut args = vec!["check", "--allow-private", "--json"];
+fn check(runtime: &str, peers: &[String]) -> Output {
+    let mut args = vec!["check", "--runtime", runtime, "--allow-private", "--json"];
     args.extend(LISTEN);
     for peer in peers {
         args.extend(["--peer", peer]);
@@ -45,23 +51,26 @@ fn check(peers: &[String]) -> Output {
     run(&args)
 }
 
-fn serve(more: &[&str]) -> (Running, Vec<String>) {
-    let args = [&LISTEN, ["--allow-private"].as_slice(), more].concat();
+fn serve(runtime: &str, more: &[&str]) -> (Running, Vec<String>) {
+    let args = [&LISTEN, ["--allow-private", "--runtime", runtime].as_slice(), more].concat();
     Running::serve(&args, 2)
 }
 
 #[test]
 fn the_demo_proves_both_transports_to_strangers() {
-    let output = run(&["demo", "--json"]);
-    let report = report(&output);
-    assert_eq!(code(&output), 0, "{report:#}");
-    assert_eq!(report["reachability"], "public");
-    let verdicts = verdicts(&report);
-    for transport in ["tcp", "quic"] {
-        assert!(verdicts.contains(&(transport, "reachable", "anywhere")), "{report:#}");
+    for runtime in RUNTIMES {
+        let output = run(&["demo", "--json", "--runtime", runtime]);
+        let report = report(&output);
+        assert_eq!(code(&output), 0, "{report:#}");
+        assert_eq!(report["reachability"], "public");
+        let verdicts = verdicts(&report);
+        for transport in ["tcp", "quic"] {
+            assert!(verdicts.contains(&(transport, "reachable", "anywhere")), "{report:#}");
+        }
+        assert_eq!(report["servers"].as_array().map(Vec::len), Some(5), "{report:#}");
+        let elapsed = report["elapsed_ms"].as_u64();
+        assert!(elapsed.is_some_and(|elapsed| elapsed < 10_000), "{report:#}");
     }
-    assert_eq!(report["servers"].as_array().map(Vec::len), Some(5), "{report:#}");
-    assert!(report["elapsed_ms"].as_u64().is_some_and(|elapsed| elapsed < 10_000), "{report:#}");
 }
 
 #[test]
@@ -77,26 +86,28 @@ fn the_demo_tells_people() {
 
 #[test]
 fn a_server_with_one_ip_proves_for_contacted_peers() {
-    let (_server, addresses) = serve(&[]);
-    // One connection of either transport is enough to have both tested.
-    for peer in &addresses {
-        let output = check(std::slice::from_ref(peer));
-        let report = report(&output);
-        assert_eq!(code(&output), 13, "{report:#}");
-        assert_eq!(report["reachability"], "limited", "{report:#}");
-        let mut verdicts = verdicts(&report);
-        verdicts.sort_unstable();
-        let expected = [("quic", "reachable", "contacted"), ("tcp", "reachable", "contacted")];
-        assert_eq!(verdicts, expected, "{report:#}");
+    for (client, server) in PAIRS {
+        let (_server, addresses) = serve(server, &[]);
+        // One connection of either transport is enough to have both tested.
+        for peer in &addresses {
+            let output = check(client, std::slice::from_ref(peer));
+            let report = report(&output);
+            assert_eq!(code(&output), 13, "{client} asks {server}: {report:#}");
+            assert_eq!(report["reachability"], "limited", "{report:#}");
+            let mut verdicts = verdicts(&report);
+            verdicts.sort_unstable();
+            let expected = [("quic", "reachable", "contacted"), ("tcp", "reachable", "contacted")];
+            assert_eq!(verdicts, expected, "{report:#}");
+        }
     }
 }
 
 #[test]
 fn a_server_with_another_ip_proves_for_strangers() {
-    let (_server, addresses) = serve(&["--dial-from", "127.1.0.1"]);
+    let (_server, addresses) = serve("smol", &["--dial-from", "127.1.0.1"]);
     assert!(addresses.iter().all(|address| !address.contains("127.1.0.1")), "{addresses:?}");
-    for peers in [&addresses[..1], &addresses[..]] {
-        let output = check(peers);
+    for (runtime, peers) in [("tokio", &addresses[..1]), ("smol", &addresses[..])] {
+        let output = check(runtime, peers);
         let report = report(&output);
         assert_eq!(code(&output), 0, "{report:#}");
         assert_eq!(report["reachability"], "public", "{report:#}");
@@ -112,14 +123,17 @@ fn a_server_with_another_ip_proves_for_strangers() {
 
 #[test]
 fn an_unreachable_peer_beside_a_server_changes_no_verdict() {
-    let (_server, mut addresses) = serve(&["--dial-from", "127.1.0.1"]);
+    let (_server, mut addresses) = serve("tokio", &["--dial-from", "127.1.0.1"]);
     addresses.push("/ip4/127.0.0.1/tcp/1".into());
-    let output = check(&addresses);
-    let report = report(&output);
-    assert_eq!(code(&output), 0, "{report:#}");
-    let mut timeline = report["timeline"].as_array().expect("a list").iter();
-    let failed = "cannot reach /ip4/127.0.0.1/tcp/1: ";
-    assert!(timeline.any(|line| line["what"].as_str().is_some_and(|what| what.contains(failed))));
+    for runtime in RUNTIMES {
+        let output = check(runtime, &addresses);
+        let report = report(&output);
+        assert_eq!(code(&output), 0, "{report:#}");
+        let mut timeline = report["timeline"].as_array().expect("a list").iter();
+        let failed = "cannot reach /ip4/127.0.0.1/tcp/1: ";
+        let says = |line: &Value| line["what"].as_str().is_some_and(|what| what.contains(failed));
+        assert!(timeline.any(says), "{report:#}");
+    }
 }
 
 #[test]
@@ -129,11 +143,13 @@ fn the_time_out_ends_a_check_with_a_reason() {
     let port = silent.local_addr().expect("it is bound").port();
     let peer = format!("/ip4/127.0.0.1/tcp/{port}");
     let args = ["--peer", &peer, "--listen", LISTEN[1], "--allow-private", "--timeout", "1"];
-    let output = run(&[&["check"], args.as_slice()].concat());
-    assert_eq!(code(&output), 12, "{}{}", stdout(&output), stderr(&output));
-    let line = stdout(&output).lines().find(|line| line.contains(&peer)).expect("its line");
-    assert!(line.ends_with("no answer yet"), "{line}");
-    assert!(stdout(&output).contains("no AutoNAT v2 server in reach"), "{}", stdout(&output));
+    for runtime in RUNTIMES {
+        let output = run(&[&["check", "--runtime", runtime], args.as_slice()].concat());
+        assert_eq!(code(&output), 12, "{}{}", stdout(&output), stderr(&output));
+        let line = stdout(&output).lines().find(|line| line.contains(&peer)).expect("its line");
+        assert!(line.ends_with("no answer yet"), "{line}");
+        assert!(stdout(&output).contains("no AutoNAT v2 server in reach"), "{}", stdout(&output));
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -159,7 +175,7 @@ fn ip6_is_proved_as_ip4_is() {
 
 #[test]
 fn by_default_everything_is_listened_on_with_one_port() {
-    let (_server, addresses) = serve(&[]);
+    let (_server, addresses) = serve("tokio", &[]);
     let args = ["check", "--peer", &addresses[0], "--allow-private", "--json", "--timeout", "3"];
     let report = report(&run(&args));
     let classes = report["classes"].as_array().expect("a list");
@@ -181,12 +197,36 @@ fn by_default_everything_is_listened_on_with_one_port() {
 #[cfg(unix)]
 #[test]
 fn a_server_ends_cleanly_when_told_to() {
-    for signal in ["-TERM", "-INT"] {
-        let (server, _) = serve(&[]);
+    for (runtime, signal) in
+        [("tokio", "-TERM"), ("tokio", "-INT"), ("smol", "-TERM"), ("smol", "-INT")]
+    {
+        let (server, _) = serve(runtime, &[]);
         let pid = server.pid().to_string();
         let sent = std::process::Command::new("kill").args([signal, &pid]).status();
         assert!(sent.expect("kill can be run").success());
         let output = server.finish();
-        assert_eq!((code(&output), stdout(&output), stderr(&output)), (0, "", ""), "{signal}");
+        assert_eq!(
+            (code(&output), stdout(&output), stderr(&output)),
+            (0, "", ""),
+            "{runtime} {signal}"
+        );
     }
+}
+
+/// The threads of a process tell which runtimes it has.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_other_runtime_does_not_exist() {
+    let threads = |server: &Running| {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", server.pid())).expect("it runs");
+        let name = |task: std::io::Result<std::fs::DirEntry>| {
+            std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+        };
+        tasks.filter_map(name).collect::<String>()
+    };
+    let (on_tokio, _) = serve("tokio", &[]);
+    assert!(threads(&on_tokio).contains("tokio"), "{}", threads(&on_tokio));
+    let (on_smol, _) = serve("smol", &[]);
+    assert!(threads(&on_smol).contains("async-io"), "{}", threads(&on_smol));
+    assert!(!threads(&on_smol).contains("tokio"), "{}", threads(&on_smol));
 }

@@ -53,6 +53,10 @@ fn wrong_arguments_are_wrong_use() {
     refused(&["check", "--peer", peer, "--timeout", "0"], 2, &["--timeout"]);
     let listen = "/ip4/127.0.0.1/tcp/0";
     refused(&["serve", "--listen", listen, "--dial-from", "localhost"], 2, &["--dial-from"]);
+    for args in [&["demo"], ["check", "--peer", peer].as_slice(), &["serve", "--listen", listen]] {
+        let args = [args, &["--runtime", "async-std"]].concat();
+        refused(&args, 2, &["--runtime", "async-std", "tokio", "smol"]);
+    }
     // A wildcard is no source on any host.
     refused(&["serve", "--listen", listen, "--dial-from", "0.0.0.0"], 2, &["0.0.0.0"]);
 }
