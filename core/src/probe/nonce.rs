@@ -14,6 +14,8 @@ const LATE_FOR: Duration = Duration::from_secs(60);
 /// Nonces remembered, number; ours: every probe in flight and those of the last minute.
 /// When full, the oldest retired one goes.
 const NONCES_MAX: usize = 256;
+/// Draws for one nonce, number; ours: no source of chance that works needs a second.
+const DRAWS_MAX: usize = 4;
 
 /// That a nonce of ours came back on a new inbound connection of the claimed transport: somebody
 /// really dialled this address.
@@ -109,6 +111,9 @@ struct Expected {
 }
 
 /// Every nonce whose return would prove something.
+///
+/// Nothing depends on which numbers the nonces are, nor on their order: a flight record replays
+/// with others in their place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Nonces {
     expected: BTreeMap<u64, Expected>,
@@ -124,13 +129,17 @@ impl Nonces {
     ) -> u64 {
         if self.expected.len() >= NONCES_MAX {
             let retired = self.expected.iter().filter(|(_, one)| one.forget_at.is_some());
-            let oldest = retired.min_by_key(|(_, one)| one.forget_at).map(|(nonce, _)| *nonce);
-            oldest.and_then(|nonce| self.expected.remove(&nonce));
+            let oldest = retired.min_by_key(|(_, one)| (one.forget_at, one.probe));
+            oldest.map(|(nonce, _)| *nonce).and_then(|nonce| self.expected.remove(&nonce));
         }
-        // Two probes never share a nonce. A source of chance that repeats itself is stepped over.
+        // Two probes never share a nonce. Where chance insists, the older one can prove nothing
+        // any more: its nonce would be taken for an answer to the younger question.
         let mut nonce = draw.nonce();
-        while self.expected.contains_key(&nonce) {
-            nonce = nonce.wrapping_add(1);
+        for _ in 1..DRAWS_MAX {
+            if !self.expected.contains_key(&nonce) {
+                break;
+            }
+            nonce = draw.nonce();
         }
         let expected = Expected { addrs, server, probe, serial, forget_at: None };
         self.expected.insert(nonce, expected);
@@ -184,29 +193,65 @@ mod tests {
     use alloc::vec;
     use core::net::Ipv4Addr;
 
-    struct Same;
-    impl Draw for Same {
+    struct List<'a>(&'a [u64]);
+    impl Draw for List<'_> {
         fn below(&mut self, _: u64) -> u64 {
             0
         }
         fn nonce(&mut self) -> u64 {
-            u64::MAX
+            let (first, rest) = self.0.split_first().expect("few draws");
+            self.0 = rest;
+            *first
+        }
+    }
+
+    fn stream(n: u64) -> StreamId {
+        StreamId::outbound(crate::Protocol::DialRequest, n)
+    }
+
+    #[test]
+    fn a_nonce_that_is_drawn_twice_is_drawn_again() {
+        let addr = Addr::tcp(Ipv4Addr::new(44, 0, 0, 1).into(), 4001);
+        let mut nonces = Nonces::default();
+        let mut draw = List(&[7, 7, 7, 7, 7, 8, 9, 9, 9, 9, 9, 1]);
+        let mut bind = |n| nonces.bind(&mut draw, (vec![addr], PeerId::random(), stream(n)), 0);
+        assert_eq!([bind(1), bind(2), bind(3)], [7, 7, 8], "the second asks four times at most");
+        assert_eq!([bind(4), bind(5)], [9, 9]);
+        let owner = |nonce: u64| nonces.expected[&nonce].probe;
+        assert_eq!([owner(7), owner(8), owner(9)], [stream(2), stream(3), stream(5)]);
+    }
+
+    #[test]
+    fn when_full_the_oldest_goes_whatever_its_number() {
+        for numbers in [[1, 2], [2, 1]] {
+            let addr = Addr::tcp(Ipv4Addr::new(44, 0, 0, 1).into(), 4001);
+            let mut nonces = Nonces::default();
+            let mut draw = List(&numbers);
+            for n in 0..2 {
+                nonces.bind(&mut draw, (vec![addr], PeerId::random(), stream(n)), 0);
+                nonces.retire(Instant::ZERO, stream(n));
+            }
+            for n in 2..=NONCES_MAX as u64 {
+                let number = [100 + n];
+                nonces.bind(&mut List(&number), (vec![addr], PeerId::random(), stream(n)), 0);
+            }
+            let left: Vec<StreamId> = nonces.expected.values().map(|one| one.probe).collect();
+            assert!(!left.contains(&stream(0)) && left.contains(&stream(1)), "{numbers:?}");
         }
     }
 
     #[test]
-    fn a_stuck_source_of_chance_still_gives_distinct_nonces_and_bounded_memory() {
+    fn memory_is_bounded() {
         let addr = Addr::tcp(Ipv4Addr::new(44, 0, 0, 1).into(), 4001);
         let mut nonces = Nonces::default();
         for n in 0..2 * NONCES_MAX as u64 {
-            let probe = StreamId::outbound(crate::Protocol::DialRequest, n);
-            nonces.bind(&mut Same, (vec![addr], PeerId::random(), probe), 0);
-            nonces.retire(Instant::ZERO, probe);
+            let number = [n];
+            nonces.bind(&mut List(&number), (vec![addr], PeerId::random(), stream(n)), 0);
+            nonces.retire(Instant::ZERO, stream(n));
         }
         assert_eq!(nonces.expected.len(), NONCES_MAX);
         assert!(nonces.expects(addr.class()));
-        let probe = StreamId::outbound(crate::Protocol::DialRequest, 0);
-        nonces.retire(Instant::ZERO + LATE_FOR, probe);
+        nonces.retire(Instant::ZERO + LATE_FOR, stream(0));
         assert!(!nonces.expects(addr.class()));
     }
 }
