@@ -38,6 +38,9 @@ use ping::Pinging;
 /// Sightings of strangers, number of our addresses they were seen on; ours. When full, the
 /// oldest sighting goes.
 const STRANGERS_MAX: usize = 64;
+/// The longest round trip that is believed, ours: a minute, beyond which no handshake would have
+/// come to its end. Deadlines that wait for peers grow with it. What is longer counts as that.
+const RTT_MAX: Duration = Duration::from_secs(60);
 
 /// One connection and what its peer told us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,7 +132,7 @@ impl Peers {
                 relayed: facts.relayed,
                 stranger: !facts.relayed && !self.is_contacted(cx.now, facts.remote.ip),
                 serial: self.serial,
-                rtt: facts.rtt,
+                rtt: facts.rtt.map(|rtt| rtt.min(RTT_MAX)),
                 protocols: ProtocolSet::NONE,
                 observed: None,
                 asking: Asking::Idle,
