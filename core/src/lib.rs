@@ -13,6 +13,7 @@ mod advertise;
 mod agent;
 mod candidates;
 mod explain;
+pub mod flight;
 mod local;
 mod observed;
 mod peers;

@@ -1,0 +1,236 @@
+//! Actions as they are hashed. They are never read back: a record holds their digest only.
+
+use super::step::Body;
+use super::values::{AddrMessage, Numbered, Span, Stream, ip, number_or_0, peer, sources};
+use crate::flight::mask::Mask;
+use crate::{Class, Notice, Reason};
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+/// `portolan.flight.Action`
+#[derive(Clone, PartialEq, prost::Message)]
+pub(in crate::flight) struct ActionMessage {
+    #[prost(oneof = "Action", tags = "1, 2, 3, 4, 5, 6, 7")]
+    action: Option<Action>,
+}
+
+/// The kinds of [`crate::Action`].
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum Action {
+    #[prost(message, tag = "1")]
+    OpenStream(OpenStream),
+    #[prost(message, tag = "2")]
+    Send(Send),
+    #[prost(message, tag = "3")]
+    CloseStream(Stream),
+    #[prost(message, tag = "4")]
+    ResetStream(Stream),
+    #[prost(message, tag = "5")]
+    Dial(Dial),
+    #[prost(uint64, tag = "6")]
+    Disconnect(u64),
+    #[prost(message, tag = "7")]
+    Notify(NoticeMessage),
+}
+
+/// `portolan.flight.OpenStream`
+#[derive(Clone, PartialEq, prost::Message)]
+struct OpenStream {
+    #[prost(uint64, tag = "1")]
+    conn: u64,
+    #[prost(message, optional, tag = "2")]
+    stream: Option<Stream>,
+}
+
+/// `portolan.flight.Send`
+#[derive(Clone, PartialEq, prost::Message)]
+struct Send {
+    #[prost(message, optional, tag = "1")]
+    stream: Option<Stream>,
+    #[prost(message, optional, tag = "2")]
+    body: Option<Body>,
+}
+
+/// `portolan.flight.Dial`
+#[derive(Clone, PartialEq, prost::Message)]
+struct Dial {
+    #[prost(uint64, tag = "1")]
+    dial: u64,
+    #[prost(message, optional, tag = "2")]
+    addr: Option<AddrMessage>,
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    source: Option<Bytes>,
+    #[prost(message, optional, tag = "4")]
+    timeout: Option<Span>,
+}
+
+/// `portolan.flight.Notice`: the kind, and those of the fields that it has.
+#[derive(Clone, PartialEq, prost::Message)]
+struct NoticeMessage {
+    #[prost(uint32, tag = "1")]
+    kind: u32,
+    #[prost(message, optional, tag = "2")]
+    addr: Option<AddrMessage>,
+    #[prost(bytes = "bytes", tag = "3")]
+    peer: Bytes,
+    #[prost(uint64, optional, tag = "4")]
+    conn: Option<u64>,
+    #[prost(message, optional, tag = "5")]
+    class: Option<ClassMessage>,
+    /// The number of a state, an outcome, a mapping, an answer, an oddity, or a set of sources.
+    #[prost(uint32, tag = "6")]
+    value: u32,
+    #[prost(uint32, tag = "7")]
+    scope: u32,
+    #[prost(message, optional, tag = "8")]
+    reason: Option<ReasonMessage>,
+    #[prost(bool, tag = "9")]
+    flag: bool,
+    #[prost(message, repeated, tag = "10")]
+    added: Vec<AddrMessage>,
+    #[prost(message, repeated, tag = "11")]
+    removed: Vec<AddrMessage>,
+}
+
+/// `portolan.flight.Class`
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct ClassMessage {
+    #[prost(uint32, tag = "1")]
+    family: u32,
+    #[prost(uint32, tag = "2")]
+    transport: u32,
+}
+
+/// `portolan.flight.Reason`
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct ReasonMessage {
+    #[prost(uint32, tag = "1")]
+    kind: u32,
+    #[prost(uint32, tag = "2")]
+    servers: u32,
+    #[prost(bool, tag = "3")]
+    provisional: bool,
+}
+
+/// The message for an action. With a mask, nonces are replaced.
+pub(in crate::flight) fn encoded(action: &crate::Action, mask: Option<&Mask>) -> ActionMessage {
+    let action = match action {
+        crate::Action::OpenStream { conn, stream } => {
+            Action::OpenStream(OpenStream { conn: conn.0, stream: Some((*stream).into()) })
+        }
+        crate::Action::Send { stream, body } => Action::Send(Send {
+            stream: Some((*stream).into()),
+            body: Some(Body::new(*stream, body, mask)),
+        }),
+        crate::Action::CloseStream { stream } => Action::CloseStream((*stream).into()),
+        crate::Action::ResetStream { stream } => Action::ResetStream((*stream).into()),
+        crate::Action::Dial(crate::Dial { dial, addr, source, timeout }) => Action::Dial(Dial {
+            dial: dial.0,
+            addr: Some((*addr).into()),
+            source: source.map(ip),
+            timeout: Some((*timeout).into()),
+        }),
+        crate::Action::Disconnect { conn } => Action::Disconnect(conn.0),
+        crate::Action::Notify(notice) => Action::Notify(notice.into()),
+    };
+    ActionMessage { action: Some(action) }
+}
+
+impl From<&Notice> for NoticeMessage {
+    fn from(notice: &Notice) -> NoticeMessage {
+        let of = |kind| NoticeMessage { kind, ..NoticeMessage::default() };
+        match notice {
+            Notice::CandidateChanged { addr, sources: from } => {
+                NoticeMessage { addr: Some((*addr).into()), value: sources(*from), ..of(1) }
+            }
+            Notice::VerdictChanged { addr, state, scope, reason } => NoticeMessage {
+                addr: Some((*addr).into()),
+                value: state.number(),
+                scope: number_or_0(*scope),
+                reason: Some((*reason).into()),
+                ..of(2)
+            },
+            Notice::ClassChanged { class, state, reason } => NoticeMessage {
+                class: Some((*class).into()),
+                value: state.number(),
+                reason: Some((*reason).into()),
+                ..of(3)
+            },
+            Notice::NodeChanged { state, reason } => {
+                NoticeMessage { value: state.number(), reason: Some((*reason).into()), ..of(4) }
+            }
+            Notice::RoleChanged { may_serve } => NoticeMessage { flag: *may_serve, ..of(5) },
+            Notice::MappingInferred { class, mapping, provisional } => NoticeMessage {
+                class: Some((*class).into()),
+                value: mapping.number(),
+                flag: *provisional,
+                ..of(6)
+            },
+            Notice::Identified { conn, peer: who, observed, server } => NoticeMessage {
+                conn: Some(conn.0),
+                peer: peer(*who),
+                addr: observed.map(AddrMessage::from),
+                flag: *server,
+                ..of(7)
+            },
+            Notice::NotIdentified { conn, peer: who } => {
+                NoticeMessage { conn: Some(conn.0), peer: peer(*who), ..of(8) }
+            }
+            Notice::ProbeEnded { peer: who, addr, outcome } => NoticeMessage {
+                peer: peer(*who),
+                addr: Some((*addr).into()),
+                value: outcome.number(),
+                ..of(9)
+            },
+            Notice::ServerDistrusted { peer: who } => NoticeMessage { peer: peer(*who), ..of(10) },
+            Notice::AdvertisedChanged { added, removed } => NoticeMessage {
+                added: added.iter().copied().map(AddrMessage::from).collect(),
+                removed: removed.iter().copied().map(AddrMessage::from).collect(),
+                ..of(11)
+            },
+            Notice::DialBackServed { peer: who, addr, answer } => NoticeMessage {
+                peer: peer(*who),
+                addr: addr.map(AddrMessage::from),
+                value: answer.number(),
+                ..of(12)
+            },
+            Notice::Ignored { oddity, conn } => {
+                NoticeMessage { value: oddity.number(), conn: conn.map(|conn| conn.0), ..of(13) }
+            }
+        }
+    }
+}
+
+impl From<Class> for ClassMessage {
+    fn from(class: Class) -> ClassMessage {
+        let Class { family, transport } = class;
+        ClassMessage { family: family.number(), transport: transport.number() }
+    }
+}
+
+impl From<Reason> for ReasonMessage {
+    fn from(reason: Reason) -> ReasonMessage {
+        let of = |kind| ReasonMessage { kind, ..ReasonMessage::default() };
+        match reason {
+            Reason::ProvedByStranger => of(1),
+            Reason::StrangerConnected => of(2),
+            Reason::ProvedByContacted => of(3),
+            Reason::StrangersRefused => of(4),
+            Reason::PresumedOpen => of(5),
+            Reason::DialFailed { servers } => ReasonMessage { servers: servers.into(), ..of(6) },
+            Reason::Probing => of(7),
+            Reason::NoServers => of(8),
+            Reason::ServersRefused => of(9),
+            Reason::ServersUnhelpful => of(10),
+            Reason::ServersDistrusted => of(11),
+            Reason::Expired => of(12),
+            Reason::EndpointDependentMapping { provisional } => {
+                ReasonMessage { provisional, ..of(13) }
+            }
+            Reason::NoCandidates => of(14),
+            Reason::Forced => of(15),
+            Reason::NotListening => of(16),
+            Reason::JustStarted => of(17),
+        }
+    }
+}

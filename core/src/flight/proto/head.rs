@@ -1,0 +1,253 @@
+//! The first frame of a part: what the agent was made of.
+
+use super::Unknown;
+use super::values::{self, AddrMessage, Numbered, Span, ip, number_or_0, optional, present};
+use crate::flight::{Head, NOW_MAX};
+use crate::{
+    Class, Config, DialBackConfig, Family, Instant, NodeState, PublicKey, Transport, UnixTime,
+};
+use alloc::string::String;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use prost::Message as _;
+
+/// `portolan.flight.Head`
+#[derive(Clone, PartialEq, prost::Message)]
+pub(in crate::flight) struct HeadMessage {
+    #[prost(string, tag = "1")]
+    software: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    identity: Bytes,
+    #[prost(message, optional, tag = "3")]
+    config: Option<ConfigMessage>,
+    #[prost(uint64, tag = "4")]
+    part: u64,
+    #[prost(uint64, tag = "5")]
+    now_nanos: u64,
+    #[prost(uint64, tag = "6")]
+    unix_millis: u64,
+    #[prost(bytes = "bytes", optional, tag = "7")]
+    checkpoint: Option<Bytes>,
+}
+
+/// `portolan.flight.Config`
+#[derive(Clone, PartialEq, prost::Message)]
+struct ConfigMessage {
+    #[prost(string, tag = "1")]
+    agent_version: String,
+    #[prost(string, tag = "2")]
+    protocol_version: String,
+    #[prost(string, repeated, tag = "3")]
+    protocols: Vec<String>,
+    #[prost(bool, tag = "4")]
+    allow_private: bool,
+    #[prost(bool, tag = "5")]
+    identify: bool,
+    #[prost(message, optional, tag = "6")]
+    ping_interval: Option<Span>,
+    #[prost(uint64, tag = "7")]
+    addrs_per_request: u64,
+    #[prost(message, repeated, tag = "8")]
+    external: Vec<AddrMessage>,
+    #[prost(uint32, tag = "9")]
+    force_node: u32,
+    #[prost(message, repeated, tag = "10")]
+    force_class: Vec<ForcedClass>,
+    #[prost(message, optional, tag = "11")]
+    dial_back: Option<DialBackMessage>,
+}
+
+/// `portolan.flight.ForcedClass`
+#[derive(Clone, PartialEq, prost::Message)]
+struct ForcedClass {
+    #[prost(uint32, tag = "1")]
+    family: u32,
+    #[prost(uint32, tag = "2")]
+    transport: u32,
+    #[prost(uint32, tag = "3")]
+    state: u32,
+}
+
+/// `portolan.flight.DialBack`
+#[derive(Clone, PartialEq, prost::Message)]
+struct DialBackMessage {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    sources: Vec<Bytes>,
+    #[prost(uint32, tag = "2")]
+    global_per_min: u32,
+    #[prost(uint32, tag = "3")]
+    peer_per_min: u32,
+    #[prost(uint32, tag = "4")]
+    prefix_per_min: u32,
+    #[prost(uint32, tag = "5")]
+    target_per_min: u32,
+    #[prost(uint32, tag = "6")]
+    target_prefix_per_min: u32,
+    #[prost(uint64, tag = "7")]
+    dials_max: u64,
+}
+
+/// The message for a head whose part begins at `now`.
+pub(in crate::flight) fn encoded(head: &Head, now: Instant) -> HeadMessage {
+    let Head { software, config, identity, part, now: _, unix, checkpoint } = head;
+    HeadMessage {
+        software: software.clone(),
+        identity: identity.encode_protobuf().into(),
+        config: Some(config.into()),
+        part: *part,
+        now_nanos: now.as_nanos(),
+        unix_millis: unix.as_millis(),
+        checkpoint: checkpoint.clone(),
+    }
+}
+
+/// The head in a payload.
+pub(in crate::flight) fn decoded(payload: Bytes) -> Result<Head, Unknown> {
+    let message = HeadMessage::decode(payload)?;
+    let identity = PublicKey::try_decode_protobuf(&message.identity);
+    let now = Instant::from_nanos(message.now_nanos);
+    if now > NOW_MAX {
+        return Err(Unknown("the time is beyond all bounds"));
+    }
+    Ok(Head {
+        software: message.software,
+        config: present(message.config)?.try_into()?,
+        identity: identity.map_err(|_| Unknown("not a public key"))?,
+        part: message.part,
+        now,
+        unix: UnixTime::from_millis(message.unix_millis),
+        checkpoint: message.checkpoint,
+    })
+}
+
+impl From<&Config> for ConfigMessage {
+    fn from(config: &Config) -> ConfigMessage {
+        let Config {
+            agent_version,
+            protocol_version,
+            protocols,
+            allow_private,
+            identify,
+            ping_interval,
+            addrs_per_request,
+            external,
+            force_node,
+            force_class,
+            dial_back,
+        } = config;
+        ConfigMessage {
+            agent_version: agent_version.clone(),
+            protocol_version: protocol_version.clone(),
+            protocols: protocols.clone(),
+            allow_private: *allow_private,
+            identify: *identify,
+            ping_interval: ping_interval.map(Span::from),
+            addrs_per_request: wide(*addrs_per_request),
+            external: external.iter().copied().map(AddrMessage::from).collect(),
+            force_node: number_or_0(*force_node),
+            force_class: force_class.iter().map(ForcedClass::from).collect(),
+            dial_back: dial_back.as_ref().map(DialBackMessage::from),
+        }
+    }
+}
+
+impl TryFrom<ConfigMessage> for Config {
+    type Error = Unknown;
+
+    fn try_from(message: ConfigMessage) -> Result<Config, Unknown> {
+        Ok(Config {
+            agent_version: message.agent_version,
+            protocol_version: message.protocol_version,
+            protocols: message.protocols,
+            allow_private: message.allow_private,
+            identify: message.identify,
+            ping_interval: optional(message.ping_interval)?,
+            addrs_per_request: narrow(message.addrs_per_request)?,
+            external: message
+                .external
+                .into_iter()
+                .map(TryFrom::try_from)
+                .collect::<Result<_, _>>()?,
+            force_node: match message.force_node {
+                0 => None,
+                number => Some(state(number)?),
+            },
+            force_class: message
+                .force_class
+                .into_iter()
+                .map(ForcedClass::decoded)
+                .collect::<Result<_, _>>()?,
+            dial_back: optional(message.dial_back)?,
+        })
+    }
+}
+
+impl From<&(Class, NodeState)> for ForcedClass {
+    fn from((class, state): &(Class, NodeState)) -> ForcedClass {
+        let Class { family, transport } = *class;
+        ForcedClass {
+            family: family.number(),
+            transport: transport.number(),
+            state: state.number(),
+        }
+    }
+}
+
+impl ForcedClass {
+    fn decoded(self) -> Result<(Class, NodeState), Unknown> {
+        let family = Family::numbered(self.family, "a family that is not known")?;
+        let transport = Transport::numbered(self.transport, "a transport that is not known")?;
+        Ok((Class::new(family, transport), state(self.state)?))
+    }
+}
+
+impl From<&DialBackConfig> for DialBackMessage {
+    fn from(config: &DialBackConfig) -> DialBackMessage {
+        let DialBackConfig {
+            sources,
+            global_per_min,
+            peer_per_min,
+            prefix_per_min,
+            target_per_min,
+            target_prefix_per_min,
+            dials_max,
+        } = config;
+        DialBackMessage {
+            sources: sources.iter().map(|source| ip(*source)).collect(),
+            global_per_min: *global_per_min,
+            peer_per_min: *peer_per_min,
+            prefix_per_min: *prefix_per_min,
+            target_per_min: *target_per_min,
+            target_prefix_per_min: *target_prefix_per_min,
+            dials_max: wide(*dials_max),
+        }
+    }
+}
+
+impl TryFrom<DialBackMessage> for DialBackConfig {
+    type Error = Unknown;
+
+    fn try_from(message: DialBackMessage) -> Result<DialBackConfig, Unknown> {
+        Ok(DialBackConfig {
+            sources: values::ip_addrs(&message.sources)?,
+            global_per_min: message.global_per_min,
+            peer_per_min: message.peer_per_min,
+            prefix_per_min: message.prefix_per_min,
+            target_per_min: message.target_per_min,
+            target_prefix_per_min: message.target_prefix_per_min,
+            dials_max: narrow(message.dials_max)?,
+        })
+    }
+}
+
+fn state(number: u32) -> Result<NodeState, Unknown> {
+    NodeState::numbered(number, "a state that is not known")
+}
+
+fn wide(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+fn narrow(number: u64) -> Result<usize, Unknown> {
+    usize::try_from(number).map_err(|_| Unknown("a number that this machine cannot hold"))
+}

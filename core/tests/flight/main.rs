@@ -1,0 +1,8 @@
+//! The flight record from outside: what is written is read back and replays, whatever is done to
+//! the file.
+
+mod hostile;
+mod pair;
+mod round_trip;
+mod story;
+mod values;
