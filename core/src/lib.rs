@@ -20,6 +20,7 @@ mod peers;
 mod probe;
 mod reachability;
 mod service;
+pub mod transcript;
 pub mod wire;
 mod words;
 

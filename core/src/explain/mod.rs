@@ -1,5 +1,7 @@
 //! Why the verdict is what it is, machine-readable: everything a report prints.
 
+mod lines;
+
 use crate::agent::Agent;
 use crate::probe::Server;
 use crate::reachability::Verdict;

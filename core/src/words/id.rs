@@ -75,13 +75,6 @@ impl fmt::Display for StreamId {
             Side::Inbound => '<',
             Side::Outbound => '>',
         };
-        let word = match self.protocol {
-            Protocol::Identify => "identify",
-            Protocol::IdentifyPush => "push",
-            Protocol::Ping => "ping",
-            Protocol::DialRequest => "dial-request",
-            Protocol::DialBack => "dial-back",
-        };
-        write!(f, "{arrow}{word}:{}", self.number)
+        write!(f, "{arrow}{}:{}", self.protocol.word(), self.number)
     }
 }

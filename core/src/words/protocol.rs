@@ -51,6 +51,17 @@ impl Protocol {
         }
     }
 
+    /// The short name, as transcripts and [`StreamId`](crate::StreamId) print it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Protocol::Identify => "identify",
+            Protocol::IdentifyPush => "push",
+            Protocol::Ping => "ping",
+            Protocol::DialRequest => "dial-request",
+            Protocol::DialBack => "dial-back",
+        }
+    }
+
     /// The protocol that goes by `name`.
     pub fn from_name(name: &str) -> Option<Protocol> {
         Protocol::ALL.into_iter().find(|protocol| protocol.name() == name)

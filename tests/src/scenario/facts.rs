@@ -4,9 +4,9 @@ use super::book::Probe;
 use super::frames::{self, Hex};
 use super::script::{Name, Script, Word, Words, Wrong, expected};
 use super::settings::Settings;
-use super::show;
 use super::world::World;
 use bytes::Bytes;
+use portolan_core::transcript::Names as _;
 use portolan_core::wire::autonat::{DIAL_DATA_CHUNK_MAX, DialBack, DialBackResponse, Message};
 use portolan_core::wire::multiaddr::encode;
 use portolan_core::{
@@ -75,7 +75,7 @@ impl World {
             }
             "show" => {
                 words.done()?;
-                for line in show::explanation(&self.names, &self.agent().explain()) {
+                for line in self.scribe.explanation(&self.agent().explain()) {
                     self.line(&line);
                 }
                 Ok(())
@@ -117,7 +117,7 @@ impl World {
                 let relayed = words.flag("relayed");
                 Event::Connected(Connected {
                     conn,
-                    peer: self.names.peer(&name),
+                    peer: self.scribe.names.peer(&name),
                     side,
                     local: self.local(&mut words, remote)?,
                     remote,
@@ -139,7 +139,7 @@ impl World {
                 let local = local.ok_or_else(|| "expected an interface to dial from".to_owned())?;
                 Event::Connected(Connected {
                     conn,
-                    peer: self.names.peer(&name),
+                    peer: self.scribe.names.peer(&name),
                     side: Side::Outbound,
                     local,
                     remote: remote.addr,
@@ -268,7 +268,7 @@ impl World {
                     let remote: Addr = words.take()?;
                     let facts = Connected {
                         conn,
-                        peer: self.names.peer(&name),
+                        peer: self.scribe.names.peer(&name),
                         side: Side::Inbound,
                         local: self.local(&mut words, remote)?,
                         remote,
@@ -303,7 +303,7 @@ impl World {
         fits: impl Fn(&&Probe) -> bool,
     ) -> Result<&Probe, Wrong> {
         let fits = |probe: &&Probe| {
-            self.names.name(&probe.peer) == name.0
+            self.scribe.names.name(&probe.peer) == name.0
                 && addr.is_none_or(|addr| probe.addrs.contains(&addr))
                 && fits(probe)
         };
@@ -372,10 +372,7 @@ impl World {
     fn ours(&self, conn: ConnId, protocol: Protocol) -> Result<StreamId, Wrong> {
         let found = self.book.live(conn, Side::Outbound, protocol).last();
         found.ok_or_else(|| {
-            format!(
-                "expected a stream of ours on {conn} that speaks {}",
-                super::script::protocol_word(protocol)
-            )
+            format!("expected a stream of ours on {conn} that speaks {}", protocol.word())
         })
     }
 

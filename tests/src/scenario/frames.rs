@@ -1,7 +1,7 @@
 //! Frames that peers send, built with core's own codecs out of the words of a line.
 
 use super::names::{Hand, key};
-use super::script::{Name, Word, Words, Wrong, expected, protocol_word};
+use super::script::{Name, Word, Words, Wrong, expected};
 use bytes::Bytes;
 use portolan_core::wire::autonat::{DialStatus, Message, ResponseStatus};
 use portolan_core::wire::identify::Identify;
@@ -117,13 +117,6 @@ pub(super) fn dial_response(words: &mut Words<'_>) -> Result<Message, Wrong> {
         };
     let addr_idx = words.option("idx")?.unwrap_or(0);
     Ok(Message::DialResponse { status, addr_idx, dial_status })
-}
-
-/// The short names of the protocols of a list, and the full ones of those that core knows not.
-pub(super) fn protocol_names(names: &[String]) -> String {
-    let short =
-        |name: &String| Protocol::from_name(name).map_or_else(|| name.clone(), protocol_word);
-    names.iter().map(short).collect::<Vec<_>>().join(",")
 }
 
 /// The set of the protocols in a list of short names.

@@ -10,11 +10,9 @@ mod diff;
 mod facts;
 mod frames;
 mod names;
-mod render;
 mod rules;
 mod script;
 mod settings;
-mod show;
 mod world;
 
 use script::Script;

@@ -2,7 +2,7 @@
 
 use super::script::Name;
 use libp2p_identity::Keypair;
-use portolan_core::{PeerId, Signer};
+use portolan_core::{PeerId, Signer, transcript};
 use std::collections::BTreeMap;
 
 /// The name of the node that the story is about.
@@ -27,9 +27,11 @@ impl Names {
         self.0.insert(peer, name.clone());
         peer
     }
+}
 
+impl transcript::Names for Names {
     /// The name of a peer, or its id if the story never named it.
-    pub(super) fn name(&self, peer: &PeerId) -> String {
+    fn name(&self, peer: &PeerId) -> String {
         self.0.get(peer).map_or_else(|| peer.to_string(), |name| name.0.clone())
     }
 }

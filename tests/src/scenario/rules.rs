@@ -82,6 +82,14 @@ pub(super) fn told(
     Ok(())
 }
 
+/// A text of the transcript is one line of printable characters, whatever peers sent.
+pub(super) fn printable(text: &str) -> Result<(), String> {
+    match text.chars().find(|c| !c.is_ascii_graphic() && !matches!(c, ' ' | '…')) {
+        None => Ok(()),
+        Some(c) => Err(format!("a line with {c:?} in it: {text:?}")),
+    }
+}
+
 /// The passing of time alone makes nothing unreachable that was reachable; it may only expire.
 pub(super) fn no_flip(event: &Event, notices: &[&Notice]) -> Result<(), String> {
     if *event != Event::Tick {

@@ -231,15 +231,9 @@ impl Word for Protocol {
     const EXPECTED: &'static str = "a protocol such as dial-request or push";
 
     fn read(word: &str) -> Option<Protocol> {
-        let named = |protocol: &Protocol| protocol_word(*protocol) == word;
+        let named = |protocol: &Protocol| protocol.word() == word;
         Protocol::ALL.into_iter().find(named)
     }
-}
-
-/// The short name of a protocol, as [`StreamId`] prints it.
-pub(super) fn protocol_word(protocol: Protocol) -> String {
-    let printed = StreamId::outbound(protocol, 0).to_string();
-    printed.trim_start_matches('>').trim_end_matches(":0").to_owned()
 }
 
 impl Word for StreamId {

@@ -2,11 +2,11 @@
 
 use super::book::Book;
 use super::names::{Hand, NODE, Names, key};
-use super::render;
 use super::rules;
 use super::script::Name;
 use super::settings::{Settings, Spread};
 use libp2p_identity::Keypair;
+use portolan_core::transcript::{self, Mark, Scribe};
 use portolan_core::{Action, Actions, Agent, Cx, Draw, Duration, Event, Instant, Notice, UnixTime};
 
 /// The wall clock when a story begins: a round number, so that sequence numbers are readable.
@@ -70,7 +70,7 @@ pub(super) struct World {
     twin: Side,
     key: Keypair,
     pub(super) now: Instant,
-    pub(super) names: Names,
+    pub(super) scribe: Scribe<Names>,
     pub(super) book: Book,
     pub(super) transcript: Vec<String>,
 }
@@ -91,7 +91,7 @@ impl World {
             main,
             key,
             now: Instant::ZERO,
-            names,
+            scribe: Scribe::new(names, Instant::ZERO),
             book: Book::default(),
             transcript: Vec::new(),
         })
@@ -104,12 +104,12 @@ impl World {
 
     /// Write down what the script says.
     pub(super) fn heading(&mut self, text: &str) {
-        self.transcript.push(format!("{:>9} < {text}", self.now.to_string()));
+        self.transcript.push(self.scribe.line(None, self.now, Mark::Event, text));
     }
 
     /// Write down what came of it; a line that repeats the one before counts it up instead.
     pub(super) fn line(&mut self, text: &str) {
-        let fresh = format!("{:>9}   {text}", self.now.to_string());
+        let fresh = self.scribe.line(None, self.now, Mark::Action, text);
         if let Some(last) = self.transcript.last_mut() {
             let (same, times) = match last.rsplit_once(" (x") {
                 Some((same, count)) => (same, count.trim_end_matches(')').parse().unwrap_or(1)),
@@ -127,6 +127,8 @@ impl World {
     pub(super) fn feed(&mut self, event: Event) -> Result<(), String> {
         let before = self.main.agent.explain();
         self.book.happened(&event);
+        // The script's own words stand for the event; the scribe hears it to know who is who.
+        rules::printable(&self.scribe.event(&event))?;
         self.main.handle(self.now, &self.key, event.clone());
         self.twin.handle(self.now, &self.key, event.clone());
         if self.main.agent != self.twin.agent || self.main.actions != self.twin.actions {
@@ -135,8 +137,9 @@ impl World {
         self.twin.actions.drain().for_each(drop);
         let orders: Vec<Action> = self.main.actions.drain().collect();
         for action in &orders {
-            let line = render::action(&self.names, &self.book, action);
-            self.line(&line);
+            let text = self.scribe.action(action);
+            rules::printable(&text)?;
+            self.line(&text);
             self.book.ordered(self.now, action)?;
         }
         let notices = orders.iter().filter_map(|action| {
@@ -204,7 +207,7 @@ impl World {
             return Ok(false);
         };
         self.now = deadline.at;
-        self.line(&format!("wake {:?}", deadline.wake));
+        self.line(&transcript::wake(deadline.wake));
         self.feed(Event::Tick)?;
         Ok(true)
     }
