@@ -68,6 +68,14 @@ pub(crate) struct Parts<R: Runtime> {
     pub(crate) hub: Arc<Hub>,
 }
 
+impl<R: Runtime> Drop for Parts<R> {
+    /// What the application still waits for ends, also where the runtime drops the driver half-way.
+    fn drop(&mut self) {
+        self.common.doors.close();
+        self.hub.end();
+    }
+}
+
 /// The driver of one node.
 pub(crate) struct Driver<R: Runtime> {
     parts: Parts<R>,
@@ -384,7 +392,6 @@ impl<R: Runtime> Driver<R> {
         tasks.end().await;
         drop(table);
         parts.net.shutdown().await;
-        parts.hub.end();
         drop(parts);
         let asked = stopping.into_iter().flat_map(|stopping| stopping.replies);
         let asked_late = take_rest(&commands).into_iter().filter_map(|command| {

@@ -115,6 +115,13 @@ impl Hub {
     }
 }
 
+impl Drop for Hub {
+    /// A node that never started publishes nothing.
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// A poisoned queue is still a queue: nothing here is left half-written by a panic.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -143,6 +150,12 @@ mod tests {
         let rest = std::iter::from_fn(|| slow.try_next()).collect::<Vec<_>>();
         assert_eq!(rest.len(), NOTICES_MAX - 1);
         assert!(rest.iter().all(|noticed| noticed.missed == 0));
+    }
+
+    #[test]
+    fn a_subscription_to_a_node_that_never_starts_ends() {
+        let mut early = Hub::default().subscribe();
+        assert_eq!(block_on(early.next()), None);
     }
 
     #[test]
