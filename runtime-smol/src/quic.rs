@@ -133,3 +133,53 @@ impl UdpPoller for Poller {
         Poll::Ready(waited)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::future::{join, poll_fn};
+    use futures::task::noop_waker;
+
+    fn udp() -> Arc<Udp> {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+        socket.set_nonblocking(true).expect("it is open");
+        let state = UdpSocketState::new((&socket).into()).expect("it is a UDP socket");
+        let udp = Arc::new(Async::new_nonblocking(socket).expect("async-io runs"));
+        Arc::new(Udp { udp, state, full: AtomicBool::new(false) })
+    }
+
+    #[test]
+    fn a_socket_is_waited_for_only_after_it_was_full_and_by_any_number_of_tasks() {
+        let udp = udp();
+        let mut one = udp.clone().create_io_poller();
+        let mut other = udp.clone().create_io_poller();
+        let waker = noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        assert!(matches!(one.as_mut().poll_writable(&mut cx), Poll::Ready(Ok(()))));
+
+        let failed = udp.noted(Err(io::ErrorKind::ConnectionReset.into()));
+        assert!(failed.is_err() && one.as_mut().poll_writable(&mut cx).is_ready());
+        udp.noted(Err(io::ErrorKind::WouldBlock.into())).expect_err("it is passed on");
+        assert!(one.as_mut().poll_writable(&mut cx).is_pending());
+        assert!(other.as_mut().poll_writable(&mut cx).is_pending());
+
+        let first = poll_fn(|cx| one.as_mut().poll_writable(cx));
+        let second = poll_fn(|cx| other.as_mut().poll_writable(cx));
+        let (first, second) = smol::block_on(join(first, second));
+        assert!(first.is_ok() && second.is_ok());
+        // There was room, and nobody waits any more.
+        assert!(matches!(one.as_mut().poll_writable(&mut cx), Poll::Ready(Ok(()))));
+    }
+
+    #[test]
+    fn a_timer_that_has_fired_can_be_set_again() {
+        let now = Instant::now();
+        let mut alarm = Box::pin(Alarm(Timer::at(now)));
+        smol::block_on(poll_fn(|cx| alarm.as_mut().poll(cx)));
+        alarm.as_mut().reset(now + std::time::Duration::from_secs(3_600));
+        let waker = noop_waker();
+        assert!(alarm.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        alarm.as_mut().reset(now);
+        smol::block_on(poll_fn(|cx| alarm.as_mut().poll(cx)));
+    }
+}

@@ -162,3 +162,40 @@ impl AsyncWrite for Tcp {
         Poll::Ready(closed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::future::try_join;
+    use futures::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[test]
+    fn closing_a_connection_ends_one_direction_of_it() {
+        let smol = Smol::from(Arc::new(Executor::new()));
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("it is open");
+        let addr = listener.local_addr().expect("it is bound");
+        let listener = smol.listener(listener).expect("async-io runs");
+        let connecting = TcpStream::connect(addr).expect("it listens");
+        connecting.set_nonblocking(true).expect("it is open");
+
+        let done: io::Result<()> = smol::block_on(async {
+            let both = try_join(smol.connected(connecting), smol.accept(&listener));
+            let (mut one, (mut other, remote)) = both.await?;
+            assert_eq!(smol.local_addr(&one)?, remote);
+            assert_eq!(smol.local_addr(&other)?, addr);
+            assert!(other.0.get_ref().nodelay()?);
+
+            let mut text = Vec::new();
+            one.write_all(b"question").await?;
+            one.close().await?;
+            other.read_to_end(&mut text).await?;
+            other.write_all(b", answer").await?;
+            other.close().await?;
+            one.read_to_end(&mut text).await?;
+            assert_eq!(text, b"question, answer");
+            Ok(())
+        });
+        done.expect("nothing fails on loopback");
+    }
+}

@@ -14,7 +14,8 @@ use std::sync::Arc;
 /// Turns sockets of the operating system into asynchronous ones. Every socket handed in is
 /// already non-blocking and carries its options; adapters set none.
 pub trait Sockets: Clone + Send + Sync + 'static {
-    /// A connected TCP socket.
+    /// A connected TCP socket. Closing it shuts its sending side down at once and leaves the
+    /// receiving side open; dropping it closes it.
     type Tcp: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// A listening TCP socket.
     type Listener: Send + Sync + 'static;
