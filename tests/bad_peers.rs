@@ -8,6 +8,8 @@
 #![allow(clippy::print_stdout, reason = "seeds are told to whoever runs the tests")]
 
 use portolan_core::{Addr, Explanation, Notice, Outcome, Reason, State, Transport};
+use portolan_runtime::traits::Runtime;
+use portolan_tests::lab::Lab;
 use portolan_tests::portolan_peer::{PortolanPeer, explained, on_one_host, outcomes};
 use portolan_tests::scripted::{Answer, BadFrame, Behavior, DialBackTrick, Script, ScriptedServer};
 use std::time::Duration;
@@ -17,22 +19,35 @@ const WITHIN: Duration = Duration::from_secs(25);
 const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 
+portolan_tests::on_every_runtime_at_once! {
+    #[tokio::test(flavor = "multi_thread")]
+    refusals_are_no_evidence,
+    liars_never_confirm,
+    a_nonce_at_a_wrong_address_proves_nothing,
+    broken_frames_are_no_evidence,
+    silence_is_no_evidence,
+    dial_failures_from_everybody_refute,
+    one_proof_decides,
+    transports_are_judged_apart;
+}
+
 /// A client and the servers it met.
-struct World {
+struct World<R: Runtime> {
     name: &'static str,
-    client: PortolanPeer,
+    client: PortolanPeer<R>,
     servers: Vec<ScriptedServer>,
 }
 
-impl World {
+impl<R: Runtime> World<R> {
     /// Start one server for each script, each on an IP of its own (a network of its own, by the
     /// rules of one host), and a client that connects to all of them over `transport`.
-    async fn start(
+    async fn start<L: Lab<Runtime = R>>(
+        lab: &L,
         name: &'static str,
         listen: &[&str],
         transport: Transport,
         scripts: Vec<Script>,
-    ) -> World {
+    ) -> World<R> {
         let seed = fresh_seed();
         println!("{name}: seed {seed}");
         let mut servers = Vec::new();
@@ -46,7 +61,7 @@ impl World {
             let seed = seed.wrapping_add(number as u64);
             servers.push(ScriptedServer::start(listen, script, seed).await);
         }
-        let client = PortolanPeer::start(on_one_host(), listen).await;
+        let client = PortolanPeer::start(lab.runtime(), on_one_host(), listen).await;
         World { name, client, servers }
     }
 
@@ -126,10 +141,9 @@ fn times(count: usize, behavior: &Behavior) -> Vec<Script> {
 }
 
 /// Servers that will not or cannot say anything about the address.
-#[tokio::test(flavor = "multi_thread")]
-async fn refusals_are_no_evidence() {
+async fn refusals_are_no_evidence<L: Lab>(lab: &L) {
     let case = async |name, behavior: Behavior, outcome, reason| {
-        let world = World::start(name, &[TCP], Transport::Tcp, times(3, &behavior)).await;
+        let world = World::start(lab, name, &[TCP], Transport::Tcp, times(3, &behavior)).await;
         world.connect().await;
         let explanation = world.every_server(outcome).await;
         world.undecided(&explanation, &[reason]);
@@ -153,10 +167,9 @@ async fn refusals_are_no_evidence() {
 }
 
 /// Servers that claim a success that was none lose their standing, and prove and refute nothing.
-#[tokio::test(flavor = "multi_thread")]
-async fn liars_never_confirm() {
+async fn liars_never_confirm<L: Lab>(lab: &L) {
     let case = async |name, behavior: Behavior| {
-        let world = World::start(name, &[TCP], Transport::Tcp, times(3, &behavior)).await;
+        let world = World::start(lab, name, &[TCP], Transport::Tcp, times(3, &behavior)).await;
         world.connect().await;
         let explanation = world.every_server(Outcome::Lie).await;
         world.undecided(&explanation, &[Reason::ServersDistrusted]);
@@ -171,12 +184,11 @@ async fn liars_never_confirm() {
 }
 
 /// A nonce of one address that arrives at another proves neither.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_nonce_at_a_wrong_address_proves_nothing() {
+async fn a_nonce_at_a_wrong_address_proves_nothing<L: Lab>(lab: &L) {
     // Asked over TCP about the TCP address, it delivers every nonce to the QUIC address, and so
     // about the QUIC address to the TCP address.
     let scripts = times(2, &Behavior::Timeout);
-    let world = World::start("nonce elsewhere", &[TCP, QUIC], Transport::Tcp, scripts).await;
+    let world = World::start(lab, "nonce elsewhere", &[TCP, QUIC], Transport::Tcp, scripts).await;
     let at = |index: usize| {
         // Without /p2p/, which the dial-back adds itself.
         let mut addr = world.client.full_addrs[index].clone();
@@ -201,11 +213,10 @@ async fn a_nonce_at_a_wrong_address_proves_nothing() {
 }
 
 /// Frames that break a rule end the probe, not the connection.
-#[tokio::test(flavor = "multi_thread")]
-async fn broken_frames_are_no_evidence() {
+async fn broken_frames_are_no_evidence<L: Lab>(lab: &L) {
     let case = async |name, frame: BadFrame| {
         let scripts = times(2, &Behavior::Break(frame));
-        let world = World::start(name, &[TCP], Transport::Tcp, scripts).await;
+        let world = World::start(lab, name, &[TCP], Transport::Tcp, scripts).await;
         world.connect().await;
         let explanation = world.every_server(Outcome::Error).await;
         world.undecided(&explanation, &[Reason::ServersUnhelpful]);
@@ -224,10 +235,9 @@ async fn broken_frames_are_no_evidence() {
 }
 
 /// Servers that keep the client waiting are given up, and the waiting is bounded.
-#[tokio::test(flavor = "multi_thread")]
-async fn silence_is_no_evidence() {
+async fn silence_is_no_evidence<L: Lab>(lab: &L) {
     let case = async |name, behavior: Behavior, transport, listen: &[&str]| {
-        let world = World::start(name, listen, transport, times(2, &behavior)).await;
+        let world = World::start(lab, name, listen, transport, times(2, &behavior)).await;
         world.connect().await;
         let what = "an end of the waiting";
         let given_up = world.wait(what, |explanation| {
@@ -252,11 +262,10 @@ async fn silence_is_no_evidence() {
 }
 
 /// Dial failures from every server in reach refute, at once or late.
-#[tokio::test(flavor = "multi_thread")]
-async fn dial_failures_from_everybody_refute() {
+async fn dial_failures_from_everybody_refute<L: Lab>(lab: &L) {
     let unreachable = Behavior::FORCE_UNREACHABLE;
     let case = async |name, scripts: Vec<Script>, servers| {
-        let world = World::start(name, &[TCP], Transport::Tcp, scripts).await;
+        let world = World::start(lab, name, &[TCP], Transport::Tcp, scripts).await;
         world.connect().await;
         let addr = world.addr(Transport::Tcp);
         world.every_server(Outcome::DialFailed).await;
@@ -281,11 +290,10 @@ async fn dial_failures_from_everybody_refute() {
 }
 
 /// One proof decides, whatever the others say and whatever the prover says afterwards.
-#[tokio::test(flavor = "multi_thread")]
-async fn one_proof_decides() {
+async fn one_proof_decides<L: Lab>(lab: &L) {
     let case = async |name, scripts: Vec<Script>, transport| {
         let listen = if transport == Transport::Tcp { TCP } else { QUIC };
-        let world = World::start(name, &[listen], transport, scripts).await;
+        let world = World::start(lab, name, &[listen], transport, scripts).await;
         world.connect().await;
         let explanation = world.state(world.addr(transport), State::Reachable).await;
         let one = explained(&explanation, world.addr(transport)).expect("it is a candidate");
@@ -324,14 +332,13 @@ async fn one_proof_decides() {
 }
 
 /// Each address is judged by its own evidence.
-#[tokio::test(flavor = "multi_thread")]
-async fn transports_are_judged_apart() {
+async fn transports_are_judged_apart<L: Lab>(lab: &L) {
     let split = Behavior::PerTransport {
         tcp: Box::new(Behavior::Honest),
         quic: Box::new(Behavior::FORCE_UNREACHABLE),
     };
     let name = "TCP well, QUIC badly";
-    let world = World::start(name, &[TCP, QUIC], Transport::Tcp, times(3, &split)).await;
+    let world = World::start(lab, name, &[TCP, QUIC], Transport::Tcp, times(3, &split)).await;
     world.connect().await;
     let (tcp, quic) = (world.addr(Transport::Tcp), world.addr(Transport::Quic));
     world.state(tcp, State::Reachable).await;

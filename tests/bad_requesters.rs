@@ -12,7 +12,9 @@ use portolan_core::wire::autonat::{
     DialBack, DialBackResponse, DialStatus, Message, ResponseStatus, dial_data_chunk,
 };
 use portolan_core::{DialBackConfig, Framing, Notice, Oddity, Protocol, State};
+use portolan_runtime::traits::Runtime;
 use portolan_tests::frames::{announce_frame, read_frame, write_frame};
+use portolan_tests::lab::Lab;
 use portolan_tests::portolan_peer::{PortolanPeer, on_one_host};
 use portolan_tests::raw_streams::Inbound;
 use portolan_tests::rust_peer::{RustPeer, RustPeerConfig, Seen};
@@ -26,6 +28,17 @@ const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
 const FRAMING: Framing = Protocol::DialRequest.framing();
 
+portolan_tests::on_every_runtime_at_once! {
+    #[tokio::test(flavor = "multi_thread")]
+    broken_requests_end_their_stream_only,
+    a_second_request_on_a_stream_is_not_served,
+    silent_streams_are_ended,
+    floods_of_streams_are_cut,
+    dial_data_is_paid_as_it_should_be,
+    what_must_not_be_dialled_is_refused,
+    a_nonce_that_nobody_asked_for_is_ignored;
+}
+
 /// Somebody who asks a server to dial back.
 struct Requester {
     rust: RustPeer,
@@ -37,15 +50,15 @@ fn name(protocol: Protocol) -> StreamProtocol {
     StreamProtocol::new(protocol.name())
 }
 
-async fn server(listen: &str) -> PortolanPeer {
+async fn server<L: Lab>(lab: &L, listen: &str) -> PortolanPeer<L::Runtime> {
     let mut config = on_one_host();
     config.dial_back = Some(DialBackConfig::unlimited());
-    PortolanPeer::start(config, &[listen]).await
+    PortolanPeer::start(lab.runtime(), config, &[listen]).await
 }
 
 impl Requester {
     /// A peer that is connected to `server`, listens itself, and takes every nonce.
-    async fn connect(server: &PortolanPeer, listen: &str) -> Requester {
+    async fn connect<R: Runtime>(server: &PortolanPeer<R>, listen: &str) -> Requester {
         let config = RustPeerConfig {
             listen: vec![listen.parse().expect("a multiaddr")],
             accept: vec![name(Protocol::DialBack)],
@@ -142,10 +155,9 @@ async fn ends(mut stream: Stream, case: &str) {
 }
 
 /// What breaks a rule ends its stream and no more.
-#[tokio::test(flavor = "multi_thread")]
-async fn broken_requests_end_their_stream_only() {
+async fn broken_requests_end_their_stream_only<L: Lab>(lab: &L) {
     for listen in [TCP, QUIC] {
-        let server = server(listen).await;
+        let server = server(lab, listen).await;
         let requester = Requester::connect(&server, listen).await;
         let answer = Message::DialResponse {
             status: ResponseStatus::Ok,
@@ -180,9 +192,8 @@ async fn broken_requests_end_their_stream_only() {
 }
 
 /// A stream carries one request.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_request_on_a_stream_is_not_served() {
-    let server = server(TCP).await;
+async fn a_second_request_on_a_stream_is_not_served<L: Lab>(lab: &L) {
+    let server = server(lab, TCP).await;
     let requester = Requester::connect(&server, TCP).await;
     let (mut stream, _) =
         requester.ask(&requester.rust.addrs[0], 1).await.expect("the first is answered");
@@ -194,10 +205,9 @@ async fn a_second_request_on_a_stream_is_not_served() {
 }
 
 /// Streams that say nothing, or drip, are ended in time, and meanwhile everybody else is served.
-#[tokio::test(flavor = "multi_thread")]
-async fn silent_streams_are_ended() {
+async fn silent_streams_are_ended<L: Lab>(lab: &L) {
     let case = async |listen| {
-        let server = server(listen).await;
+        let server = server(lab, listen).await;
         let (slow, other) = futures::join!(
             Requester::connect(&server, listen),
             Requester::connect(&server, listen),
@@ -219,10 +229,9 @@ async fn silent_streams_are_ended() {
 }
 
 /// A flood of streams of every protocol is cut off; the connection and everybody else live on.
-#[tokio::test(flavor = "multi_thread")]
-async fn floods_of_streams_are_cut() {
+async fn floods_of_streams_are_cut<L: Lab>(lab: &L) {
     for listen in [TCP, QUIC] {
-        let server = server(listen).await;
+        let server = server(lab, listen).await;
         let (flooding, other) = futures::join!(
             Requester::connect(&server, listen),
             Requester::connect(&server, listen),
@@ -254,9 +263,8 @@ async fn floods_of_streams_are_cut() {
 }
 
 /// Dial data is paid in chunks of a decent size, in time, and before anything is dialled.
-#[tokio::test(flavor = "multi_thread")]
-async fn dial_data_is_paid_as_it_should_be() {
-    let server = server(TCP).await;
+async fn dial_data_is_paid_as_it_should_be<L: Lab>(lab: &L) {
+    let server = server(lab, TCP).await;
     let payer = async |case: &str, chunk: Bytes, count: usize| {
         let requester = Requester::connect(&server, TCP).await;
         // Another IP than the requester's, where nobody listens.
@@ -285,12 +293,11 @@ async fn dial_data_is_paid_as_it_should_be() {
 }
 
 /// Addresses that a server must not dial, and those that it cannot, are refused.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_must_not_be_dialled_is_refused() {
+async fn what_must_not_be_dialled_is_refused<L: Lab>(lab: &L) {
     let mut careful = portolan_core::Config::default();
     careful.dial_back = Some(DialBackConfig::unlimited());
-    let careful = PortolanPeer::start(careful, &[TCP]).await;
-    let lenient = server(TCP).await;
+    let careful = PortolanPeer::start(lab.runtime(), careful, &[TCP]).await;
+    let lenient = server(lab, TCP).await;
     let (of_careful, of_lenient) =
         futures::join!(Requester::connect(&careful, TCP), Requester::connect(&lenient, TCP));
     let own = lenient.full_addrs[0].iter().take(2).collect::<Multiaddr>();
@@ -309,9 +316,8 @@ async fn what_must_not_be_dialled_is_refused() {
 }
 
 /// A nonce that nobody asked for is noted, answered by nothing, and changes nothing.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_nonce_that_nobody_asked_for_is_ignored() {
-    let client = PortolanPeer::start(on_one_host(), &[TCP]).await;
+async fn a_nonce_that_nobody_asked_for_is_ignored<L: Lab>(lab: &L) {
+    let client = PortolanPeer::start(lab.runtime(), on_one_host(), &[TCP]).await;
     let stranger = Requester::connect(&client, TCP).await;
     let opened = stranger.rust.opener().open(client.id(), name(Protocol::DialBack)).await;
     let mut stream = opened.expect("everybody may dial back");

@@ -4,11 +4,13 @@
 //! makes its tests. The body itself always runs on tokio: what it awaits of Portolan does not care
 //! who waits for it, and the nodes, their sockets and their tasks live on the lab's runtime.
 
+use futures::FutureExt as _;
 use portolan_runtime::traits::Runtime;
 use portolan_smol::Smol;
 use portolan_tokio::Tokio;
 use std::fmt::Debug;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -62,7 +64,6 @@ pub struct OnSmol {
     stop: Option<smol::channel::Sender<()>>,
     /// Hangs up when the thread ends.
     ended: mpsc::Receiver<()>,
-    thread: Option<thread::JoinHandle<()>>,
 }
 
 impl Lab for OnSmol {
@@ -78,8 +79,8 @@ impl Lab for OnSmol {
             // The other end is dropped, never used.
             let _dropped = smol::block_on(running.run(stopped.recv()));
         };
-        let thread = thread::Builder::new().name("smol".into()).spawn(run).expect("a thread");
-        OnSmol { executor, stop: Some(stop), ended, thread: Some(thread) }
+        thread::Builder::new().name("smol".into()).spawn(run).expect("a thread");
+        OnSmol { executor, stop: Some(stop), ended }
     }
 
     fn runtime(&self) -> Smol {
@@ -95,12 +96,8 @@ impl Drop for OnSmol {
     fn drop(&mut self) {
         self.stop = None;
         let stuck = self.ended.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout);
-        let panicked = self.thread.take().is_some_and(|thread| !stuck && thread.join().is_err());
         // One panic is enough: the test may be on its way out because of another.
-        if !thread::panicking() {
-            assert!(!stuck, "a task on smol blocks its thread");
-            assert!(!panicked, "a task on smol panicked");
-        }
+        assert!(!stuck || thread::panicking(), "a task on smol blocks its thread");
     }
 }
 
@@ -133,6 +130,38 @@ macro_rules! on_every_runtime {
     };
 }
 
+/// As [`on_every_runtime!`](crate::on_every_runtime), but with one test for each body, which runs
+/// it on every runtime at once: for bodies that mostly wait.
+#[macro_export]
+macro_rules! on_every_runtime_at_once {
+    ($( #[$attribute:meta] $($name:ident),+ $(,)? ; )+) => {
+        mod on_every_runtime {
+            $($(
+                #[$attribute]
+                async fn $name() {
+                    let tokio = <$crate::lab::OnTokio as $crate::lab::Lab>::open();
+                    let smol = <$crate::lab::OnSmol as $crate::lab::Lab>::open();
+                    $crate::lab::both(super::$name(&tokio), super::$name(&smol)).await;
+                }
+            )+)+
+        }
+    };
+}
+
+/// Run a body on tokio and on smol, at once and both to the end.
+///
+/// # Panics
+/// If one of them panics, with the name of the runtime.
+pub async fn both(on_tokio: impl Future<Output = ()>, on_smol: impl Future<Output = ()>) {
+    // Whatever a panic leaves behind is only dropped.
+    let on_tokio = AssertUnwindSafe(on_tokio).catch_unwind();
+    let on_smol = AssertUnwindSafe(on_smol).catch_unwind();
+    let (on_tokio, on_smol) = futures::join!(on_tokio, on_smol);
+    let ended = [("tokio", on_tokio), ("smol", on_smol)].into_iter();
+    let failed: Vec<_> = ended.filter(|(_, ended)| ended.is_err()).map(|(name, _)| name).collect();
+    assert!(failed.is_empty(), "it fails on {}: see above", failed.join(" and on "));
+}
+
 /// Wait for something that does not take long.
 ///
 /// # Panics
@@ -153,4 +182,10 @@ pub async fn until(mut check: impl AsyncFnMut() -> bool) {
         }
     })
     .await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "fails on smol:")]
+async fn a_failure_on_one_runtime_is_told() {
+    both(async {}, async { panic!("this panic is meant to be") }).await;
 }

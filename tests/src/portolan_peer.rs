@@ -5,20 +5,21 @@ use futures::StreamExt as _;
 use libp2p_identity::{Keypair, PeerId};
 use multiaddr::Multiaddr;
 use portolan_core::{Addr, AddressExplanation, Config, Explanation, Notice, Outcome};
-use portolan_tokio::{Builder, Node};
+use portolan_runtime::traits::Runtime;
+use portolan_runtime::{Builder, Node};
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 /// How long [`PortolanPeer::wait_explained`] goes without a new notice before it looks again: not
 /// every change of an explanation comes with one.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// A running node and what it has told. Dropping it shuts the node down.
+/// A running node and what it has told. Dropping it shuts the node down. The node lives on the
+/// runtime that it was started on; who waits here waits on tokio.
 #[derive(Debug)]
-pub struct PortolanPeer {
+pub struct PortolanPeer<R: Runtime> {
     /// The node.
-    pub node: Node,
+    pub node: Node<R>,
     /// What it listens on, with `/p2p/`, in the order of listening.
     pub full_addrs: Vec<Multiaddr>,
     log: watch::Receiver<Vec<Notice>>,
@@ -32,20 +33,22 @@ pub fn on_one_host() -> Config {
     config
 }
 
-impl PortolanPeer {
+impl<R: Runtime> PortolanPeer<R> {
     /// Start a node with a fresh Ed25519 identity.
-    pub async fn start(config: Config, listen: &[&str]) -> PortolanPeer {
-        PortolanPeer::start_as(Keypair::generate_ed25519(), config, listen, |builder| builder).await
+    pub async fn start(runtime: R, config: Config, listen: &[&str]) -> PortolanPeer<R> {
+        let keypair = Keypair::generate_ed25519();
+        PortolanPeer::start_as(runtime, keypair, config, listen, |builder| builder).await
     }
 
     /// Start a node with this identity, and with whatever `finish` adds to it.
     pub async fn start_as(
+        runtime: R,
         keypair: Keypair,
         config: Config,
         listen: &[&str],
-        finish: impl FnOnce(Builder) -> Builder,
-    ) -> PortolanPeer {
-        let mut builder = finish(Node::builder(Handle::current(), keypair).config(config));
+        finish: impl FnOnce(Builder<R>) -> Builder<R>,
+    ) -> PortolanPeer<R> {
+        let mut builder = finish(Node::builder(runtime, keypair).config(config));
         for addr in listen {
             builder = builder.listen(addr.parse().expect("a multiaddr"));
         }
@@ -124,7 +127,7 @@ impl PortolanPeer {
     }
 }
 
-impl Drop for PortolanPeer {
+impl<R: Runtime> Drop for PortolanPeer<R> {
     fn drop(&mut self) {
         self.task.abort();
     }
