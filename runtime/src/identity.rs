@@ -3,8 +3,9 @@
 //! Keys of type ed25519, ecdsa and secp256k1 are read and written. RSA keys are read: they
 //! cannot be made here, and a file that holds one is never rewritten.
 
+use crate::private_file;
 pub use libp2p_identity::{KeyType, Keypair, PublicKey};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -80,12 +81,8 @@ pub fn store(path: &Path, keypair: &Keypair) -> Result<(), IdentityError> {
     let bytes = keypair
         .to_protobuf_encoding()
         .map_err(|error| IdentityError::Unwritable(error.to_string()))?;
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let fault = |source| IdentityError::Io { path: path.into(), source };
-    let mut file = options.open(path).map_err(|source| {
+    let mut file = private_file::create(path).map_err(|source| {
         let exists = source.kind() == io::ErrorKind::AlreadyExists;
         if exists { IdentityError::Exists(path.into()) } else { fault(source) }
     })?;
@@ -130,23 +127,7 @@ fn warn_if_exposed(_: &File, _: &Path) {}
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A directory of its own under the system's, removed at the end.
-    struct Scratch(PathBuf);
-
-    impl Scratch {
-        fn new(name: &str) -> Scratch {
-            let path = std::env::temp_dir().join(format!("portolan-{name}-{}", std::process::id()));
-            std::fs::create_dir_all(&path).expect("the temporary directory is writable");
-            Scratch(path)
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _ = std::fs::remove_dir_all(&self.0);
-        }
-    }
+    use crate::scratch::Scratch;
 
     #[test]
     fn a_key_survives_the_disk_and_is_for_its_owner_alone() {
@@ -156,7 +137,7 @@ mod tests {
             ("ecdsa", Keypair::generate_ecdsa()),
             ("secp256k1", Keypair::generate_secp256k1()),
         ] {
-            let path = scratch.0.join(name);
+            let path = scratch.path(name);
             store(&path, &keypair).expect("a writable directory");
             let again = load(&path).expect("what was just written");
             assert_eq!(again.public(), keypair.public(), "{name}");
@@ -172,7 +153,7 @@ mod tests {
     #[test]
     fn an_existing_file_is_never_overwritten() {
         let scratch = Scratch::new("exists");
-        let path = scratch.0.join("key");
+        let path = scratch.path("key");
         let first = load_or_create(&path).expect("a writable directory");
         let refused = store(&path, &generate());
         assert!(matches!(refused, Err(IdentityError::Exists(_))), "{refused:?}");
@@ -183,7 +164,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_file_is_said() {
         let scratch = Scratch::new("wrong");
-        let path = scratch.0.join("key");
+        let path = scratch.path("key");
         assert!(matches!(load(&path), Err(IdentityError::Missing(_))));
         let too_long = vec![0; usize::try_from(KEY_FILE_MAX).expect("it is small") + 1];
         for bytes in [&b""[..], b"\x08\x01\x12\x04abcd", b"-----BEGIN KEY-----", &too_long] {

@@ -9,6 +9,10 @@ mod driver;
 pub mod identity;
 pub mod net;
 mod node;
+mod private_file;
+pub mod record;
+#[cfg(test)]
+mod scratch;
 mod sockets;
 mod time;
 pub mod traits;

@@ -39,7 +39,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 /// What every record begins with.
-const MAGIC: [u8; 7] = *b"ptlnrec";
+pub const MAGIC: [u8; 7] = *b"ptlnrec";
 /// The version of the format, which follows the magic. It grows when an old reader would
 /// misunderstand; fields that an old reader may leave out do not change it.
 const VERSION: u8 = 1;

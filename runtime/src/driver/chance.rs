@@ -12,6 +12,11 @@ impl Chance {
     pub(crate) fn new() -> Result<Chance, SysError> {
         StdRng::try_from_rng(&mut SysRng).map(Chance)
     }
+
+    /// A key that nobody else has.
+    pub(crate) fn key(&mut self) -> [u8; 16] {
+        self.0.random()
+    }
 }
 
 impl Draw for Chance {

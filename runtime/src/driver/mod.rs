@@ -35,6 +35,7 @@ pub use limits::Limits;
 
 use crate::net::{Arrival, Established, Listening, Net};
 use crate::node::Hub;
+use crate::record::Record;
 use crate::traits::Runtime;
 use async_channel::Receiver;
 use connection::Connection;
@@ -64,6 +65,7 @@ pub(crate) struct Parts<R: Runtime> {
     pub(crate) agent: Agent,
     pub(crate) chance: Chance,
     pub(crate) signer: KeySigner,
+    pub(crate) record: Option<Record>,
     pub(crate) common: Common<R>,
     pub(crate) hub: Arc<Hub>,
 }
@@ -139,6 +141,7 @@ impl<R: Runtime> Driver<R> {
         }
         while !self.is_over() {
             debug_assert!(self.actions.is_empty() && self.found.is_empty(), "all was performed");
+            self.write_record();
             match self.wait(&inputs).await {
                 Woken::Fact(fact) => self.take(fact),
                 Woken::Arrival(arrival) => self.arrived(arrival.connection),
@@ -213,7 +216,11 @@ impl<R: Runtime> Driver<R> {
                 sign: &mut self.parts.signer,
                 actions: &mut self.actions,
             };
-            self.parts.agent.handle(&mut cx, event);
+            let agent = &mut self.parts.agent;
+            match &mut self.parts.record {
+                Some(record) => record.handle(agent, &mut cx, event),
+                None => agent.handle(&mut cx, event),
+            }
             let mut actions = std::mem::take(&mut self.actions);
             for action in actions.drain() {
                 tracing::trace!(?action, "action");
@@ -221,6 +228,18 @@ impl<R: Runtime> Driver<R> {
             }
             // The sink goes back so that its memory is used again.
             self.actions = actions;
+        }
+    }
+
+    /// Write down what core was told since the driver last slept.
+    fn write_record(&mut self) {
+        let Some(record) = &mut self.parts.record else {
+            return;
+        };
+        let runtime = &self.parts.common.runtime;
+        if let Err(error) = record.flush(&self.parts.agent, (runtime.now(), runtime.unix())) {
+            tracing::error!(%error, "the flight record ends here");
+            self.parts.record = None;
         }
     }
 

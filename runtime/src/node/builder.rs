@@ -9,6 +9,7 @@ use crate::driver::{
     COMMANDS_MAX, Chance, Common, Driver, Facts, Inputs, KeySigner, Limits, Parts,
 };
 use crate::net::{Listening, Net, NetConfig};
+use crate::record::{Record, Recording};
 use crate::traits::Runtime;
 use futures::FutureExt;
 use libp2p_identity::Keypair;
@@ -27,6 +28,7 @@ pub struct Builder<R: Runtime> {
     limits: Limits,
     net: NetConfig,
     listen: Vec<Multiaddr>,
+    recording: Option<Recording>,
     hub: Arc<Hub>,
     doors: Arc<Doors>,
 }
@@ -41,6 +43,7 @@ impl<R: Runtime> Builder<R> {
             limits: Limits::default(),
             net: NetConfig::default(),
             listen: Vec::new(),
+            recording: None,
             hub: Arc::default(),
             doors: Arc::default(),
         }
@@ -78,6 +81,13 @@ impl<R: Runtime> Builder<R> {
         self
     }
 
+    /// Write down all that core is told, so that it can be told again: see [`Recording`]. Should
+    /// writing fail later, the node goes on without.
+    pub fn record(mut self, recording: Recording) -> Builder<R> {
+        self.recording = Some(recording);
+        self
+    }
+
     /// Accept inbound streams of an application protocol, and list it in identify.
     ///
     /// # Errors
@@ -98,7 +108,8 @@ impl<R: Runtime> Builder<R> {
     /// If the configuration makes no sense, or an address cannot be listened on; then nothing
     /// stays behind.
     pub async fn start(self) -> Result<Node<R>, StartError> {
-        let Builder { runtime, keypair, mut config, limits, net, listen, hub, doors } = self;
+        let Builder { runtime, keypair, mut config, limits, net, listen, recording, hub, doors } =
+            self;
         for name in doors.names() {
             if !config.protocols.contains(&name) {
                 config.protocols.push(name);
@@ -107,12 +118,22 @@ impl<R: Runtime> Builder<R> {
         let served: Arc<[Protocol]> = served(&config).collect();
         let agent = Agent::new(config, keypair.public())?;
         let peer = agent.peer_id();
-        let chance = Chance::new().map_err(StartError::NoRandomness)?;
+        let mut chance = Chance::new().map_err(StartError::NoRandomness)?;
         let (net, arrivals) = Net::new(runtime.clone(), &keypair, net)?;
         let listening = match listen_on(&net, &listen) {
             Ok(listening) => listening,
             Err(error) => {
                 // Those that stand already are closed when the caller hears of it.
+                net.shutdown().await;
+                return Err(error.into());
+            }
+        };
+        let begin = |recording| {
+            Record::start(recording, chance.key(), &agent, (runtime.now(), runtime.unix()))
+        };
+        let record = match recording.map(begin).transpose() {
+            Ok(record) => record,
+            Err(error) => {
                 net.shutdown().await;
                 return Err(error.into());
             }
@@ -127,7 +148,7 @@ impl<R: Runtime> Builder<R> {
             numbers: Arc::default(),
         };
         let signer = KeySigner(keypair);
-        let parts = Parts { net, agent, chance, signer, common, hub: hub.clone() };
+        let parts = Parts { net, agent, chance, signer, record, common, hub: hub.clone() };
         let (commands, commands_in) = async_channel::bounded(COMMANDS_MAX);
         let inputs = Inputs { facts: facts_in, arrivals, commands: commands_in };
         runtime.spawn(Driver::new(parts).run(inputs, listening).boxed());

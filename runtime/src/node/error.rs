@@ -2,6 +2,7 @@
 
 use super::address::AddressError;
 use crate::net;
+use crate::record::RecordError;
 use multiaddr::Multiaddr;
 use portolan_core::{ConfigError, PeerId};
 
@@ -26,6 +27,9 @@ pub enum StartError {
     /// The operating system gives no randomness.
     #[error("the operating system gives no randomness: {0}")]
     NoRandomness(rand::rngs::SysError),
+    /// The flight record cannot be written. The error names the file.
+    #[error(transparent)]
+    Record(#[from] RecordError),
 }
 
 /// Why an address is not listened on.

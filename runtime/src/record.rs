@@ -1,0 +1,291 @@
+//! Flight records on disk: what the driver tells core, so that it can be told again.
+//!
+//! A record is a file of frames, each with its length and checksum; `portolan_core::flight` knows
+//! what is in them. Here is only where they go: files that nobody else may read, of a bounded size
+//! and number.
+//!
+//! ```text
+//!  FILE ─► full ─► FILE.1 ─► FILE.2 ─► … ─► the oldest is removed
+//!  every part begins with all that is needed to replay it alone
+//! ```
+
+use crate::private_file;
+use portolan_core::flight::{self, Recorder};
+use portolan_core::{Agent, Cx, Event, Instant, UnixTime};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Bytes of a part before the next one begins, number; ours: some hours of a busy server, replayed
+/// in seconds. Memory of whoever reads a part grows with it.
+const PART_MAX: u64 = 64 << 20;
+/// The least that a part may be limited to, bytes; ours: room for a head with its checkpoint.
+const PART_MIN: u64 = 256 << 10;
+/// Parts that are kept, number; ours. Disk space grows with it.
+const PARTS_MAX: u32 = 4;
+
+/// Where a flight record goes, and how much of it is kept.
+///
+/// Files are readable by their owner only. A record that is there already is kept as an older
+/// part; a file that is no record is never replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "a recording does nothing until a node is built with it"]
+pub struct Recording {
+    path: PathBuf,
+    part_max: u64,
+    parts_max: u32,
+}
+
+impl Recording {
+    /// Write to this file. When it is full it becomes `FILE.1`, and what was that `FILE.2`.
+    pub fn to(path: impl Into<PathBuf>) -> Recording {
+        Recording { path: path.into(), part_max: PART_MAX, parts_max: PARTS_MAX }
+    }
+
+    /// Begin the next part after so many bytes (64 MiB unless said, 256 KiB at least). A part
+    /// grows beyond it by what one wake-up of the node tells core.
+    pub fn part_max(self, bytes: u64) -> Recording {
+        Recording { part_max: bytes.max(PART_MIN), ..self }
+    }
+
+    /// Keep so many parts, the one being written among them (4 unless said, 1 at least).
+    pub fn parts_max(self, parts: u32) -> Recording {
+        Recording { parts_max: parts.max(1), ..self }
+    }
+
+    /// The file that is written to.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Make room for a new part: every older one moves on by one, and the oldest goes.
+    fn make_room(&self) -> Result<(), RecordError> {
+        let mut at = 0;
+        while at < self.parts_max && self.is_taken(at)? {
+            at += 1;
+        }
+        if at == self.parts_max {
+            at -= 1;
+            let oldest = self.part(at);
+            fs::remove_file(&oldest).map_err(|error| failed(oldest, error))?;
+        }
+        while at > 0 {
+            let (from, to) = (self.part(at - 1), self.part(at));
+            fs::rename(&from, to).map_err(|error| failed(from, error))?;
+            at -= 1;
+        }
+        Ok(())
+    }
+
+    /// Whether there is such a part. A file that is no record stays where it is.
+    fn is_taken(&self, part: u32) -> Result<bool, RecordError> {
+        let path = self.part(part);
+        let mut beginning = Vec::new();
+        let read = File::open(&path)
+            .and_then(|file| file.take(flight::MAGIC.len() as u64).read_to_end(&mut beginning));
+        match read {
+            Ok(_) if beginning == flight::MAGIC => Ok(true),
+            // Somebody made room for us, or a machine stopped before anything was written.
+            Ok(0) => fs::remove_file(&path).map(|()| false).map_err(|e| failed(path, e)),
+            Ok(_) => Err(RecordError::InTheWay { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed(path, error)),
+        }
+    }
+
+    fn part(&self, part: u32) -> PathBuf {
+        if part == 0 {
+            return self.path.clone();
+        }
+        let mut name = OsString::from(&self.path);
+        name.push(format!(".{part}"));
+        name.into()
+    }
+
+    fn create(&self) -> Result<File, RecordError> {
+        self.make_room()?;
+        private_file::create(&self.path).map_err(|error| failed(self.path.clone(), error))
+    }
+}
+
+/// Why there is no record, or no more of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// A file that is no flight record bears the name of one.
+    #[error("{} is no flight record, and is not replaced by one", path.display())]
+    InTheWay {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file cannot be made, moved or written.
+    #[error("cannot record into {}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+fn failed(path: PathBuf, error: io::Error) -> RecordError {
+    RecordError::Io { path, error }
+}
+
+/// A record that is being written.
+pub(crate) struct Record {
+    recording: Recording,
+    recorder: Recorder,
+    file: File,
+    /// Steps that are not written yet.
+    buffer: Vec<u8>,
+    /// Bytes in this part.
+    written: u64,
+    part: u64,
+}
+
+impl Record {
+    /// Begin the record of an agent that has handled nothing. `mask` is secret, and forgotten with
+    /// the record.
+    pub(crate) fn start(
+        recording: Recording,
+        mask: [u8; 16],
+        agent: &Agent,
+        (now, unix): (Instant, UnixTime),
+    ) -> Result<Record, RecordError> {
+        let file = recording.create()?;
+        let recorder = Recorder::new(mask);
+        let mut record =
+            Record { recording, recorder, file, buffer: Vec::new(), written: 0, part: 0 };
+        record.recorder.begin(agent, 0, now, unix, &mut record.buffer);
+        record.write()?;
+        Ok(record)
+    }
+
+    /// `agent.handle(cx, event)`, written down.
+    pub(crate) fn handle(&mut self, agent: &mut Agent, cx: &mut Cx<'_>, event: Event) {
+        self.recorder.handle(agent, cx, event, &mut self.buffer);
+    }
+
+    /// Write what was gathered, and begin the next part if this one is full.
+    pub(crate) fn flush(
+        &mut self,
+        agent: &Agent,
+        (now, unix): (Instant, UnixTime),
+    ) -> Result<(), RecordError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.write()?;
+        if self.written >= self.recording.part_max {
+            self.file = self.recording.create()?;
+            self.part += 1;
+            self.written = 0;
+            self.recorder.begin(agent, self.part, now, unix, &mut self.buffer);
+            self.write()?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self) -> Result<(), RecordError> {
+        let path = || self.recording.path.clone();
+        self.file.write_all(&self.buffer).map_err(|error| failed(path(), error))?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Record {
+    /// A node that ends, however it does, leaves all that it told core.
+    fn drop(&mut self) {
+        if let Err(error) = self.write() {
+            tracing::warn!(%error, "the end of the flight record is lost");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Chance, KeySigner};
+    use crate::identity;
+    use crate::scratch::Scratch;
+    use portolan_core::flight::{Reader, Replay, Tail};
+    use portolan_core::{Actions, Config};
+
+    const NOW: (Instant, UnixTime) = (Instant::from_millis(5), UnixTime::from_millis(5));
+
+    fn record(recording: Recording, ticks: usize) -> Result<(), RecordError> {
+        let keypair = identity::generate();
+        let mut agent = Agent::new(Config::default(), keypair.public()).expect("a good config");
+        let mut chance = Chance::new().expect("the system gives randomness");
+        let mut signer = KeySigner(keypair);
+        let mut record = Record::start(recording, chance.key(), &agent, NOW)?;
+        for _ in 0..ticks {
+            let mut actions = Actions::new();
+            let (now, unix) = NOW;
+            let (draw, sign) = (&mut chance, &mut signer);
+            let mut cx = Cx { now, unix, draw, sign, actions: &mut actions };
+            record.handle(&mut agent, &mut cx, Event::Tick);
+            record.flush(&agent, NOW)?;
+        }
+        Ok(())
+    }
+
+    /// How many steps a part holds, having replayed them all.
+    fn steps(path: &Path) -> usize {
+        let bytes = fs::read(path).expect("it exists");
+        let (head, mut reader) = Reader::new(&bytes).expect("a whole head");
+        let mut replay = Replay::new(&head).expect("a state that can be read");
+        let mut steps = 0;
+        for step in reader.by_ref() {
+            let step = step.expect("a whole step");
+            replay.step(&step, &mut Actions::new()).expect("the same as then");
+            steps += 1;
+        }
+        assert_eq!(reader.tail(), Tail::Whole);
+        steps
+    }
+
+    #[test]
+    fn a_record_is_for_its_owner_alone_and_an_older_one_is_kept() {
+        let scratch = Scratch::new("record-kept");
+        let path = scratch.path("a.rec");
+        for ticks in [3, 5, 7] {
+            record(Recording::to(&path).parts_max(2), ticks).expect("a writable directory");
+        }
+        assert_eq!(steps(&path), 7);
+        assert_eq!(steps(&scratch.path("a.rec.1")), 5);
+        assert_eq!(scratch.files().len(), 2, "two are kept, and no more");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(&path).expect("it exists").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_never_replaced() {
+        let scratch = Scratch::new("record-way");
+        let path = scratch.path("a.rec");
+        fs::write(&path, "a novel").expect("a writable directory");
+        let refused = record(Recording::to(&path), 1).expect_err("something is in the way");
+        assert!(matches!(&refused, RecordError::InTheWay { path: at } if *at == path), "{refused}");
+        assert_eq!(fs::read(&path).expect("it is there still"), b"a novel");
+
+        // An older part that would have to move on is looked at just the same.
+        fs::rename(&path, scratch.path("a.rec.1")).expect("a writable directory");
+        record(Recording::to(&path), 1).expect("nothing is in the way yet");
+        let refused = record(Recording::to(&path), 1).expect_err("something is in the way");
+        assert!(matches!(refused, RecordError::InTheWay { .. }), "{refused}");
+        assert_eq!(steps(&path), 1, "and the record is where it was");
+
+        fs::remove_file(&path).expect("it is there");
+        fs::write(&path, "").expect("a writable directory");
+        record(Recording::to(&path), 2).expect("an empty file is in nobody's way");
+        assert_eq!(steps(&path), 2);
+    }
+}
