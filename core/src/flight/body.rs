@@ -144,3 +144,197 @@ pub(super) fn unpacked(head: &Bytes, zeros: usize, tail: &[u8]) -> Bytes {
     body.extend_from_slice(tail);
     body.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::autonat::{DialBack, DialBackResponse, Message, dial_data_chunk};
+    use alloc::vec;
+    use proptest::collection::vec as many;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    fn mask() -> Mask {
+        Mask::new([3; 16])
+    }
+
+    fn settings(cases: u32) -> ProptestConfig {
+        ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    }
+
+    fn kept(protocol: Protocol, body: &[u8]) -> Bytes {
+        let mask = mask();
+        let kept =
+            normal(StreamId::inbound(protocol, 1), &Bytes::copy_from_slice(body), Some(&mask));
+        let other = StreamId::outbound(protocol, 2);
+        assert_eq!(normal(other, &Bytes::copy_from_slice(body), Some(&mask)), kept);
+        assert_eq!(kept.len(), body.len());
+        kept
+    }
+
+    fn masked(message: Message) -> Message {
+        match message {
+            Message::DialRequest { addrs, nonce } => {
+                Message::DialRequest { addrs, nonce: mask().nonce(nonce) }
+            }
+            Message::DialDataResponse { data } => {
+                Message::DialDataResponse { data: vec![0; data.len()].into() }
+            }
+            other @ (Message::DialResponse { .. } | Message::DialDataRequest { .. }) => other,
+        }
+    }
+
+    #[test]
+    fn nonces_and_data_are_replaced_where_core_finds_them() {
+        let addrs = vec![Bytes::from_static(b"12345678"), Bytes::from_static(b"\x11abcdefgh")];
+        for nonce in [0, 1, 7, u64::MAX] {
+            let request = Message::DialRequest { addrs: addrs.clone(), nonce };
+            let body = kept(Protocol::DialRequest, &request.encode());
+            assert_eq!(Message::decode(&body), Ok(masked(request)));
+            let body = kept(Protocol::DialBack, &DialBack { nonce }.encode());
+            assert_eq!(DialBack::decode(&body), Ok(DialBack { nonce: mask().nonce(nonce) }));
+        }
+        let data = Message::DialDataResponse { data: Bytes::from(vec![7; 4_000]) };
+        let body = kept(Protocol::DialRequest, &data.encode());
+        assert_eq!(Message::decode(&body), Ok(masked(data)));
+    }
+
+    #[test]
+    fn each_of_several_nonces_is_replaced_and_so_is_each_half_of_a_message() {
+        let (one, two) = (11u64.to_le_bytes(), 22u64.to_le_bytes());
+        // The request in two parts, of which core merges one into the other; the last nonce counts.
+        let first = [&[0x0a, 9, 0x11][..], &one].concat();
+        let second = [&[0x0a, 9, 0x11][..], &two].concat();
+        let body = kept(Protocol::DialRequest, &[first, second].concat());
+        let words: Vec<&[u8]> = vec![&body[3..11], &body[14..22]];
+        assert_eq!(words, [mask().nonce(11).to_le_bytes(), mask().nonce(22).to_le_bytes()]);
+        // Keys that are longer than they need to be.
+        let long = [&[0x8a, 0x80, 0x00, 10, 0x91, 0x00][..], &one].concat();
+        let body = kept(Protocol::DialRequest, &long);
+        assert_eq!(body[6..], mask().nonce(11).to_le_bytes());
+    }
+
+    #[test]
+    fn what_does_not_decode_loses_what_core_might_have_read() {
+        let nonce = 0x0102_0304_0506_0708_u64.to_le_bytes();
+        for (rest, protocol, head) in [
+            (
+                &b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"[..],
+                Protocol::DialBack,
+                &b"\x09"[..],
+            ),
+            (b"\x00", Protocol::DialBack, b"\x09"),
+            (b"\x12", Protocol::DialRequest, b"\x0a\x09\x11"),
+            (b"", Protocol::DialRequest, b"\x12\x00\x0a\x09\x11"),
+        ] {
+            let body = kept(protocol, &[head, &nonce, rest].concat());
+            assert!(!body.windows(8).any(|window| window == nonce), "{body:?}");
+            assert!(body.starts_with(head) && body.ends_with(rest), "the rest is kept");
+        }
+    }
+
+    #[test]
+    fn pings_are_replaced_word_by_word_and_identify_is_left_alone() {
+        let body: Vec<u8> = (0..35).collect();
+        let kept_body = kept(Protocol::Ping, &body);
+        for word in 0..4 {
+            let at = word * 8..word * 8 + 8;
+            let nonce = u64::from_le_bytes(body[at.clone()].try_into().expect("eight bytes"));
+            assert_eq!(kept_body[at], mask().nonce(nonce).to_le_bytes());
+        }
+        assert_eq!(kept_body[32..], [32, 33, 34]);
+        assert_eq!(kept(Protocol::Identify, &body), body);
+        assert_eq!(kept(Protocol::IdentifyPush, &body), body);
+    }
+
+    #[test]
+    fn without_a_mask_only_dial_data_is_replaced() {
+        let request = Message::DialRequest { addrs: vec![], nonce: 9 }.encode();
+        let dial_request = StreamId::inbound(Protocol::DialRequest, 1);
+        assert_eq!(normal(dial_request, &request, None), request);
+        let back = DialBack { nonce: 9 }.encode();
+        assert_eq!(normal(StreamId::inbound(Protocol::DialBack, 1), &back, None), back);
+        let ping = Bytes::from_static(&[9; 32]);
+        assert_eq!(normal(StreamId::inbound(Protocol::Ping, 1), &ping, None), ping);
+        let data = Message::DialDataResponse { data: Bytes::from(vec![7; 50]) }.encode();
+        assert_eq!(normal(dial_request, &data, None), dial_data_chunk(50));
+    }
+
+    #[test]
+    fn the_longest_run_of_zeros_is_found() {
+        let of = |body: &[u8]| zeros(body);
+        assert_eq!(of(b""), (0, 0));
+        assert_eq!(of(b"abc"), (3, 0));
+        assert_eq!(of(&[0; 7]), (7, 0), "not worth it");
+        assert_eq!(of(&[0; 8]), (0, 8));
+        assert_eq!(of(&[1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0]), (1, 8));
+        let two = [&[0; 9][..], &[1], &[0; 10], &[1], &[0; 10]].concat();
+        assert_eq!(of(&two), (10, 10), "the first of the longest");
+        assert_eq!(of(&[0; ZEROS_MAX + 1]), (0, ZEROS_MAX));
+        let body = unpacked(&Bytes::from_static(b"ab"), 3, b"c");
+        assert_eq!(body, b"ab\0\0\0c"[..]);
+    }
+
+    /// One field of a message, well-formed or not quite.
+    fn field(inner: BoxedStrategy<Vec<u8>>) -> BoxedStrategy<Vec<u8>> {
+        let key = (1..6u8, select(vec![0u8, 1, 2, 3, 4, 5]), any::<bool>());
+        let content = prop_oneof![
+            8 => inner.prop_map(|inner| (true, inner)),
+            4 => many(any::<u8>(), 8).prop_map(|word| (false, word)),
+            1 => many(any::<u8>(), 0..12).prop_map(|bytes| (false, bytes)),
+        ];
+        (key, content, 0..40u8)
+            .prop_map(|((tag, wire_type, long), (with_len, content), off)| {
+                let mut bytes = vec![tag << 3 | wire_type];
+                if long {
+                    bytes = vec![bytes[0] | 0x80, 0];
+                }
+                if with_len || wire_type == 2 {
+                    let len = u8::try_from(content.len()).expect("short content");
+                    // Now and then the length is a lie.
+                    bytes.push(if off == 0 { len.wrapping_add(3) & 0x7f } else { len & 0x7f });
+                }
+                bytes.extend(content);
+                bytes
+            })
+            .boxed()
+    }
+
+    fn body() -> BoxedStrategy<Vec<u8>> {
+        let raw = many(any::<u8>(), 0..12).boxed();
+        let inner = many(field(raw), 0..3).prop_map(|fields| fields.concat()).boxed();
+        many(field(inner), 0..4).prop_map(|fields| fields.concat()).boxed()
+    }
+
+    proptest! {
+        #![proptest_config(settings(20_000))]
+
+        #[test]
+        fn what_core_understands_stays_the_same_but_for_its_nonces(body in body()) {
+            let original = Bytes::from(body);
+            let kept_body = kept(Protocol::DialRequest, &original);
+            let message = Message::decode(&original).map(masked);
+            prop_assert_eq!(Message::decode(&kept_body), message);
+            let kept_body = kept(Protocol::DialBack, &original);
+            let back = DialBack::decode(&original)
+                .map(|DialBack { nonce }| DialBack { nonce: mask().nonce(nonce) });
+            prop_assert_eq!(DialBack::decode(&kept_body), back);
+            let response = DialBackResponse::decode(&original);
+            prop_assert_eq!(DialBackResponse::decode(&kept_body), response);
+        }
+
+        #[test]
+        fn it_is_normal_once_and_for_all(body in body(), masked in any::<bool>()) {
+            let mask = mask();
+            let mask = masked.then_some(&mask);
+            for protocol in Protocol::ALL {
+                let stream = StreamId::inbound(protocol, 1);
+                let body = Bytes::from(body.clone());
+                // First masked and then zeroed is zeroed and masked at once: so the recorder and
+                // the replay come to the same.
+                let once = normal(stream, &body, mask);
+                prop_assert_eq!(normal(stream, &once, None), once);
+            }
+        }
+    }
+}

@@ -4,18 +4,18 @@ use crate::values;
 use portolan_core::flight::{Head, Reader, Step, Tail, Writer};
 use proptest::prelude::*;
 
-fn settings(cases: u32) -> ProptestConfig {
+pub(crate) fn settings(cases: u32) -> ProptestConfig {
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
-fn written(head: &Head, steps: &[Step]) -> Vec<u8> {
+pub(crate) fn written(head: &Head, steps: &[Step]) -> Vec<u8> {
     let mut out = Vec::new();
     let mut writer = Writer::new(head, &mut out);
     steps.iter().for_each(|step| writer.step(step, &mut out));
     out
 }
 
-fn read(bytes: &[u8]) -> (Head, Vec<Step>) {
+pub(crate) fn read(bytes: &[u8]) -> (Head, Vec<Step>) {
     let (head, mut reader) = Reader::new(bytes).expect("a record");
     let steps = reader.by_ref().map(|step| step.expect("a step")).collect();
     assert_eq!(reader.tail(), Tail::Whole);

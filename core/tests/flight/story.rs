@@ -6,9 +6,10 @@ use portolan_core::flight::{Drawn, Reader, Replay, Step, Tail};
 use portolan_core::{
     Action, Actions, Addr, Config, DialBackConfig, Duration, Event, Protocol, Side, StreamId,
 };
+use std::sync::OnceLock;
 
 /// What the client listens on: the first is where the server sees it come from.
-pub(crate) const HOME: &str = "10.0.0.1";
+const HOME: &str = "10.0.0.1";
 const SECOND: &str = "10.0.0.3";
 const SERVER: &str = "10.0.0.2";
 
@@ -35,6 +36,12 @@ pub(crate) fn told(seed: u64) -> Pair {
     pair
 }
 
+/// The story that begins with seed 1.
+pub(crate) fn cached() -> &'static Pair {
+    static STORY: OnceLock<Pair> = OnceLock::new();
+    STORY.get_or_init(|| told(1))
+}
+
 fn steps(record: &[u8]) -> Vec<Step> {
     let (_, mut reader) = Reader::new(record).expect("a record");
     let steps = reader.by_ref().map(|step| step.expect("a step")).collect();
@@ -44,7 +51,7 @@ fn steps(record: &[u8]) -> Vec<Step> {
 
 #[test]
 fn both_replay_to_the_last_digest() {
-    let pair = told(1);
+    let pair = cached();
     for node in &pair.nodes {
         let (head, reader) = Reader::new(&node.record).expect("a record");
         let mut replay = Replay::new(&head).expect("the configuration was good");
@@ -64,7 +71,7 @@ fn both_replay_to_the_last_digest() {
 
 #[test]
 fn the_story_has_all_that_is_claimed_of_it() {
-    let pair = told(1);
+    let pair = cached();
     let [client, server] = &pair.nodes;
     let sent = |orders: &[Vec<Action>], wanted: StreamId| {
         let sends = orders.iter().flatten().filter(|order| {
@@ -106,7 +113,7 @@ fn no_nonce_is_in_any_record() {
 
 #[test]
 fn equal_nonces_stay_equal_and_others_different() {
-    let pair = told(1);
+    let pair = cached();
     let said = |wanted: Protocol| {
         let mut bodies = Vec::new();
         for step in steps(&pair.nodes[0].record) {
@@ -138,7 +145,7 @@ fn equal_nonces_stay_equal_and_others_different() {
 
 #[test]
 fn dial_data_costs_little() {
-    let pair = told(1);
+    let pair = cached();
     let (_, mut reader) = Reader::new(&pair.nodes[1].record).expect("a record");
     let mut chunks = 0;
     let mut offset = reader.offset();
