@@ -2,7 +2,7 @@
 //! again.
 //!
 //! Knows: every event handed in, with its time, what was drawn and signed meanwhile, and a digest
-//! of the actions that came out. Reads: the door. `docs/flight-record.md` has every byte.
+//! of what came out. Reads: the door. `docs/flight-record.md` has every byte.
 //!
 //! ```text
 //!  agent ─► Recorder ─► bytes ─► Reader ─► Step ─► Replay: the same agent with no world around it
@@ -84,7 +84,8 @@ pub struct Step {
     pub drawn: Vec<Drawn>,
     /// What was signed, in order.
     pub signatures: Vec<Bytes>,
-    /// The digest of the actions that came out, masked likewise; 0 when none came.
+    /// The digest of the actions that came out, masked likewise, and of the deadline that the agent
+    /// had then; 0 when no actions came.
     pub digest: u64,
 }
 

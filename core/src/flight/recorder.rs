@@ -74,7 +74,7 @@ impl Recorder {
             event: masked,
             drawn: draw.drawn,
             signatures: sign.signatures,
-            digest: digest::of(&cx.actions.as_slice()[first..], Some(mask)),
+            digest: digest::of(&cx.actions.as_slice()[first..], agent, Some(mask)),
         };
         writer.step(&step, out);
     }

@@ -64,7 +64,7 @@ pub enum Difference {
         /// How many were not used.
         left: usize,
     },
-    /// The actions are not those that were recorded.
+    /// The actions are not those that were recorded, or the deadline behind them is not.
     Actions {
         /// The digest then.
         recorded: u64,
@@ -98,7 +98,7 @@ impl fmt::Display for Difference {
             Difference::Signature => f.write_str("core signs something, which it did not"),
             Difference::SignaturesLeft { left } => write!(f, "core signs {left} times less"),
             Difference::Actions { recorded, found } => {
-                write!(f, "the actions have digest {found:016x}, not {recorded:016x}")
+                write!(f, "what comes out has digest {found:016x}, not {recorded:016x}")
             }
         }
     }
@@ -137,7 +137,7 @@ impl Replay {
             actions,
         };
         self.agent.handle(&mut cx, step.event.clone());
-        self.digest = digest::of(&actions.as_slice()[first..], None);
+        self.digest = digest::of(&actions.as_slice()[first..], &self.agent, None);
         let (recorded, found) = (step.digest, self.digest);
         let actions = (recorded != found).then_some(Difference::Actions { recorded, found });
         let what = draw.difference().or(sign.difference()).or(actions);
@@ -145,7 +145,7 @@ impl Replay {
         what.map_or(Ok(()), |what| Err(Divergence { step: self.steps, what }))
     }
 
-    /// The digest of the last step's actions.
+    /// The digest of what came out of the last step.
     pub fn digest(&self) -> u64 {
         self.digest
     }

@@ -3,14 +3,14 @@
 use super::step::Body;
 use super::values::{AddrMessage, Numbered, Span, Stream, ip, number_or_0, peer, sources};
 use crate::flight::mask::Mask;
-use crate::{Class, Notice, Reason};
+use crate::{Class, Deadline, Notice, Reason};
 use alloc::vec::Vec;
 use bytes::Bytes;
 
 /// `portolan.flight.Action`
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::flight) struct ActionMessage {
-    #[prost(oneof = "Action", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "Action", tags = "1, 2, 3, 4, 5, 6, 7, 15")]
     action: Option<Action>,
 }
 
@@ -31,6 +31,18 @@ enum Action {
     Disconnect(u64),
     #[prost(message, tag = "7")]
     Notify(NoticeMessage),
+    /// No action, but what follows the last one: when the agent wants to be woken.
+    #[prost(message, tag = "15")]
+    Wake(WakeMessage),
+}
+
+/// `portolan.flight.Wake`
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct WakeMessage {
+    #[prost(uint64, tag = "1")]
+    at_nanos: u64,
+    #[prost(uint32, tag = "2")]
+    why: u32,
 }
 
 /// `portolan.flight.OpenStream`
@@ -134,6 +146,13 @@ pub(in crate::flight) fn encoded(action: &crate::Action, mask: Option<&Mask>) ->
         crate::Action::Notify(notice) => Action::Notify(notice.into()),
     };
     ActionMessage { action: Some(action) }
+}
+
+/// The message for a deadline.
+pub(in crate::flight) fn wake(deadline: Deadline) -> ActionMessage {
+    let Deadline { at, wake } = deadline;
+    let wake = WakeMessage { at_nanos: at.as_nanos(), why: wake.number() };
+    ActionMessage { action: Some(Action::Wake(wake)) }
 }
 
 impl From<&Notice> for NoticeMessage {

@@ -4,7 +4,7 @@ use super::Unknown;
 use crate::{
     Addr, DialFailure, Duration, Family, MappingBehavior, NodeState, Oddity, Outcome, PeerId,
     Protocol, ProtocolSet, Scope, Served, Side, Source, Sources, State, StreamEnd, StreamFailure,
-    StreamId, Transport,
+    StreamId, Transport, Wake,
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -127,6 +127,20 @@ numbers! {
         Rejected = 5,
         InternalError = 6,
         Aborted = 7,
+    }
+    Wake {
+        IdentifyOverdue = 1,
+        Ping = 2,
+        VoteDecays = 3,
+        ProbeOverdue = 4,
+        NonceOverdue = 5,
+        ServerRested = 6,
+        ProbeAgain = 7,
+        VerdictExpires = 8,
+        HoldDownEnds = 9,
+        UploadOverdue = 10,
+        DialBackOverdue = 11,
+        PushOverdue = 12,
     }
     Oddity {
         UnknownConnection = 1,
