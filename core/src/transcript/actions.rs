@@ -96,6 +96,7 @@ fn marked(mark: char, addrs: &[Addr]) -> impl Iterator<Item = String> + '_ {
 mod tests {
     use super::super::tests::{addr, peer, scribe};
     use super::*;
+    use crate::wire::autonat::{DialBack, DialBackResponse};
     use crate::{
         Class, ConnId, Dial, DialId, Duration, Family, MappingBehavior, NodeState, Oddity, Outcome,
         Protocol, Reason, Served, Source, StreamId, Transport,
@@ -138,6 +139,20 @@ mod tests {
         for (action, line) in all {
             assert_eq!(scribe().action(&action), line);
         }
+    }
+
+    #[test]
+    fn what_goes_out_was_sent_by_us() {
+        let nonce = Action::Send {
+            stream: StreamId::outbound(Protocol::DialBack, 1),
+            body: DialBack { nonce: 7 }.encode(),
+        };
+        assert_eq!(scribe().action(&nonce), "send >dial-back:1 DialBack nonce=7");
+        let answer = Action::Send {
+            stream: StreamId::inbound(Protocol::DialBack, 1),
+            body: DialBackResponse::OK.encode(),
+        };
+        assert_eq!(scribe().action(&answer), "send <dial-back:1 DialBackResponse OK");
     }
 
     #[test]

@@ -91,6 +91,7 @@ fn protocols(listed: ProtocolSet) -> String {
 mod tests {
     use super::super::tests::{addr, peer, scribe};
     use super::*;
+    use crate::wire::autonat::{DialBack, DialBackResponse};
     use crate::{Addr, ConnId, DialId, Duration, ListenerId, StreamId};
     use bytes::Bytes;
     use core::net::{Ipv4Addr, Ipv6Addr};
@@ -201,6 +202,20 @@ mod tests {
             let line = scribe().event(&Event::StreamClosed { stream: STREAM, end });
             assert_eq!(line, format!("{word} <identify:1 (P1)"));
         }
+    }
+
+    #[test]
+    fn what_comes_in_was_sent_by_the_peer() {
+        let nonce = Event::Frame {
+            stream: StreamId::inbound(Protocol::DialBack, 1),
+            body: DialBack { nonce: 7 }.encode(),
+        };
+        assert_eq!(scribe().event(&nonce), "frame <dial-back:1 DialBack nonce=7");
+        let answer = Event::Frame {
+            stream: StreamId::outbound(Protocol::DialBack, 1),
+            body: DialBackResponse::OK.encode(),
+        };
+        assert_eq!(scribe().event(&answer), "frame >dial-back:1 DialBackResponse OK");
     }
 
     #[test]
