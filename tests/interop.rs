@@ -1,5 +1,5 @@
 //! Interop with peers that nobody here wrote, as their authors published them: rust-libp2p and
-//! js-libp2p, on loopback, both directions, TCP and QUIC. What comes out is `docs/interop.md`.
+//! js-libp2p, on loopback, both directions, TCP and QUIC, with Portolan on every runtime. What comes out is `docs/interop.md`.
 //!
 //! js-libp2p is installed by `tests/install-lab.sh`. Where it, or a network namespace, cannot be
 //! had, the cells are skipped and named; `PORTOLAN_REQUIRE_LAB=1` makes that a failure.
@@ -23,11 +23,14 @@ mod other;
 #[path = "interop/table.rs"]
 mod table;
 
-use cell::{Cell, Kind, Place};
+use cell::{Cell, Kind, On, Place};
 use cells::Group;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
+use handshakes::Handshake;
 use portolan_core::Transport;
+use portolan_runtime::traits::Runtime;
+use portolan_tests::lab::{Lab, OnSmol, OnTokio};
 use portolan_tests::rust_peer::KeyType;
 use table::Seen;
 
@@ -51,7 +54,12 @@ async fn the_table_holds() {
             complete = false;
         }
     }
-    let mut seen = Seen { cells: protocols(&kinds).await, handshakes: handshakes(&kinds).await };
+    let (tokio, smol) = (OnTokio::open(), OnSmol::open());
+    let (on_tokio, on_smol) = (tokio.runtime(), smol.runtime());
+    let mut seen = Seen {
+        cells: run(protocols(&kinds, &on_tokio), protocols(&kinds, &on_smol)).await,
+        handshakes: run(handshakes(&kinds, &on_tokio), handshakes(&kinds, &on_smol)).await,
+    };
     if kinds.contains(&Kind::Js) {
         match namespace::run().await {
             Ok(cells) => seen.cells.extend(cells),
@@ -69,34 +77,57 @@ fn skip(missing: &str) {
     assert!(std::env::var_os("PORTOLAN_REQUIRE_LAB").is_none(), "the lab is required: {missing}");
 }
 
-/// Every cell of the protocols on loopback.
-async fn protocols(kinds: &[Kind]) -> Vec<Cell> {
-    let mut groups: Vec<BoxFuture<'static, Vec<Cell>>> = Vec::new();
-    for kind in kinds.iter().copied() {
-        for transport in [Transport::Tcp, Transport::Quic] {
-            let group = Group { kind, place: Place::Loopback, transport };
-            groups.push(Box::pin(group.basics()));
-            groups.push(Box::pin(group.client()));
-            groups.push(Box::pin(async move { vec![group.server().await] }));
-        }
-    }
-    futures::stream::iter(groups).buffered(AT_ONCE).concat().await
+/// Cells that are run one after the other.
+type Batch<T> = BoxFuture<'static, Vec<T>>;
+
+async fn run<T>(on_tokio: Vec<Batch<T>>, on_smol: Vec<Batch<T>>) -> Vec<(On, T)> {
+    let on_tokio = on_tokio.into_iter().map(|batch| (On::Tokio, batch));
+    let batches = on_tokio.chain(on_smol.into_iter().map(|batch| (On::Smol, batch)));
+    let named = batches
+        .map(async |(on, batch)| batch.await.into_iter().map(|one| (on, one)).collect::<Vec<_>>());
+    futures::stream::iter(named).buffered(AT_ONCE).concat().await
 }
 
-async fn handshakes(kinds: &[Kind]) -> Vec<handshakes::Handshake> {
-    let runs = kinds.iter().flat_map(|kind| KeyType::ALL.map(|key| handshakes::with(*kind, key)));
-    futures::stream::iter(runs).buffered(AT_ONCE).concat().await
+/// Every cell of the protocols on loopback.
+fn protocols<R: Runtime>(kinds: &[Kind], runtime: &R) -> Vec<Batch<Cell>> {
+    let mut batches: Vec<Batch<Cell>> = Vec::new();
+    for kind in kinds.iter().copied() {
+        for transport in [Transport::Tcp, Transport::Quic] {
+            let runtime = runtime.clone();
+            let group = Group { kind, place: Place::Loopback, transport, runtime };
+            let (client, server) = (group.clone(), group.clone());
+            batches.push(Box::pin(async move { group.basics().await }));
+            batches.push(Box::pin(async move { client.client().await }));
+            batches.push(Box::pin(async move { vec![server.server().await] }));
+        }
+    }
+    batches
+}
+
+fn handshakes<R: Runtime>(kinds: &[Kind], runtime: &R) -> Vec<Batch<Handshake>> {
+    let mut batches: Vec<Batch<Handshake>> = Vec::new();
+    for kind in kinds.iter().copied() {
+        for key in KeyType::ALL {
+            batches.push(Box::pin(handshakes::with(kind, key, runtime.clone())));
+        }
+    }
+    batches
+}
+
+portolan_tests::on_every_runtime_at_once! {
+    #[tokio::test(flavor = "multi_thread")]
+    a_server_that_asks_for_dial_data_gets_it,
+    several_addresses_fit_in_one_request;
 }
 
 /// Not in the table, because it is no cell: what a probe costs where addresses differ.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_asks_for_dial_data_gets_it() {
-    cells::dial_data_is_paid().await.expect("rust-libp2p dials back after it was paid");
+async fn a_server_that_asks_for_dial_data_gets_it<L: Lab>(lab: &L) {
+    let paid = cells::dial_data_is_paid(lab.runtime()).await;
+    paid.expect("rust-libp2p dials back after it was paid");
 }
 
 /// Not in the table either: requests about several addresses, which each server reads its own way.
-#[tokio::test(flavor = "multi_thread")]
-async fn several_addresses_fit_in_one_request() {
-    let asked = cells::several_addresses(Kind::Rust, Place::Loopback).await;
+async fn several_addresses_fit_in_one_request<L: Lab>(lab: &L) {
+    let asked = cells::several_addresses(Kind::Rust, Place::Loopback, lab.runtime()).await;
     asked.expect("the one that rust-libp2p takes is proved");
 }

@@ -32,6 +32,28 @@ pub(crate) enum Kind {
     Js,
 }
 
+/// What Portolan runs on. Every cell is run on each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum On {
+    /// tokio.
+    Tokio,
+    /// smol.
+    Smol,
+}
+
+impl On {
+    /// Every runtime, in order.
+    pub(crate) const ALL: [On; 2] = [On::Tokio, On::Smol];
+
+    /// The word in the table.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            On::Tokio => "tokio",
+            On::Smol => "smol",
+        }
+    }
+}
+
 /// A row of the table; its two cells are TCP and QUIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Row {
@@ -135,12 +157,13 @@ pub(crate) struct Cell {
 
 impl Cell {
     /// A line by which a cell gets out of the namespace.
-    pub(crate) fn to_line(&self) -> String {
+    pub(crate) fn to_line(&self, on: On) -> String {
         json!({
             "kind": self.row.kind as u8,
             "place": self.row.place as u8,
             "protocol": self.row.protocol as u8,
             "role": self.row.role as u8,
+            "on": on as u8,
             "quic": self.transport == Transport::Quic,
             "error": self.result.as_ref().err(),
         })
@@ -148,7 +171,7 @@ impl Cell {
     }
 
     /// The cell of a line; `None` for any other line.
-    pub(crate) fn from_line(line: &str) -> Option<Cell> {
+    pub(crate) fn from_line(line: &str) -> Option<(On, Cell)> {
         let value: Value = serde_json::from_str(line).ok()?;
         let nth = |field: &str| usize::try_from(value[field].as_u64()?).ok();
         let row = Row {
@@ -157,8 +180,9 @@ impl Cell {
             protocol: Protocol::ALL.get(nth("protocol")?).copied()?,
             role: Role::ALL.get(nth("role")?).copied()?,
         };
+        let on = On::ALL.get(nth("on")?).copied()?;
         let transport = if value["quic"].as_bool()? { Transport::Quic } else { Transport::Tcp };
         let result = value["error"].as_str().map_or(Ok(()), |error| Err(error.to_owned()));
-        Some(Cell { row, transport, result })
+        Some((on, Cell { row, transport, result }))
     }
 }

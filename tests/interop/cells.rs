@@ -4,6 +4,7 @@ use crate::cell::{Cell, Kind, Place, Protocol, Role, Row};
 use crate::other::{Other, WITHIN, Wanted, listen_addr};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use portolan_core::{Addr, Config, DialBackConfig, Notice, Outcome, Served, State, Transport};
+use portolan_runtime::traits::Runtime;
 use portolan_tests::portolan_peer::{PortolanPeer, explained, on_one_host, outcomes, to_addr};
 use portolan_tests::rust_peer::{KeyType, Security, Seen};
 
@@ -15,40 +16,45 @@ pub(crate) const JS_SERVER_DIALS_NOT: &str =
     "it dials no private address and closes the stream without an answer";
 
 /// The peers of a group of cells, and where they meet.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Group {
+#[derive(Clone, Debug)]
+pub(crate) struct Group<R> {
     /// The other peer.
     pub(crate) kind: Kind,
     /// Where they meet.
     pub(crate) place: Place,
     /// Over what.
     pub(crate) transport: Transport,
+    /// What Portolan runs on.
+    pub(crate) runtime: R,
 }
 
-impl Group {
-    fn other_ip(self) -> &'static str {
+impl<R: Runtime> Group<R> {
+    fn other_ip(&self) -> &'static str {
         match self.place {
             Place::Loopback => "127.0.0.1",
             Place::Global => "44.20.0.1",
         }
     }
 
-    fn own_addr(self) -> String {
-        let ip = match self.place {
+    fn own_ip(&self) -> &'static str {
+        match self.place {
             Place::Loopback => "127.0.0.1",
             Place::Global => "44.30.0.1",
-        };
-        listen_addr(ip, self.transport)
+        }
     }
 
-    fn config(self) -> Config {
+    fn own_addr(&self) -> String {
+        listen_addr(self.own_ip(), self.transport)
+    }
+
+    fn config(&self) -> Config {
         match self.place {
             Place::Loopback => on_one_host(),
             Place::Global => Config::default(),
         }
     }
 
-    async fn other(self) -> Other {
+    async fn other(&self) -> Other {
         Other::start(Wanted {
             kind: self.kind,
             key: KeyType::Ed25519,
@@ -61,19 +67,20 @@ impl Group {
         .expect("every peer starts with an Ed25519 key")
     }
 
-    async fn portolan(self) -> PortolanPeer {
-        PortolanPeer::start(self.config(), &[&self.own_addr()]).await
+    async fn portolan(&self, config: Config) -> PortolanPeer<R> {
+        PortolanPeer::start(self.runtime.clone(), config, &[&self.own_addr()]).await
     }
 
-    fn cell(self, protocol: Protocol, role: Role, result: Result<(), String>) -> Cell {
+    fn cell(&self, protocol: Protocol, role: Role, result: Result<(), String>) -> Cell {
         let row = Row { kind: self.kind, place: self.place, protocol, role };
         Cell { row, transport: self.transport, result }
     }
 
     /// identify and ping, both halves, on connections of both directions.
-    pub(crate) async fn basics(self) -> Vec<Cell> {
+    pub(crate) async fn basics(&self) -> Vec<Cell> {
         let other = self.other().await;
-        let (dialling, dialled) = (self.portolan().await, self.portolan().await);
+        let (dialling, dialled) =
+            (self.portolan(self.config()).await, self.portolan(self.config()).await);
         let there = &other.full_addrs()[0];
         let dial = dialling.node.dial(there.clone()).await;
         let dial = dial.map(drop).map_err(|error| error.to_string());
@@ -101,8 +108,8 @@ impl Group {
 
     /// AutoNAT v2 with Portolan as the client; and what it then tells the other, if it is proved.
     /// (Not on loopback: there it tells its interface addresses from the start.)
-    pub(crate) async fn client(self) -> Vec<Cell> {
-        let (other, us) = (self.other().await, self.portolan().await);
+    pub(crate) async fn client(&self) -> Vec<Cell> {
+        let (other, us) = (self.other().await, self.portolan(self.config()).await);
         let result = self.is_proved(&us, &other).await;
         let mut cells = vec![self.cell(Protocol::Autonat, Role::Client, result.clone())];
         if result.is_ok() && self.place == Place::Global {
@@ -115,7 +122,7 @@ impl Group {
         cells
     }
 
-    async fn is_proved(self, us: &PortolanPeer, other: &Other) -> Result<(), String> {
+    async fn is_proved(&self, us: &PortolanPeer<R>, other: &Other) -> Result<(), String> {
         let dial = us.node.dial(other.full_addrs()[0].clone()).await;
         dial.map_err(|error| error.to_string())?;
         let own = us.addrs()[0];
@@ -133,16 +140,16 @@ impl Group {
     }
 
     /// AutoNAT v2 with Portolan as the server.
-    pub(crate) async fn server(self) -> Cell {
+    pub(crate) async fn server(&self) -> Cell {
         let other = self.other().await;
         let mut config = self.config();
         config.dial_back = Some(DialBackConfig::default());
-        let us = PortolanPeer::start(config, &[&self.own_addr()]).await;
+        let us = self.portolan(config).await;
         let result = self.dials_back(&us, &other).await;
         self.cell(Protocol::Autonat, Role::Server, result)
     }
 
-    async fn dials_back(self, us: &PortolanPeer, other: &Other) -> Result<(), String> {
+    async fn dials_back(&self, us: &PortolanPeer<R>, other: &Other) -> Result<(), String> {
         other.dial(&us.full_addrs[0], us.id()).await?;
         if let (Place::Loopback, Other::Js(js)) = (self.place, other) {
             // It says so before it has met anybody.
@@ -170,7 +177,11 @@ struct Expected {
 }
 
 /// Portolan asks, and understands the answer.
-async fn we_identify(us: &PortolanPeer, other: &Other, expected: Expected) -> Result<(), String> {
+async fn we_identify<R: Runtime>(
+    us: &PortolanPeer<R>,
+    other: &Other,
+    expected: Expected,
+) -> Result<(), String> {
     let id = other.id();
     let told = us.wait_notice("identify", WITHIN, |notice| {
         let Notice::Identified { peer, observed, server, .. } = notice else { return None };
@@ -194,7 +205,11 @@ async fn we_identify(us: &PortolanPeer, other: &Other, expected: Expected) -> Re
 }
 
 /// The other side asks, and understands Portolan's answer.
-async fn is_identified(us: &PortolanPeer, other: &Other, expected: Expected) -> Result<(), String> {
+async fn is_identified<R: Runtime>(
+    us: &PortolanPeer<R>,
+    other: &Other,
+    expected: Expected,
+) -> Result<(), String> {
     let described = other.identified(us.id()).await?;
     let protocols = ["/ipfs/id/1.0.0", "/ipfs/ping/1.0.0", "/libp2p/autonat/2/dial-back"];
     let missing = protocols.iter().find(|one| !described.protocols.iter().any(|p| p == *one));
@@ -219,7 +234,7 @@ async fn is_identified(us: &PortolanPeer, other: &Other, expected: Expected) -> 
 }
 
 /// Portolan pings: 32 bytes come back as they were sent.
-async fn we_ping(us: &PortolanPeer, other: &Other) -> Result<(), String> {
+async fn we_ping<R: Runtime>(us: &PortolanPeer<R>, other: &Other) -> Result<(), String> {
     let exchange = async {
         let opened = us.node.open_stream(other.id(), "/ipfs/ping/1.0.0").await;
         let mut stream = opened.map_err(|error| error.to_string())?;
@@ -239,7 +254,7 @@ async fn we_ping(us: &PortolanPeer, other: &Other) -> Result<(), String> {
 
 /// A rust-libp2p server asks for dial data where the address differs from the connection's, if
 /// only in the transport. Portolan pays, and is proved on the address that it asked about.
-pub(crate) async fn dial_data_is_paid() -> Result<(), String> {
+pub(crate) async fn dial_data_is_paid<R: Runtime>(runtime: R) -> Result<(), String> {
     let wanted = Wanted {
         kind: Kind::Rust,
         key: KeyType::Ed25519,
@@ -250,7 +265,7 @@ pub(crate) async fn dial_data_is_paid() -> Result<(), String> {
     };
     let other = Other::start(wanted).await?;
     let listen = [Transport::Tcp, Transport::Quic].map(|one| listen_addr("127.0.0.1", one));
-    let us = PortolanPeer::start(on_one_host(), &[&listen[0], &listen[1]]).await;
+    let us = PortolanPeer::start(runtime, on_one_host(), &[&listen[0], &listen[1]]).await;
     us.node.dial(other.full_addrs()[0].clone()).await.map_err(|error| error.to_string())?;
     for own in us.addrs() {
         let what = format!("proof of {own}");
@@ -274,13 +289,17 @@ pub(crate) async fn dial_data_is_paid() -> Result<(), String> {
 /// A request about two addresses. A server should take the first that it can dial; rust-libp2p takes
 /// the last, and js-libp2p dials all of them, with one nonce and an answer for each. Whatever it
 /// takes is judged, and what it passes over is not refuted.
-pub(crate) async fn several_addresses(kind: Kind, place: Place) -> Result<(), String> {
-    let group = Group { kind, place, transport: Transport::Tcp };
+pub(crate) async fn several_addresses<R: Runtime>(
+    kind: Kind,
+    place: Place,
+    runtime: R,
+) -> Result<(), String> {
+    let group = Group { kind, place, transport: Transport::Tcp, runtime };
     let other = group.other().await;
     let mut config = group.config();
     config.addrs_per_request = 2;
-    let quic = Group { transport: Transport::Quic, ..group };
-    let us = PortolanPeer::start(config, &[&group.own_addr(), &quic.own_addr()]).await;
+    let listen = [Transport::Tcp, Transport::Quic].map(|one| listen_addr(group.own_ip(), one));
+    let us = PortolanPeer::start(group.runtime.clone(), config, &[&listen[0], &listen[1]]).await;
     us.node.dial(other.full_addrs()[0].clone()).await.map_err(|error| error.to_string())?;
     let taken = us.wait_explained("proof", WITHIN, |explanation| {
         let states = explanation.addresses.iter().map(|one| one.state);

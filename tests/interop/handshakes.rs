@@ -4,9 +4,11 @@
 use crate::cell::Kind;
 use crate::other::{Other, WITHIN, Wanted, listen_addr};
 use portolan_core::{Notice, Transport};
+use portolan_runtime::Builder;
+use portolan_runtime::net::{self, NetConfig};
+use portolan_runtime::traits::Runtime;
 use portolan_tests::portolan_peer::{PortolanPeer, on_one_host};
 use portolan_tests::rust_peer::{KeyType, Security};
-use portolan_tokio::net::{self, NetConfig};
 
 const IP: &str = "127.0.0.1";
 
@@ -58,7 +60,7 @@ pub(crate) struct Handshake {
 }
 
 /// Every handshake with one kind of peer and one type of key.
-pub(crate) async fn with(kind: Kind, key: KeyType) -> Vec<Handshake> {
+pub(crate) async fn with<R: Runtime>(kind: Kind, key: KeyType, runtime: R) -> Vec<Handshake> {
     let mut noise = start(kind, key, Security::Noise, &[Transport::Tcp, Transport::Quic]).await;
     let mut tls = start(kind, key, Security::Tls, &[Transport::Tcp]).await;
     let mut handshakes = Vec::new();
@@ -66,7 +68,7 @@ pub(crate) async fn with(kind: Kind, key: KeyType) -> Vec<Handshake> {
         let other = if carrier == Carrier::TcpTls { &mut tls } else { &mut noise };
         for we_dial in [true, false] {
             let result = match other {
-                Ok(other) => connect(other, key, carrier, we_dial).await,
+                Ok(other) => connect(other, runtime.clone(), key, carrier, we_dial).await,
                 Err(error) => Err(error.clone()),
             };
             handshakes.push(Handshake { kind, key, we_dial, carrier, result });
@@ -84,8 +86,9 @@ async fn start(
     Other::start(Wanted { kind, key, security, ip: IP, transports, autonat: false }).await
 }
 
-async fn connect(
+async fn connect<R: Runtime>(
     other: &mut Other,
+    runtime: R,
     key: KeyType,
     carrier: Carrier,
     we_dial: bool,
@@ -100,8 +103,9 @@ async fn connect(
         Carrier::Quic => Vec::new(),
     };
     let listen = listen_addr(IP, carrier.transport());
-    let finish = |builder: portolan_tokio::Builder| builder.net(net);
-    let us = PortolanPeer::start_as(key.generate_second(), on_one_host(), &[&listen], finish).await;
+    let finish = |builder: Builder<R>| builder.net(net);
+    let keypair = key.generate_second();
+    let us = PortolanPeer::start_as(runtime, keypair, on_one_host(), &[&listen], finish).await;
     if we_dial {
         let addrs = other.full_addrs();
         let addr = if carrier == Carrier::Quic { &addrs[1] } else { &addrs[0] };

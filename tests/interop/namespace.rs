@@ -3,9 +3,11 @@
 //! again in a network namespace whose loopback interface holds a range of global addresses. No
 //! packet leaves it.
 
-use crate::cell::{Cell, Kind, Place};
+use crate::cell::{Cell, Kind, On, Place};
 use crate::cells::{self, Group};
 use portolan_core::Transport;
+use portolan_runtime::traits::Runtime;
+use portolan_tests::lab::{Lab, OnSmol, OnTokio};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::process::Command;
@@ -16,11 +18,11 @@ const INSIDE: &str = "PORTOLAN_INTEROP_INSIDE";
 const TEST: &str = "the_table_holds";
 /// A global range whose every address becomes local. Any would do: nothing leaves the namespace.
 const SCRIPT: &str = "ip link set lo up && ip route add local 44.0.0.0/8 dev lo && exec \"$@\"";
-/// Starting four processes and running four cells.
+/// Starting some processes and running some cells.
 const WITHIN: Duration = Duration::from_secs(90);
 
 /// Run the cells in a namespace. The error says what is missing for that.
-pub(crate) async fn run() -> Result<Vec<Cell>, String> {
+pub(crate) async fn run() -> Result<Vec<(On, Cell)>, String> {
     let enter = ["--user", "--map-root-user", "--net", "sh", "-c"];
     let probe = Command::new("unshare").args(enter).args([SCRIPT, "sh", "true"]).output().await;
     match probe {
@@ -47,7 +49,7 @@ pub(crate) async fn run() -> Result<Vec<Cell>, String> {
     let output = tokio::time::timeout(WITHIN, child).await;
     let output = output.expect("the cells inside are bounded").expect("it has just been run");
     let stdout = String::from_utf8_lossy(&output.stdout);
-    let cells: Vec<Cell> = stdout.lines().filter_map(Cell::from_line).collect();
+    let cells: Vec<(On, Cell)> = stdout.lines().filter_map(Cell::from_line).collect();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "inside the namespace: {stdout}\n{stderr}");
     Ok(cells)
@@ -60,18 +62,29 @@ pub(crate) fn is_inside() -> bool {
 
 /// Run the cells and print them, one a line.
 pub(crate) async fn inside() {
-    let of = |kind, transport| Group { kind, place: Place::Global, transport };
+    let (tokio, smol) = (OnTokio::open(), OnSmol::open());
+    let (on_tokio, on_smol) = futures::join!(cells_on(tokio.runtime()), cells_on(smol.runtime()));
+    for (on, cells) in [(On::Tokio, on_tokio), (On::Smol, on_smol)] {
+        for cell in cells {
+            // On a line of its own, whatever the test harness has begun to say.
+            println!("\n{}", cell.to_line(on));
+        }
+    }
+}
+
+async fn cells_on<R: Runtime>(runtime: R) -> Vec<Cell> {
+    let of = |kind, transport| {
+        let runtime = runtime.clone();
+        Group { kind, place: Place::Global, transport, runtime }
+    };
     let (tcp, quic) = (of(Kind::Js, Transport::Tcp), of(Kind::Js, Transport::Quic));
     // rust-libp2p as a client dials from the wildcard address, which here is the address of
     // whomever it dials: no address of its own would be observed.
     let rust = [Transport::Tcp, Transport::Quic].map(|transport| of(Kind::Rust, transport));
     let clients = [rust[0].client(), rust[1].client(), tcp.client(), quic.client()];
-    let (clients, tcp, quic) =
+    let (clients, server_tcp, server_quic) =
         futures::join!(futures::future::join_all(clients), tcp.server(), quic.server());
-    let several = cells::several_addresses(Kind::Js, Place::Global).await;
+    let several = cells::several_addresses(Kind::Js, Place::Global, runtime).await;
     several.expect("js-libp2p takes both, and both are proved");
-    for cell in clients.into_iter().flatten().chain([tcp, quic]) {
-        // On a line of its own, whatever the test harness has begun to say.
-        println!("\n{}", cell.to_line());
-    }
+    clients.into_iter().flatten().chain([server_tcp, server_quic]).collect()
 }

@@ -1,6 +1,6 @@
 //! The page that comes out: `docs/interop.md`.
 
-use crate::cell::{Cell, Kind, Row};
+use crate::cell::{Cell, Kind, On, Row};
 use crate::handshakes::{Carrier, Handshake};
 use portolan_core::Transport;
 use std::collections::BTreeMap;
@@ -11,8 +11,9 @@ const HEAD: &str = "\
 # Interop
 
 What Portolan does with peers that nobody here wrote, on the loopback interface, each as its
-authors published it. This page is written by the tests and never by hand: `tests/interop.rs` runs
-every cell, and fails when what it sees is not what stands here. Write it anew with
+authors published it. Every cell is run with Portolan on tokio and on smol, and says so where the
+two differ. This page is written by the tests and never by hand: `tests/interop.rs` fails when what
+it sees is not what stands here. Write it anew with
 `PORTOLAN_REWRITE=1 cargo test -p portolan-tests --test interop`.
 ";
 
@@ -45,13 +46,13 @@ const HANDSHAKES: &str = "
 By the type of both identity keys; each cell wants both sides to have identified the other.
 ";
 
-/// All that was seen.
+/// All that was seen, and on which runtime Portolan was.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// Of the protocols.
-    pub(crate) cells: Vec<Cell>,
+    pub(crate) cells: Vec<(On, Cell)>,
     /// Of the connections.
-    pub(crate) handshakes: Vec<Handshake>,
+    pub(crate) handshakes: Vec<(On, Handshake)>,
 }
 
 /// The name and version of a peer, from the files that pin it.
@@ -76,7 +77,19 @@ fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
     found.expect("the file pins the version").0
 }
 
-fn word(result: Option<&Result<(), String>>) -> String {
+/// How a cell went, on each of the runtimes.
+type Results<'a> = [Option<&'a Result<(), String>>; 2];
+
+/// What a cell says: the runtimes are told apart only where they differ.
+fn word(results: Results<'_>) -> String {
+    let [tokio, smol] = results.map(word_of_one);
+    if tokio == smol {
+        return tokio;
+    }
+    format!("on {}: {tokio}; on {}: {smol}", On::Tokio.name(), On::Smol.name())
+}
+
+fn word_of_one(result: Option<&Result<(), String>>) -> String {
     match result {
         Some(Ok(())) => "works".into(),
         // The first line is the reason; what follows is what was seen besides.
@@ -106,12 +119,12 @@ impl Seen {
     }
 
     fn rows(&self) -> Vec<String> {
-        let mut rows: BTreeMap<Row, [Option<&Result<(), String>>; 2]> = BTreeMap::new();
-        for cell in &self.cells {
+        let mut rows: BTreeMap<Row, [Results<'_>; 2]> = BTreeMap::new();
+        for (on, cell) in &self.cells {
             let column = usize::from(cell.transport == Transport::Quic);
-            rows.entry(cell.row).or_default()[column] = Some(&cell.result);
+            rows.entry(cell.row).or_default()[column][*on as usize] = Some(&cell.result);
         }
-        let line = |(row, cells): (&Row, &[Option<&Result<(), String>>; 2])| {
+        let line = |(row, cells): (&Row, &[Results<'_>; 2])| {
             format!(
                 "| {} | {} | {} | {} | {} | {} |\n",
                 peer(row.kind),
@@ -127,7 +140,7 @@ impl Seen {
 
     fn handshake_rows(&self) -> Vec<String> {
         let mut heads: Vec<_> = Vec::new();
-        for one in &self.handshakes {
+        for (_, one) in &self.handshakes {
             let head = (one.kind, one.key.name(), one.we_dial);
             if !heads.contains(&head) {
                 heads.push(head);
@@ -135,11 +148,14 @@ impl Seen {
         }
         let line = |(kind, key, we_dial): (Kind, &'static str, bool)| {
             let cells = Carrier::ALL.map(|carrier| {
-                let one = self.handshakes.iter().find(|one| {
-                    (one.kind, one.key.name(), one.we_dial, one.carrier)
-                        == (kind, key, we_dial, carrier)
+                let results = On::ALL.map(|on| {
+                    let one = self.handshakes.iter().find(|(ran_on, one)| {
+                        (*ran_on, one.kind, one.key.name(), one.we_dial, one.carrier)
+                            == (on, kind, key, we_dial, carrier)
+                    });
+                    one.map(|(_, one)| &one.result)
                 });
-                format!(" {} |", word(one.map(|one| &one.result)))
+                format!(" {} |", word(results))
             });
             let role = if we_dial { "dials" } else { "is dialled" };
             format!("| {} | {key} | {role} |{}\n", peer(kind), cells.concat())
@@ -168,15 +184,15 @@ impl Seen {
 
     /// Everything that does not work, in full.
     fn details(&self) -> String {
-        let cells = self.cells.iter().filter_map(|cell| {
+        let cells = self.cells.iter().filter_map(|(on, cell)| {
             let error = cell.result.as_ref().err()?;
-            Some(format!("\n{:?} {:?}: {error}", cell.row, cell.transport))
+            Some(format!("\n{:?} {:?} {:?}: {error}", on, cell.row, cell.transport))
         });
-        let handshakes = self.handshakes.iter().filter_map(|one| {
+        let handshakes = self.handshakes.iter().filter_map(|(on, one)| {
             let error = one.result.as_ref().err()?;
             Some(format!(
-                "\n{:?} {:?} {:?} dialled by us: {}: {error}",
-                one.kind, one.key, one.carrier, one.we_dial
+                "\n{:?} {:?} {:?} {:?} dialled by us: {}: {error}",
+                on, one.kind, one.key, one.carrier, one.we_dial
             ))
         });
         cells.chain(handshakes).collect()
@@ -185,4 +201,12 @@ impl Seen {
 
 fn page_path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/interop.md")
+}
+
+#[test]
+fn runtimes_are_told_apart_where_they_differ() {
+    let (works, fails) = (Ok(()), Err("broken\nand more".to_owned()));
+    assert_eq!(word([Some(&works), Some(&works)]), "works");
+    assert_eq!(word([Some(&works), Some(&fails)]), "on tokio: works; on smol: no: broken");
+    assert_eq!(word([Some(&works), None]), "on tokio: works; on smol: not run");
 }
