@@ -5,7 +5,6 @@
 //! shows how to embed a node in a program.
 
 mod node;
-mod quic;
 mod runtime;
 
 pub use node::{Builder, Node};
@@ -13,4 +12,4 @@ pub use portolan_runtime::{
     AcceptError, AddressError, ConnectionInfo, DialError, Dialled, Incoming, Limits, ListenError,
     Noticed, Notices, OpenError, StartError, Stopped, Stream, identity, net,
 };
-pub use runtime::{Smol, Tcp};
+pub use runtime::Smol;

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod net;
 mod node;
 mod private_file;
+pub mod reactor;
 pub mod record;
 #[cfg(test)]
 mod scratch;

@@ -1,0 +1,274 @@
+//! Sockets for runtimes that can tell when a socket is ready, and that is all they need to tell.
+//!
+//! Whoever implements [`Reactor`], [`Timers`] and [`Spawn`] has [`Sockets`]: TCP is read and
+//! written here, and QUIC is quinn's, through one system call for many packets where the operating
+//! system can. A runtime with sockets of its own kind implements `Sockets` itself.
+
+mod quic;
+mod tcp;
+
+pub use tcp::Tcp;
+
+use crate::traits::{Sockets, Spawn, Timers};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+#[cfg(unix)]
+use std::os::fd::AsFd as AsHandle;
+#[cfg(windows)]
+use std::os::windows::io::AsSocket as AsHandle;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+/// Tells when sockets are ready.
+pub trait Reactor: Clone + Send + Sync + 'static {
+    /// A socket that is watched. Clones are the same socket, which closes when the last of them
+    /// is dropped.
+    type Watched<S: Socket>: Clone + Send + Sync + Unpin + 'static;
+
+    /// Begin to watch a socket. It is non-blocking already.
+    ///
+    /// # Errors
+    /// Those of registering the socket with the runtime.
+    fn watch<S: Socket>(&self, socket: S) -> io::Result<Self::Watched<S>>;
+
+    /// The socket itself.
+    fn socket<S: Socket>(watched: &Self::Watched<S>) -> &S;
+
+    /// Resolves when the socket is ready, at once if it is by now; a socket that has failed is
+    /// ready for everything. It may be mistaken, at the price of a vain attempt. Any number of
+    /// tasks wait for one socket, and not all to the end.
+    fn ready<S: Socket>(
+        &self,
+        watched: &Self::Watched<S>,
+        interest: Interest,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static;
+}
+
+/// What a socket should be ready for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Reading, or accepting.
+    Read,
+    /// Writing, or having connected.
+    Write,
+}
+
+/// A socket of the standard library: one of TCP that is connected or listens, or one of UDP.
+pub trait Socket: AsHandle + Send + Sync + 'static {}
+
+impl Socket for TcpStream {}
+impl Socket for TcpListener {}
+impl Socket for UdpSocket {}
+
+impl<R: Reactor + Timers + Spawn> Sockets for R {
+    type Tcp = Tcp<R>;
+    type Listener = R::Watched<TcpListener>;
+
+    fn connected(
+        &self,
+        connecting: TcpStream,
+    ) -> impl Future<Output = io::Result<Self::Tcp>> + Send + 'static {
+        let (reactor, watched) = (self.clone(), self.watch(connecting));
+        async move {
+            let watched = watched?;
+            // The kernel reports a connecting socket writable when it has connected or failed.
+            reactor.ready(&watched, Interest::Write).await?;
+            match R::socket(&watched).take_error()? {
+                Some(error) => Err(error),
+                None => Ok(Tcp::new(reactor, watched)),
+            }
+        }
+    }
+
+    fn listener(&self, listener: TcpListener) -> io::Result<Self::Listener> {
+        self.watch(listener)
+    }
+
+    async fn accept(&self, listener: &Self::Listener) -> io::Result<(Self::Tcp, SocketAddr)> {
+        let (tcp, remote) = loop {
+            match R::socket(listener).accept() {
+                Err(error) if would_block(&error) => self.ready(listener, Interest::Read).await?,
+                accepted => break accepted?,
+            }
+        };
+        tcp.set_nonblocking(true)?;
+        // A socket that refuses the option is broken already, and will say so when it is read.
+        let _ = tcp.set_nodelay(true);
+        Ok((Tcp::new(self.clone(), self.watch(tcp)?), remote))
+    }
+
+    fn local_addr(&self, tcp: &Self::Tcp) -> io::Result<SocketAddr> {
+        tcp.socket().local_addr()
+    }
+
+    fn quic(&self) -> Arc<dyn quinn::Runtime> {
+        Arc::new(quic::Quic(self.clone()))
+    }
+}
+
+/// One task's attempts on a socket, and the wait between two of them.
+#[derive(Default)]
+struct Attempts(Option<BoxFuture<'static, io::Result<()>>>);
+
+impl Attempts {
+    /// Wait if there is something to wait for, then attempt; begin to wait when it is too early.
+    fn poll<R: Reactor, S: Socket, T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        (reactor, watched): (&R, &R::Watched<S>),
+        interest: Interest,
+        mut attempt: impl FnMut(&S) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            ready!(self.poll_wait(cx))?;
+            match attempt(R::socket(watched)) {
+                Err(error) if would_block(&error) => {
+                    self.0 = Some(reactor.ready(watched, interest).boxed());
+                }
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(wait) = &mut self.0 else { return Poll::Ready(Ok(())) };
+        let waited = ready!(wait.poll_unpin(cx));
+        self.0 = None;
+        Poll::Ready(waited)
+    }
+}
+
+fn would_block(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::channel::oneshot;
+    use futures::executor::block_on;
+    use futures::future::{pending, ready};
+    use futures::io::{AsyncReadExt, AsyncWriteExt};
+    use futures::task::noop_waker;
+    use portolan_core::Duration;
+    use std::pin::pin;
+    use std::sync::Mutex;
+
+    /// A reactor by which sockets are ready when a test says so.
+    #[derive(Clone, Default)]
+    pub(super) struct Fake(Arc<Mutex<Vec<Wait>>>);
+
+    type Wait = (Interest, oneshot::Sender<()>);
+
+    impl Fake {
+        /// What is waited for, oldest first.
+        pub(super) fn waits(&self) -> Vec<Interest> {
+            self.0.lock().expect("nobody panics").iter().map(|(interest, _)| *interest).collect()
+        }
+
+        /// End a wait.
+        pub(super) fn end(&self, index: usize) {
+            let (_, tell) = self.0.lock().expect("nobody panics").remove(index);
+            tell.send(()).expect("it is waited for");
+        }
+    }
+
+    impl Reactor for Fake {
+        type Watched<S: Socket> = Arc<S>;
+
+        fn watch<S: Socket>(&self, socket: S) -> io::Result<Arc<S>> {
+            Ok(Arc::new(socket))
+        }
+
+        fn socket<S: Socket>(watched: &Arc<S>) -> &S {
+            watched
+        }
+
+        fn ready<S: Socket>(
+            &self,
+            _: &Arc<S>,
+            interest: Interest,
+        ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+            let (tell, told) = oneshot::channel();
+            self.0.lock().expect("nobody panics").push((interest, tell));
+            told.map(|_| Ok(()))
+        }
+    }
+
+    /// By its clock only what is due at once ever comes.
+    impl Timers for Fake {
+        fn sleep(&self, span: Duration) -> impl Future<Output = ()> + Send + 'static {
+            if span.is_zero() { ready(()).left_future() } else { pending().right_future() }
+        }
+    }
+
+    impl Spawn for Fake {
+        fn spawn(&self, _: BoxFuture<'static, ()>) {}
+    }
+
+    #[test]
+    fn a_connection_waits_only_when_an_attempt_was_too_early() {
+        let fake = Fake::default();
+        let waker = noop_waker();
+        let cx = &mut Context::from_waker(&waker);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.set_nonblocking(true).expect("it is open");
+        let addr = listener.local_addr().expect("it is bound");
+        let listener = fake.listener(listener).expect("it cannot fail");
+
+        let mut accept = pin!(fake.accept(&listener));
+        assert!(accept.as_mut().poll(cx).is_pending() && accept.as_mut().poll(cx).is_pending());
+        assert_eq!(fake.waits(), [Interest::Read]);
+        let connecting = TcpStream::connect(addr).expect("it listens");
+        connecting.set_nonblocking(true).expect("it is open");
+        fake.end(0);
+        let (mut one, remote) = block_on(accept).expect("one knocks");
+        assert!(one.socket().nodelay().expect("it is open"));
+        let mut connected = pin!(fake.connected(connecting));
+        assert!(connected.as_mut().poll(cx).is_pending());
+        assert_eq!(fake.waits(), [Interest::Write]);
+        fake.end(0);
+        let mut other = block_on(connected).expect("it connected");
+        assert_eq!(fake.local_addr(&other).expect("it is open"), remote);
+        assert_eq!(fake.local_addr(&one).expect("it is open"), addr);
+
+        let mut buf = [0; 8];
+        assert!(one.read(&mut buf).poll_unpin(cx).is_pending());
+        // Told so by mistake, it waits again.
+        fake.end(0);
+        assert!(one.read(&mut buf).poll_unpin(cx).is_pending());
+        assert_eq!(fake.waits(), [Interest::Read]);
+        block_on(other.write_all(b"question")).expect("there is room");
+        fake.end(0);
+        assert_eq!(block_on(one.read(&mut buf)).expect("it came"), 8);
+        assert_eq!(fake.waits(), []);
+
+        while other.write(&[0; 65_536]).poll_unpin(cx).is_ready() {}
+        assert_eq!(fake.waits(), [Interest::Write]);
+    }
+
+    #[test]
+    fn closing_a_connection_ends_one_direction_of_it() {
+        let fake = Fake::default();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("it is bound");
+        let one = TcpStream::connect(addr).expect("it listens");
+        let (other, _) = listener.accept().expect("one knocks");
+        let [mut one, mut other] = [one, other].map(|tcp| Tcp::new(fake.clone(), Arc::new(tcp)));
+        let done: io::Result<()> = block_on(async {
+            let mut text = Vec::new();
+            one.write_all(b"question").await?;
+            one.close().await?;
+            other.read_to_end(&mut text).await?;
+            other.write_all(b", answer").await?;
+            other.close().await?;
+            one.read_to_end(&mut text).await?;
+            assert_eq!(text, b"question, answer");
+            Ok(())
+        });
+        done.expect("nothing fails on loopback");
+    }
+}
