@@ -1,7 +1,7 @@
 //! Multiaddrs as people type them: what is wrong with one is said beside the text itself.
 
 use multiaddr::Multiaddr;
-use portolan_core::PeerId;
+use portolan_core::{Addr, PeerId};
 use portolan_runtime::AddressError;
 
 /// A multiaddr that is of no use here. Says which one, and what is wrong with it.
@@ -32,7 +32,15 @@ pub enum AddressProblem {
 /// # Errors
 /// Names the text and what is wrong with it.
 pub fn peer_address(text: &str) -> Result<Multiaddr, BadAddress> {
-    read(text, |addr| portolan_runtime::destination(addr).map(drop))
+    read(text, portolan_runtime::destination).map(|(multiaddr, _)| multiaddr)
+}
+
+/// Read an address that a node may have: IP, port and transport. Whose it is does not matter.
+///
+/// # Errors
+/// Names the text and what is wrong with it.
+pub fn plain_address(text: &str) -> Result<Addr, BadAddress> {
+    read(text, portolan_runtime::destination).map(|(_, (addr, _))| addr)
 }
 
 /// Read an address to listen on. The IP may be a wildcard, the port may be zero.
@@ -40,18 +48,18 @@ pub fn peer_address(text: &str) -> Result<Multiaddr, BadAddress> {
 /// # Errors
 /// Names the text and what is wrong with it.
 pub fn listen_address(text: &str) -> Result<Multiaddr, BadAddress> {
-    read(text, |addr| portolan_runtime::listen_address(addr).map(drop))
+    read(text, portolan_runtime::listen_address).map(|(multiaddr, _)| multiaddr)
 }
 
-fn read(
+fn read<T>(
     text: &str,
-    check: impl FnOnce(&Multiaddr) -> Result<(), AddressError>,
-) -> Result<Multiaddr, BadAddress> {
+    meaning: impl FnOnce(&Multiaddr) -> Result<T, AddressError>,
+) -> Result<(Multiaddr, T), BadAddress> {
     let fault = |problem| BadAddress { text: text.to_owned(), problem };
     let addr: Multiaddr =
         with_plain_peer_ids(text).parse().map_err(|error| fault(malformed(text, &error)))?;
-    check(&addr).map_err(|error| fault(error.into()))?;
-    Ok(addr)
+    let meaning = meaning(&addr).map_err(|error| fault(error.into()))?;
+    Ok((addr, meaning))
 }
 
 /// The text with every peer id that is written as a CID in its base58btc form, the only one that

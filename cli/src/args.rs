@@ -4,7 +4,8 @@ use crate::runtimes;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Parser, Subcommand};
 use multiaddr::Multiaddr;
-use portolan::{BadAddress, listen_address, peer_address};
+use portolan::{listen_address, peer_address, plain_address};
+use portolan_core::Addr;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -28,6 +29,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Dial back for others (AutoNAT v2), with identify and ping.
     Serve(ServeArgs),
+    /// Feed a flight record to the same core, with no sockets, and print the transcript.
+    Replay(ReplayArgs),
     /// Show the peer id of an identity; create it if the file is missing.
     Id(IdArgs),
 }
@@ -53,11 +56,11 @@ pub(crate) struct DemoArgs {
 pub(crate) struct CheckArgs {
     /// A peer to ask: /ip4/…/tcp/PORT/p2p/ID or /ip4/…/udp/PORT/quic-v1/p2p/ID (or /ip6/…).
     /// Without /p2p/ID any peer will do that answers there.
-    #[arg(long, value_name = "MULTIADDR", value_parser = peer)]
+    #[arg(long, value_name = "MULTIADDR", value_parser = peer_address)]
     pub(crate) peer: Vec<Multiaddr>,
     /// What to listen on. Without it: every IPv4 and IPv6 address, TCP and QUIC on one port that
     /// the kernel chooses.
-    #[arg(long, value_name = "MULTIADDR", value_parser = listen)]
+    #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
     pub(crate) listen: Vec<Multiaddr>,
     /// The file of the identity to use, made if it is missing. Without it: a fresh identity.
     #[arg(long, value_name = "FILE", value_parser = file())]
@@ -79,7 +82,7 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
     /// What to listen on; the port may be 0.
-    #[arg(long, value_name = "MULTIADDR", value_parser = listen, required = true)]
+    #[arg(long, value_name = "MULTIADDR", value_parser = listen_address, required = true)]
     pub(crate) listen: Vec<Multiaddr>,
     /// The file of the identity to use, made if it is missing. Without it: a fresh identity.
     #[arg(long, value_name = "FILE", value_parser = file())]
@@ -96,18 +99,30 @@ pub(crate) struct ServeArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct ReplayArgs {
+    /// The record, as --record wrote it. Of a record in several parts each is replayed by itself.
+    #[arg(value_name = "FILE", value_parser = file())]
+    pub(crate) file: PathBuf,
+    /// Stop after the event of this number; the numbers are those of the transcript.
+    #[arg(long, value_name = "N")]
+    pub(crate) until: Option<u64>,
+    /// Say in the end why this address is judged as it is, in place of all verdicts.
+    #[arg(long, value_name = "MULTIADDR", value_parser = plain_address)]
+    pub(crate) explain: Option<Addr>,
+    /// Print no transcript, only the verdicts.
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    /// Where the replay differs from the record, take what comes out now for right, and write it
+    /// into the record.
+    #[arg(long, conflicts_with = "until")]
+    pub(crate) bless: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct IdArgs {
     /// The file of the identity (libp2p's protobuf form of a private key; mode 0600).
     #[arg(long, value_name = "FILE", value_parser = file())]
     pub(crate) key: PathBuf,
-}
-
-fn peer(text: &str) -> Result<Multiaddr, BadAddress> {
-    peer_address(text)
-}
-
-fn listen(text: &str) -> Result<Multiaddr, BadAddress> {
-    listen_address(text)
 }
 
 fn file() -> impl clap::builder::TypedValueParser<Value = PathBuf> {

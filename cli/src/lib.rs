@@ -2,20 +2,23 @@
 //!
 //! [`check`] asks real peers whether this machine can be reached, [`serve`] dials back for
 //! others, [`demo`] does both in one process; a [`Report`] says what came out. Each takes the
-//! runtime to run on, and rests on the public API of [`portolan_runtime::Node`].
+//! runtime to run on, and rests on the public API of [`portolan_runtime::Node`]. [`replay`] needs
+//! neither: it feeds a flight record to the core.
 
 mod address;
 mod check;
 mod demo;
 mod job;
+mod replay;
 mod report;
 mod serve;
 mod timeline;
 
-pub use address::{AddressProblem, BadAddress, listen_address, peer_address};
+pub use address::{AddressProblem, BadAddress, listen_address, peer_address, plain_address};
 pub use check::{CheckError, CheckOptions, check};
 pub use demo::{DemoError, Servers, demo};
 pub use job::Progress;
+pub use replay::{Blessed, Diverged, ReplayFailed, ReplayOptions, Replayed, replay};
 pub use report::{
     AddressReport, ClassReport, NatReport, Outcomes, PeerFate, PeerReport, Report, ServerReport,
     TimelineEntry,

@@ -3,6 +3,7 @@
 mod args;
 mod jobs;
 mod progress;
+mod records;
 mod runtimes;
 
 use args::{Args, Command, IdArgs};
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Demo(demo) => runtimes::run(demo.on.runtime, demo),
         Command::Check(check) => runtimes::run(check.on.runtime, check),
         Command::Serve(serve) => runtimes::run(serve.on.runtime, serve),
+        Command::Replay(replay) => records::replay(&replay),
         Command::Id(id) => self::id(&id),
     };
     match done {

@@ -1,0 +1,143 @@
+//! `portolan replay`: the files and the terminal around it.
+
+use crate::args::ReplayArgs;
+use crate::{FAILURE, Failed};
+use portolan::{Blessed, ReplayOptions, Replayed};
+use portolan_core::flight::{ReadError, Reader, Tail};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufWriter, Read, StdoutLock, Write};
+use std::path::Path;
+
+/// The largest record that is read, bytes; ours: some days of a busy server. It is held in memory
+/// as a whole.
+const RECORD_MAX: u64 = 1 << 30;
+
+/// Bytes that show that a file is no record, number; ours: more than what records begin with, and
+/// too few for a whole head.
+const FIRST_BYTES: u64 = 16;
+
+/// Replay a record, and say how it went.
+pub(crate) fn replay(args: &ReplayArgs) -> Result<u8, Failed> {
+    let named = |error: &dyn std::fmt::Display| Failed {
+        code: FAILURE,
+        error: format!("{}: {error}", args.file.display()),
+    };
+    let record = read(&args.file).map_err(|error| named(&error))?;
+    let mut options = ReplayOptions::default();
+    options.until = args.until;
+    options.explain = args.explain;
+    options.quiet = args.quiet;
+    options.bless = args.bless;
+    let mut out = BufWriter::new(Stdout(io::stdout().lock()));
+    let replayed = portolan::replay(&record, &options, &mut out);
+    out.flush()?;
+    let replayed = replayed.map_err(|error| named(&error))?;
+    let mut said = remarks(&replayed, args.until);
+    if let Some(blessed) = &replayed.blessed {
+        said.push(bless(&args.file, blessed).map_err(|error| named(&error))?);
+    }
+    said.push(replayed.to_string());
+    writeln!(io::stderr(), "{}", said.join("\n"))?;
+    Ok(0)
+}
+
+/// What there is to say about the end of the record.
+fn remarks(replayed: &Replayed, until: Option<u64>) -> Vec<String> {
+    let events = replayed.events;
+    let mut remarks = Vec::new();
+    if let Some(Tail::Torn { offset, bytes }) = replayed.tail {
+        remarks.push(format!(
+            "the record is cut off after event {events}: what begins at byte {offset} is not \
+             whole, and its {bytes} bytes were dropped"
+        ));
+    }
+    if until.is_some_and(|until| until > events) {
+        remarks.push(format!("the record ends with event {events}"));
+    }
+    remarks
+}
+
+/// Write the blessed record in place of the other one, unless they are the same.
+fn bless(path: &Path, blessed: &Blessed) -> io::Result<String> {
+    if blessed.diverged == 0 {
+        return Ok("there was nothing to bless".into());
+    }
+    replace(path, &blessed.bytes)?;
+    Ok(format!("{} was written anew", path.display()))
+}
+
+/// Why a record could not be read from its file.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("it has more than {RECORD_MAX} bytes")]
+    TooLong,
+}
+
+/// The bytes of a record. What is none is refused after its first bytes.
+fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    let mut file = File::open(path)?;
+    let mut bytes = Vec::new();
+    Read::by_ref(&mut file).take(FIRST_BYTES).read_to_end(&mut bytes)?;
+    match Reader::new(&bytes) {
+        // A file that ends here is judged when it is replayed.
+        Ok(_) | Err(ReadError::TornHead { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    file.take(RECORD_MAX).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > RECORD_MAX {
+        return Err(FileError::TooLong);
+    }
+    Ok(bytes)
+}
+
+/// Put a file with these bytes in the place of another one, in one step: whoever looks finds the
+/// old one or the new one, whole. Where the path is a link, what it leads to is replaced.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let path = fs::canonicalize(path)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let fresh = path.with_file_name(name);
+    create(&fresh, bytes)?;
+    fs::rename(&fresh, &path).inspect_err(|_| {
+        // That the removal may fail as well changes nothing.
+        let _ = fs::remove_file(&fresh);
+    })
+}
+
+/// Write a new file that only its owner may read (mode 0600). One that could not be written whole
+/// is removed.
+fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).inspect_err(|_| {
+        // Half a record in a strange place helps nobody.
+        let _ = fs::remove_file(path);
+    })
+}
+
+/// Stdout. When its reader has gone away, what is left is dropped without a word: the record is
+/// still to be verified, for the exit code.
+struct Stdout(StdoutLock<'static>);
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.0.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(bytes.len()),
+            written => written,
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self.0.flush() {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed,
+        }
+    }
+}
