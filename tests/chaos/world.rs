@@ -8,6 +8,7 @@ use portolan_core::{
     Draw, Duration, Event, Instant, ListenerId, PeerId, Protocol, Side, Signer, StreamEnd,
     StreamId, UnixTime, wire::multiaddr,
 };
+use portolan_tests::tape::Tape;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -23,6 +24,10 @@ static KEYS: LazyLock<Vec<Keypair>> = LazyLock::new(|| {
 /// The key of a peer; number [`PEERS`] is the agent's own.
 pub(crate) fn key(n: usize) -> &'static Keypair {
     &KEYS[n.min(PEERS)]
+}
+
+fn unix(now: Instant) -> UnixTime {
+    UnixTime::from_millis(1_700_000_000_000 + now.as_nanos() / 1_000_000)
 }
 
 /// Which kind of agent is put to the test.
@@ -123,6 +128,7 @@ pub(crate) struct World {
     /// Pings of the agent's, with what they said.
     pub(crate) pings: Vec<(StreamId, bytes::Bytes)>,
     pub(crate) oracle: Oracle,
+    tape: Tape,
 }
 
 impl World {
@@ -134,12 +140,14 @@ impl World {
             config.dial_back = Some(DialBackConfig::default());
         }
         let agent = Agent::new(config, key(PEERS).public()).expect("a plain configuration");
+        let now = Instant::from_millis(1_000);
         World {
             lab,
+            tape: Tape::of(&agent, now, unix(now)),
             agent,
             chance: Chance(1),
             actions: Actions::new(),
-            now: Instant::from_millis(1_000),
+            now,
             events: 0,
             next_id: 0,
             listeners: BTreeMap::new(),
@@ -171,12 +179,12 @@ impl World {
         self.book(&event);
         let mut cx = Cx {
             now: self.now,
-            unix: UnixTime::from_millis(1_700_000_000_000 + self.now.as_nanos() / 1_000_000),
+            unix: unix(self.now),
             draw: &mut self.chance,
             sign: &mut Stamp,
             actions: &mut self.actions,
         };
-        self.agent.handle(&mut cx, event);
+        self.tape.handle(&mut self.agent, &mut cx, event);
         let actions: Vec<Action> = self.actions.drain().collect();
         for action in &actions {
             self.obey(action);
@@ -192,7 +200,7 @@ impl World {
         let before = self.agent.clone();
         let mut cx = Cx {
             now: self.now,
-            unix: UnixTime::from_millis(1_700_000_000_000 + self.now.as_nanos() / 1_000_000),
+            unix: unix(self.now),
             draw: &mut chance,
             sign: &mut Stamp,
             actions: &mut copied,
@@ -226,6 +234,13 @@ impl World {
         let reachable = self.agent.reachability().addresses();
         let left = reachable.filter(|(_, one)| one.scope().is_some()).count();
         assert_eq!(left, 0, "nothing is proven an hour after the last peer left");
+        self.replay();
+    }
+
+    /// All that happened, told again out of its flight record, comes to the same.
+    pub(crate) fn replay(&self) {
+        let replayed = self.tape.replay(&self.agent);
+        assert_eq!(replayed, Ok(()), "the flight record tells the same");
     }
 
     /// Whether a packet of ours opened the way for this IP.

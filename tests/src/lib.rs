@@ -7,6 +7,7 @@ pub mod raw_streams;
 pub mod rust_peer;
 pub mod scenario;
 pub mod scripted;
+pub mod tape;
 
 /// The examples of the README, compiled as doc tests.
 #[cfg(doctest)]

@@ -28,6 +28,7 @@ pub(super) fn play(script: &Script) -> Result<Vec<String>, (usize, String)> {
         world.heading(said);
         world.step(said).map_err(|wrong| (line, with_tail(&world, wrong)))?;
     }
+    world.replays().map_err(|wrong| (1, wrong))?;
     Ok(world.transcript)
 }
 

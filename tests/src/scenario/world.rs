@@ -5,6 +5,7 @@ use super::names::{Hand, NODE, Names, key};
 use super::rules;
 use super::script::Name;
 use super::settings::{Settings, Spread};
+use crate::tape::Tape;
 use libp2p_identity::Keypair;
 use portolan_core::transcript::{self, Mark, Scribe};
 use portolan_core::{Action, Actions, Agent, Cx, Draw, Duration, Event, Instant, Notice, UnixTime};
@@ -50,16 +51,23 @@ struct Side {
 }
 
 impl Side {
-    fn handle(&mut self, now: Instant, key: &Keypair, event: Event) {
+    fn handle(&mut self, now: Instant, key: &Keypair, event: Event, tape: Option<&mut Tape>) {
         let mut cx = Cx {
             now,
-            unix: UnixTime::from_millis(UNIX_START_MS + now.as_nanos() / 1_000_000),
+            unix: unix(now),
             draw: &mut self.chance,
             sign: &mut Hand(key),
             actions: &mut self.actions,
         };
-        self.agent.handle(&mut cx, event);
+        match tape {
+            Some(tape) => tape.handle(&mut self.agent, &mut cx, event),
+            None => self.agent.handle(&mut cx, event),
+        }
     }
+}
+
+fn unix(now: Instant) -> UnixTime {
+    UnixTime::from_millis(UNIX_START_MS + now.as_nanos() / 1_000_000)
 }
 
 /// The story as it unfolds.
@@ -68,6 +76,8 @@ pub(super) struct World {
     main: Side,
     /// Sees exactly what the agent sees, and must stay exactly like it.
     twin: Side,
+    /// Records what the twin sees.
+    tape: Tape,
     key: Keypair,
     pub(super) now: Instant,
     pub(super) scribe: Scribe<Names>,
@@ -87,6 +97,7 @@ impl World {
         let chance = Chance { spread: settings.spread, nonces: 0 };
         let main = Side { agent, chance, actions: Actions::new() };
         Ok(World {
+            tape: Tape::of(&main.agent, Instant::ZERO, unix(Instant::ZERO)),
             twin: main.clone(),
             main,
             key,
@@ -129,8 +140,8 @@ impl World {
         self.book.happened(&event);
         // The script's own words stand for the event; the scribe hears it to know who is who.
         rules::printable(&self.scribe.event(&event))?;
-        self.main.handle(self.now, &self.key, event.clone());
-        self.twin.handle(self.now, &self.key, event.clone());
+        self.main.handle(self.now, &self.key, event.clone(), None);
+        self.twin.handle(self.now, &self.key, event.clone(), Some(&mut self.tape));
         if self.main.agent != self.twin.agent || self.main.actions != self.twin.actions {
             return Err("two agents that saw the same differ".to_owned());
         }
@@ -153,6 +164,11 @@ impl World {
         self.stands_still()
     }
 
+    /// The story's flight record tells the same story again.
+    pub(super) fn replays(&self) -> Result<(), String> {
+        self.tape.replay(&self.main.agent)
+    }
+
     /// A wake-up lies ahead, and until then nothing is left to do.
     fn stands_still(&self) -> Result<(), String> {
         if let Some(deadline) = self.main.agent.deadline()
@@ -161,7 +177,7 @@ impl World {
             return Err(format!("the wake-up {:?} at {} is not ahead", deadline.wake, deadline.at));
         }
         let mut idle = self.main.clone();
-        idle.handle(self.now, &self.key, Event::Tick);
+        idle.handle(self.now, &self.key, Event::Tick, None);
         if idle.agent != self.main.agent || !idle.actions.is_empty() {
             return Err(format!("a tick with nothing due did {:?}", idle.actions.as_slice()));
         }
