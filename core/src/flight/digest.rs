@@ -26,3 +26,25 @@ pub(super) fn of(actions: &[Action], agent: &Agent, mask: Option<&Mask>) -> u64 
     agent.deadline().map(action::wake).into_iter().for_each(add);
     SipHasher24::new_with_key(&KEY).hash(&bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Protocol, StreamId};
+    use libp2p_identity::Keypair;
+
+    /// The example in `docs/flight-record.md`, where another implementation of SipHash made it.
+    const EXAMPLE: u64 = 0xf386_5afa_2367_dd76;
+
+    #[test]
+    fn the_digest_is_the_one_in_the_document() {
+        let key = Keypair::ed25519_from_bytes([1; 32]).expect("any 32 bytes are a key");
+        let agent = Agent::new(Config::default(), key.public()).expect("a good configuration");
+        assert_eq!(agent.deadline(), None);
+        let stream = StreamId::outbound(Protocol::Ping, 7);
+        assert_eq!(of(&[Action::ResetStream { stream }], &agent, None), EXAMPLE);
+        assert_eq!(of(&[], &agent, None), 0);
+        let document = include_str!("../../../docs/flight-record.md");
+        assert!(document.contains(&alloc::format!("is `{EXAMPLE:016x}`")));
+    }
+}

@@ -2,6 +2,7 @@
 //! the file.
 
 mod divergence;
+mod document;
 mod hostile;
 mod pair;
 mod round_trip;

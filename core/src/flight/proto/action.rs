@@ -14,7 +14,7 @@ pub(in crate::flight) struct ActionMessage {
     action: Option<Action>,
 }
 
-/// The kinds of [`crate::Action`].
+/// `portolan.flight.Action.action`: the kinds of [`crate::Action`], and what follows the last one.
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum Action {
     #[prost(message, tag = "1")]
@@ -31,7 +31,6 @@ enum Action {
     Disconnect(u64),
     #[prost(message, tag = "7")]
     Notify(NoticeMessage),
-    /// No action, but what follows the last one: when the agent wants to be woken.
     #[prost(message, tag = "15")]
     Wake(WakeMessage),
 }

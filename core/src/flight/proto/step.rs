@@ -36,7 +36,7 @@ pub(in crate::flight) struct Step {
     event: Option<Event>,
 }
 
-/// The kinds of [`crate::Event`].
+/// `portolan.flight.Step.event`: the kinds of [`crate::Event`].
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum Event {
     #[prost(message, tag = "7")]
