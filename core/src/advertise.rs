@@ -16,6 +16,7 @@
 
 use crate::local::Local;
 use crate::reachability::Reachability;
+use crate::words::checkpoint::{are_counts, saved};
 use crate::{Addr, Cx, IpScope, Notice, Scope, ip_scope};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -68,4 +69,10 @@ impl Advertise {
     pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
+}
+
+saved!(struct Advertise { told, seen, revision }, if has_counts);
+
+fn has_counts(advertise: &Advertise) -> bool {
+    are_counts(&[advertise.revision])
 }

@@ -23,6 +23,7 @@ use crate::peers::{Learnt, Peers};
 use crate::probe::Probe;
 use crate::reachability::{Ground, Reachability};
 use crate::service::{Caller, Service, View};
+use crate::words::checkpoint::{BadCheckpoint, Loader, saved};
 use crate::words::config::{ADDRS_PER_REQUEST_MAX, CANDIDATES_MAX, IDENTIFY_PROTOCOLS_BYTES_MAX};
 use crate::words::deadline::earliest;
 use crate::{
@@ -419,6 +420,23 @@ impl View for Rooms<'_> {
         // Each part only ever grows, so that their sum changes whenever one of them does.
         self.advertise.revision() + self.peers.revision() + self.local.revision()
     }
+}
+
+saved!(struct Agent {
+    local,
+    peers,
+    observed,
+    candidates,
+    probe,
+    reachability,
+    advertise,
+    service,
+    now,
+    ignored,
+} given { config, identity } by fresh);
+
+fn fresh(from: &Loader<'_>) -> Result<Agent, BadCheckpoint> {
+    Agent::new(from.config.clone(), from.identity.clone()).map_err(|_| BadCheckpoint)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@
 
 use crate::local::Local;
 use crate::observed::ObservedAddrs;
+use crate::words::checkpoint::{are_counts, saved};
 use crate::words::config::CANDIDATES_MAX;
 use crate::{Addr, Class, Config, Cx, IpScope, Notice, Source, Sources, ip_scope};
 use alloc::collections::BTreeMap;
@@ -147,4 +148,11 @@ fn may_be_dialled(addr: Addr, allow_private: bool) -> bool {
         IpScope::Private | IpScope::Loopback => allow_private,
         IpScope::LinkLocal | IpScope::Unusable => false,
     }
+}
+
+saved!(struct Candidate { addr, sources, weight });
+saved!(struct Candidates { all, seen, revision }, if has_counts);
+
+fn has_counts(candidates: &Candidates) -> bool {
+    are_counts(&[candidates.revision])
 }

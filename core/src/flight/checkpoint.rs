@@ -1,19 +1,40 @@
 //! The agent's state between two parts of a record.
 
 use super::mask::Mask;
-use super::{Head, ReplayError};
+use super::{Head, NOW_MAX, ReplayError};
 use crate::Agent;
+use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver};
 use bytes::Bytes;
 
+/// The version of the layout, which a checkpoint begins with. It grows whenever a state is saved
+/// as other bytes than before: a field more or less, another order, another number, another type.
+const LAYOUT: u64 = 1;
+
 /// What the head of a later part keeps of the agent; nonces masked like everywhere.
-pub(super) fn save(_agent: &Agent, _mask: &Mask) -> Option<Bytes> {
-    None
+pub(super) fn save(agent: &Agent, mask: &Mask) -> Bytes {
+    let mask = |nonce| mask.nonce(nonce);
+    let mut out = Saver::new(&mask);
+    LAYOUT.save(&mut out);
+    agent.save(&mut out);
+    out.into_bytes().into()
 }
 
 /// The agent as the part found it.
 pub(super) fn restore(head: &Head) -> Result<Agent, ReplayError> {
-    if head.part > 0 || head.checkpoint.is_some() {
-        return Err(ReplayError::Checkpoint);
+    let fresh = Agent::new(head.config.clone(), head.identity.clone())?;
+    match (head.part, &head.checkpoint) {
+        (0, None) => Ok(fresh),
+        (1.., Some(checkpoint)) => load(head, checkpoint).map_err(|_| ReplayError::Checkpoint),
+        (0, Some(_)) | (1.., None) => Err(ReplayError::Checkpoint),
     }
-    Ok(Agent::new(head.config.clone(), head.identity.clone())?)
+}
+
+fn load(head: &Head, checkpoint: &[u8]) -> Result<Agent, BadCheckpoint> {
+    let mut from = Loader::new(checkpoint, &head.config, &head.identity);
+    if u64::load(&mut from)? != LAYOUT {
+        return Err(BadCheckpoint);
+    }
+    let agent = Agent::load(&mut from)?;
+    from.end()?;
+    if agent.now <= NOW_MAX { Ok(agent) } else { Err(BadCheckpoint) }
 }

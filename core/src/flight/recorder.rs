@@ -35,7 +35,7 @@ impl Recorder {
         unix: UnixTime,
         out: &mut Vec<u8>,
     ) {
-        let checkpoint = if part == 0 { None } else { checkpoint::save(agent, &self.mask) };
+        let checkpoint = (part > 0).then(|| checkpoint::save(agent, &self.mask));
         let head = Head {
             software: SOFTWARE.into(),
             config: agent.config.clone(),

@@ -4,6 +4,7 @@
 //! and any value that two networks share is taken for the truth.
 
 use super::Vote;
+use crate::words::checkpoint::saved;
 use crate::{Addr, Class, Group, MappingBehavior};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -76,6 +77,8 @@ fn dependence(votes: &[(Group, &Vote)]) -> MappingBehavior {
 fn distinct_groups(votes: &[(Group, &Vote)]) -> usize {
     votes.iter().map(|(group, _)| *group).collect::<BTreeSet<_>>().len()
 }
+
+saved!(struct Inferred { mapping, provisional });
 
 #[cfg(test)]
 mod tests {

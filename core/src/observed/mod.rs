@@ -23,6 +23,7 @@ mod mapping;
 
 use crate::local::Local;
 use crate::peers::Connection;
+use crate::words::checkpoint::{are_counts, saved};
 use crate::{
     Addr, Class, ConnId, Cx, Deadline, Duration, Family, Group, Instant, IpScope, MappingBehavior,
     Notice, Side, Wake, ip_scope,
@@ -272,4 +273,12 @@ fn may_vote(connection: &Connection, observed: Addr, allow_private: bool) -> boo
         && Family::of(observed.ip) == Family::of(connection.remote.ip)
         && usable(observed.ip)
         && usable(connection.remote.ip)
+}
+
+saved!(struct Vote { observer, socket, listening, value, at, conn });
+saved!(struct Tally { values, ips, inferred });
+saved!(struct ObservedAddrs { groups, tallies, decays_at, dirty, local_seen, revision }, if has_counts);
+
+fn has_counts(observed: &ObservedAddrs) -> bool {
+    are_counts(&[observed.revision])
 }

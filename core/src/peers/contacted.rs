@@ -2,6 +2,7 @@
 //! nothing about strangers.
 
 use crate::Instant;
+use crate::words::checkpoint::saved;
 use crate::words::config::{CONTACTED_FOR, CONTACTED_MAX};
 use alloc::collections::BTreeMap;
 use core::net::IpAddr;
@@ -30,6 +31,8 @@ impl Contacted {
             || self.last.get(&ip).is_some_and(|at| now < *at + CONTACTED_FOR)
     }
 }
+
+saved!(struct Contacted { last, blurred_until });
 
 #[cfg(test)]
 mod tests {

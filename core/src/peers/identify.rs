@@ -7,6 +7,7 @@ use super::{Connection, Heard, Peers};
 use crate::wire::identify::Identify;
 use crate::wire::multiaddr::{self, Decoded};
 use crate::wire::peer_record::PeerRecord;
+use crate::words::checkpoint::saved;
 use crate::words::config::IDENTIFY_MESSAGES_MAX;
 use crate::{
     Action, Addr, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, Protocol,
@@ -50,6 +51,14 @@ impl Asking {
             Asking::Asked { overdue_at, .. } | Asking::Answering { overdue_at, .. } => {
                 Some(Deadline::new(*overdue_at, Wake::IdentifyOverdue))
             }
+            Asking::Idle => None,
+        }
+    }
+
+    /// The stream of a question that is not over.
+    pub(super) fn stream(&self) -> Option<StreamId> {
+        match self {
+            Asking::Asked { stream, .. } | Asking::Answering { stream, .. } => Some(*stream),
             Asking::Idle => None,
         }
     }
@@ -255,4 +264,15 @@ impl Connection {
 
 fn belongs(key: &Bytes, connection: &Connection) -> bool {
     PublicKey::try_decode_protobuf(key).is_ok_and(|key| key.to_peer_id() == connection.peer)
+}
+
+saved!(enum Asking {
+    1 = Idle,
+    2 = Asked { stream, overdue_at },
+    3 = Answering { stream, said, overdue_at },
+});
+saved!(struct Said { protocols, messages }, if is_bounded);
+
+fn is_bounded(said: &Said) -> bool {
+    said.messages <= IDENTIFY_MESSAGES_MAX
 }

@@ -20,6 +20,7 @@ mod contacted;
 mod identify;
 mod ping;
 
+use crate::words::checkpoint::{are_counts, saved};
 use crate::words::deadline::earliest;
 use crate::{
     Addr, Class, ConnId, Connected, Cx, Deadline, Duration, Family, Instant, IpScope, Oddity,
@@ -229,12 +230,16 @@ impl Peers {
             return;
         }
         self.advance_pings(cx, ping_interval, keeps);
+        self.due = self.earliest_due();
+        self.touched = false;
+    }
+
+    fn earliest_due(&self) -> Option<Deadline> {
         let of = |connection: &Connection| {
             earliest(connection.asking.deadline(), connection.pinging.deadline())
         };
         let all = self.connections.values();
-        self.due = all.fold(None, |least, connection| earliest(least, of(connection)));
-        self.touched = false;
+        all.fold(None, |least, connection| earliest(least, of(connection)))
     }
 
     /// When something here is due.
@@ -315,4 +320,50 @@ fn class_bit(class: Class) -> u8 {
     let family = u8::from(class.family == Family::Ip6);
     let transport = u8::from(class.transport == crate::Transport::Quic);
     1 << (family * 2 + transport)
+}
+
+saved!(struct Sighting { at, port });
+saved!(struct Connection {
+    peer,
+    side,
+    local,
+    remote,
+    relayed,
+    stranger,
+    serial,
+    rtt,
+    protocols,
+    observed,
+    asking,
+    push,
+    record_seq,
+    pinging,
+});
+saved!(struct Peers {
+    connections,
+    streams,
+    contacted,
+    heard,
+    strangers,
+    serial,
+    minted,
+    revision,
+    due,
+    touched,
+}, if is_sound);
+
+/// What every step leaves behind. A question whose stream leads elsewhere would never end, and a
+/// deadline that is not the connections' own would pass unseen.
+fn is_sound(peers: &Peers) -> bool {
+    let minted = |stream: &StreamId| stream.side == Side::Inbound || stream.number <= peers.minted;
+    let asks = |(conn, connection): (&ConnId, &Connection)| {
+        connection.asking.stream().is_none_or(|stream| {
+            (stream.side, stream.protocol) == (Side::Outbound, crate::Protocol::Identify)
+                && peers.streams.get(&stream) == Some(conn)
+        })
+    };
+    are_counts(&[peers.serial, peers.minted, peers.revision])
+        && peers.streams.keys().all(minted)
+        && peers.connections.iter().all(asks)
+        && (peers.touched, peers.due) == (false, peers.earliest_due())
 }

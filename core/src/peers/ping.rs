@@ -2,6 +2,7 @@
 //! connections that the door wants kept.
 
 use super::Peers;
+use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver};
 use crate::words::deadline::earliest;
 use crate::{
     Action, ConnId, Cx, Deadline, Duration, Instant, Oddity, PeerId, Protocol, StreamId, Wake,
@@ -146,4 +147,29 @@ impl Peers {
             self.ping(cx, conn);
         }
     }
+}
+
+impl Saved for Pinging {
+    fn save(&self, out: &mut Saver<'_>) {
+        let Pinging { stream, sent, due_at } = self;
+        let mask = |(body, at): &(Bytes, Instant)| (masked(body, out), *at);
+        let sent = sent.as_ref().map(mask);
+        stream.save(out);
+        sent.save(out);
+        due_at.save(out);
+    }
+
+    fn load(from: &mut Loader<'_>) -> Result<Pinging, BadCheckpoint> {
+        let (stream, sent, due_at) = Saved::load(from)?;
+        Ok(Pinging { stream, sent, due_at })
+    }
+}
+
+/// A body of ours with the four words that were drawn for it masked.
+fn masked(body: &Bytes, out: &Saver<'_>) -> Bytes {
+    let mut bytes = body.to_vec();
+    for word in bytes.as_chunks_mut().0 {
+        *word = out.masked(u64::from_le_bytes(*word)).to_le_bytes();
+    }
+    bytes.into()
 }

@@ -9,6 +9,7 @@
 
 use super::nonce::{Arrival, Proof};
 use crate::wire::autonat::{DialStatus, Message, ResponseStatus, dial_data_chunk};
+use crate::words::checkpoint::saved;
 use crate::words::deadline::Deadline;
 use crate::{
     Action, Actions, Addr, ConnId, Duration, Group, Instant, Outcome, PeerId, StreamId, Wake,
@@ -232,4 +233,22 @@ impl Exchange {
             Phase::AwaitsNonce { lie_at } => Deadline::new(lie_at, Wake::NonceOverdue),
         }
     }
+}
+
+saved!(enum Phase { 1 = Asked { overdue_at, paid }, 2 = AwaitsNonce { lie_at } });
+saved!(struct Exchange {
+    peer,
+    group,
+    conn,
+    addrs,
+    judged,
+    arrival,
+    proved,
+    cold,
+    rtt,
+    phase,
+}, if is_about_something);
+
+fn is_about_something(exchange: &Exchange) -> bool {
+    exchange.judged < exchange.addrs.len()
 }

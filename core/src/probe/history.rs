@@ -1,6 +1,7 @@
 //! What the probes of one address have shown, and when it is to be probed again.
 
 use super::nonce::Proof;
+use crate::words::checkpoint::saved;
 use crate::words::config::{PROOF_LIFETIME, SERVERS_ASKED_MAX};
 use crate::{Draw, Duration, Group, Instant, Outcome, PeerId};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -241,6 +242,24 @@ impl History {
         self.round = round;
     }
 }
+
+saved!(enum Round { 1 = Search, 2 = Renew, 3 = Recheck, 4 = Rest { until } });
+saved!(struct Answer { outcome, group });
+saved!(struct History {
+    round,
+    proved_in_round,
+    stranger_in_round,
+    answers,
+    in_flight,
+    proofs,
+    last,
+    by_stranger,
+    cold_failures,
+    refuted,
+    searched,
+    provers,
+    step,
+});
 
 #[cfg(test)]
 mod tests {

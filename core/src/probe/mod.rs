@@ -29,6 +29,7 @@ use crate::candidates::Candidates;
 use crate::local::Local;
 use crate::peers::Peers;
 use crate::wire::autonat::{DialBack, DialBackResponse};
+use crate::words::checkpoint::{BadCheckpoint, Loader, are_counts, saved};
 use crate::words::config::PROBES_MAX;
 use crate::words::deadline::{Deadline, earliest};
 use crate::{
@@ -462,4 +463,30 @@ impl Probe {
         cx.actions.notify(Notice::ProbeEnded { peer, addr, outcome });
         Some(exchange)
     }
+}
+
+saved!(struct Probe {
+    servers,
+    exchanges,
+    nonces,
+    histories,
+    dial_backs,
+    data_paid,
+    data_since,
+    asked,
+    dirty,
+    seen,
+    wake,
+    unmet,
+    revision,
+} given { allow_private, addrs_per_request } by fresh, if is_bounded);
+
+fn fresh(from: &Loader<'_>) -> Result<Probe, BadCheckpoint> {
+    Ok(Probe::new(from.config.allow_private, from.config.addrs_per_request))
+}
+
+fn is_bounded(probe: &Probe) -> bool {
+    are_counts(&[probe.asked, probe.revision])
+        && probe.exchanges.len() <= PROBES_MAX
+        && probe.data_paid <= DATA_BUDGET
 }

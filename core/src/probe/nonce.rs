@@ -2,6 +2,7 @@
 //! that skipping the check does not compile.
 
 use crate::peers::Connection;
+use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver, saved};
 use crate::words::config::PROOF_LIFETIME;
 use crate::{Addr, Draw, Duration, Instant, Oddity, PeerId, Side, StreamId};
 use alloc::collections::BTreeMap;
@@ -184,6 +185,28 @@ impl Nonces {
     #[cfg(test)]
     fn expects(&self, class: crate::Class) -> bool {
         self.expected.values().flat_map(|one| &one.addrs).any(|addr| addr.class() == class)
+    }
+}
+
+// The one way to a proof beside the match. It leads into a replay, which can act on nothing.
+saved!(struct Proof { addr, server, from, stranger, port, at });
+saved!(struct Arrival { addrs, server, from, stranger, port, at });
+saved!(struct Expected { addrs, server, probe, serial, forget_at });
+
+impl Saved for Nonces {
+    fn save(&self, out: &mut Saver<'_>) {
+        let Nonces { expected } = self;
+        let masked: BTreeMap<u64, &Expected> =
+            expected.iter().map(|(nonce, one)| (out.masked(*nonce), one)).collect();
+        out.number(u64::try_from(masked.len()).unwrap_or(u64::MAX));
+        for (nonce, one) in masked {
+            nonce.save(out);
+            one.save(out);
+        }
+    }
+
+    fn load(from: &mut Loader<'_>) -> Result<Nonces, BadCheckpoint> {
+        Ok(Nonces { expected: Saved::load(from)? })
     }
 }
 

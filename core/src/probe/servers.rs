@@ -1,6 +1,7 @@
 //! The servers we know, what each of them is worth, and when it may be asked again.
 
 use crate::peers::{Connection, Peers};
+use crate::words::checkpoint::{are_counts, saved};
 use crate::words::config::{PROBES_PER_SERVER_MAX, PROBES_PER_SERVER_MIN};
 use crate::{
     Addr, Class, ConnId, Duration, Family, Group, Instant, Outcome, PeerId, Protocol, Side,
@@ -296,4 +297,31 @@ impl Servers {
         let oldest = spare.min_by_key(|(_, server)| server.met).map(|(peer, _)| *peer);
         oldest.is_some_and(|peer| self.all.remove(&peer).is_some())
     }
+}
+
+saved!(struct Server {
+    conns,
+    remote,
+    met,
+    outcomes,
+    distrusted_until,
+    rest_until,
+    strikes,
+    refused_until,
+    recent,
+    in_flight,
+    families,
+    dialled,
+    chooses,
+    multihomed,
+}, if has_strikes);
+saved!(struct Servers { all, met }, if has_counts);
+
+/// As many as a server can have earned one by one.
+fn has_strikes(server: &Server) -> bool {
+    server.strikes <= u32::MAX / 2
+}
+
+fn has_counts(servers: &Servers) -> bool {
+    are_counts(&[servers.met])
 }

@@ -26,6 +26,7 @@ use crate::local::Local;
 use crate::observed::ObservedAddrs;
 use crate::peers::Peers;
 use crate::probe::{Evidence, Outlook, Probe, Proof};
+use crate::words::checkpoint::{are_counts, saved};
 use crate::words::config::PROOF_LIFETIME;
 use crate::words::deadline::earliest;
 use crate::{
@@ -314,4 +315,27 @@ fn scope(now: Instant, evidence: &Evidence, stranger: Option<Instant>) -> (Scope
     } else {
         (Scope::Contacted, Reason::ProvedByContacted)
     }
+}
+
+saved!(enum Verdict {
+    1 = Reachable { proof, scope, until, reason },
+    2 = Unreachable { reason },
+    3 = Unknown { reason },
+});
+saved!(struct Status { state, reason });
+saved!(struct Judged { verdict, first_verdict_at });
+saved!(struct Reachability {
+    addresses,
+    classes,
+    filtering,
+    node,
+    may_serve,
+    hold_down_until,
+    expires_at,
+    seen,
+    revision,
+}, if has_counts);
+
+fn has_counts(reachability: &Reachability) -> bool {
+    are_counts(&[reachability.revision])
 }

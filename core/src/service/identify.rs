@@ -8,6 +8,7 @@ use super::View;
 use crate::wire::identify::Identify;
 use crate::wire::multiaddr;
 use crate::wire::peer_record::PeerRecord;
+use crate::words::checkpoint::{BadCheckpoint, Loader, are_counts, saved};
 use crate::{
     Action, Addr, Config, ConnId, Cx, Deadline, Duration, Instant, Oddity, PeerId, Protocol,
     ProtocolSet, PublicKey, StreamId, Wake,
@@ -261,4 +262,26 @@ impl Identifier {
         let envelope = record.sealed(&self.identity, cx.sign);
         self.certificate = Some(Certificate { addrs: proven.to_vec(), seq, envelope });
     }
+}
+
+saved!(struct News { addrs, seq });
+saved!(struct Certificate { addrs, seq, envelope });
+saved!(struct Push { conn, peer, overdue_at });
+saved!(struct Identifier {
+    certificate,
+    answered,
+    told,
+    pushes,
+    due,
+    waiting,
+    revision,
+    streams,
+} given { identity, base } by fresh, if has_counts);
+
+fn fresh(from: &Loader<'_>) -> Result<Identifier, BadCheckpoint> {
+    Ok(Identifier::new(from.config, from.identity, super::served(from.config)))
+}
+
+fn has_counts(identifier: &Identifier) -> bool {
+    are_counts(&[identifier.streams])
 }

@@ -27,6 +27,7 @@ mod ping;
 #[cfg(test)]
 mod tests;
 
+use crate::words::checkpoint::saved;
 use crate::words::deadline::earliest;
 use crate::{
     Action, Addr, Class, Config, ConnId, Connected, Cx, Deadline, DialFailure, DialId, Duration,
@@ -277,3 +278,5 @@ fn served(config: &Config) -> ProtocolSet {
         .with(Protocol::DialBack);
     if config.dial_back.is_some() { set.with(Protocol::DialRequest) } else { set }
 }
+
+saved!(struct Service { identifier, echo, dialback, patrons });

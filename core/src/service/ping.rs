@@ -1,5 +1,6 @@
 //! The answering half of ping.
 
+use crate::words::checkpoint::saved;
 use crate::{Action, ConnId, Cx, Oddity, StreamEnd, StreamId};
 use alloc::collections::BTreeMap;
 use bytes::Bytes;
@@ -61,3 +62,5 @@ impl Echo {
         self.streams.retain(|_, of| *of != conn);
     }
 }
+
+saved!(struct Echo { streams });

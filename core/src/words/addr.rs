@@ -216,6 +216,8 @@ impl fmt::Display for Group {
     }
 }
 
+super::checkpoint::saved!(struct Group(ip));
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,6 +2,7 @@
 
 pub(crate) mod action;
 pub(crate) mod addr;
+pub(crate) mod checkpoint;
 pub mod config;
 pub(crate) mod cx;
 pub(crate) mod deadline;

@@ -7,6 +7,7 @@
 //! A limit of `n` a minute lets `n` pass at once, then one every `60 s / n`.
 
 use crate::service::Caller;
+use crate::words::checkpoint::{BadCheckpoint, Loader, saved};
 use crate::{DialBackConfig, Duration, Group, Instant, PeerId};
 use alloc::collections::BTreeMap;
 use core::net::IpAddr;
@@ -132,6 +133,21 @@ fn full_after_one(full_at: Option<Instant>, now: Instant, per_min: u32) -> Optio
     let token = FILL.checked_div(per_min)?;
     let full_at = full_at.map_or(now, |at| at.max(now)) + token;
     (full_at.since(now) <= FILL).then_some(full_at)
+}
+
+saved!(enum Bucket {
+    1 = Everybody,
+    2 = Peer(peer),
+    3 = Network(group),
+    4 = Relay(ip),
+    5 = Target(ip),
+    6 = TargetNetwork(group),
+});
+saved!(struct Admission { full_at } given { limits, allow_private } by fresh);
+
+fn fresh(from: &Loader<'_>) -> Result<Admission, BadCheckpoint> {
+    let limits = from.config.dial_back.as_ref().ok_or(BadCheckpoint)?;
+    Ok(Admission::new(limits, from.config.allow_private))
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ mod tests;
 
 use super::{Caller, View};
 use crate::wire::autonat::{DialBack, DialBackResponse, DialBackStatus, DialStatus, Message};
+use crate::words::checkpoint::{BadCheckpoint, Loader, are_counts, saved};
 use crate::words::deadline::earliest;
 use crate::{
     Action, ConnId, Connected, Cx, Deadline, Dial, DialBackConfig, DialFailure, DialId, Group,
@@ -495,4 +496,22 @@ impl DialBackServer {
         self.leaving.insert(conn);
         cx.actions.push(Action::Disconnect { conn });
     }
+}
+
+saved!(struct Flight { request, landed, over_at });
+saved!(struct DialBackServer {
+    admission,
+    sessions,
+    flights,
+    leaving,
+    dials,
+} given { limits, allow_private } by fresh, if has_counts);
+
+fn fresh(from: &Loader<'_>) -> Result<DialBackServer, BadCheckpoint> {
+    let limits = from.config.dial_back.as_ref().ok_or(BadCheckpoint)?;
+    Ok(DialBackServer::new(limits, from.config.allow_private))
+}
+
+fn has_counts(server: &DialBackServer) -> bool {
+    are_counts(&[server.dials])
 }

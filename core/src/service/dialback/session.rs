@@ -9,6 +9,7 @@
 //! ```
 
 use crate::wire::autonat::DIAL_DATA_CHUNK_MAX;
+use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver, saved};
 use crate::{Addr, ConnId, Deadline, DialId, Duration, Group, Instant, PeerId, Wake};
 
 /// How long a requester may take to say what it wants, ours: the request is one small message.
@@ -223,6 +224,29 @@ fn after_chunk(missing_bytes: u64, bytes: usize) -> Result<u64, BadChunk> {
     let missing_bytes = missing_bytes.saturating_sub(u64::try_from(bytes).unwrap_or(u64::MAX));
     if bytes < CHUNK_MIN && missing_bytes > 0 { Err(BadChunk) } else { Ok(missing_bytes) }
 }
+
+impl Saved for Pick {
+    fn save(&self, out: &mut Saver<'_>) {
+        let Pick { index, addr, nonce } = self;
+        index.save(out);
+        addr.save(out);
+        out.masked(*nonce).save(out);
+    }
+
+    fn load(from: &mut Loader<'_>) -> Result<Pick, BadCheckpoint> {
+        let (index, addr, nonce) = Saved::load(from)?;
+        Ok(Pick { index, addr, nonce })
+    }
+}
+
+saved!(enum State {
+    1 = Asked { overdue_at },
+    2 = Uploading { pick, missing_bytes, stalled_at, overdue_at },
+    3 = Dialling { pick, dial, overdue_at, answer_at },
+    4 = Delivering { pick, dial, overdue_at },
+    5 = Closing { owes_request, overdue_at },
+});
+saved!(struct Session { conn, peer, network, is_half_closed, state });
 
 #[cfg(test)]
 mod tests {
