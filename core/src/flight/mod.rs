@@ -6,7 +6,8 @@
 //!
 //! ```text
 //!  agent ─► Recorder ─► bytes ─► Reader ─► Step ─► Replay: the same agent with no world around it
-//!                                            └───► Writer: the same record, with other digests
+//!                                            └───► Writer: the same record, with other digests,
+//!                                                  or redacted
 //! ```
 //!
 //! A nonce is written as its keyed hash, and the key never is: equal nonces stay equal, so that
@@ -25,11 +26,13 @@ mod mask;
 mod proto;
 mod reader;
 mod recorder;
+mod redact;
 mod replay;
 mod writer;
 
 pub use reader::{ReadError, Reader, Tail};
 pub use recorder::Recorder;
+pub use redact::{RedactError, Redacted, redact};
 pub use replay::{Asked, Difference, Divergence, Replay, ReplayError};
 pub use writer::Writer;
 

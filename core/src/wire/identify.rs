@@ -142,6 +142,20 @@ impl Identify {
         packer.finish()
     }
 
+    /// Write it as one message, however long: [`Identify::decode`] reads the same back.
+    pub(crate) fn encode(&self) -> Bytes {
+        let wire = Wire {
+            public_key: self.public_key.clone(),
+            listen_addrs: self.listen_addrs.clone(),
+            protocols: self.protocols.iter().map(text_bytes).collect(),
+            observed: self.observed.clone(),
+            protocol_version: self.protocol_version.as_ref().map(text_bytes),
+            agent_version: self.agent_version.as_ref().map(text_bytes),
+            signed_peer_record: self.signed_peer_record.clone(),
+        };
+        wire.encode_to_vec().into()
+    }
+
     fn replace_single(&mut self, later: Identify) {
         replace(&mut self.public_key, later.public_key);
         replace(&mut self.observed, later.observed);

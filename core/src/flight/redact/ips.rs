@@ -1,0 +1,249 @@
+//! Other IPs for those of a record: of the same class, in the same order, and any two of them with
+//! exactly as many leading bits in common as before.
+//!
+//! All IPs of the record hang in a binary tree, and every bit of one may be flipped, by a keyed
+//! hash of the bits before it. So whoever shares them shares the flip. Two kinds of bit stay:
+//!
+//! - those at which the tree branches, because a flip would change the order;
+//! - those behind which special ranges begin, because a flip would change the class. Between 44/8
+//!   and its neighbours these are the first 3 bits, between 203.0.112/24 and 203.0.113/24, which is
+//!   documentation's, they are 24.
+//!
+//! With a thousand IPs some ten leading bits of each are branches, and remain. An IP in which
+//! another one is embedded (NAT64, 6to4, mapped) takes along what stands for that one.
+
+use super::others::{Purpose, Salt};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What stands for each IP; the bits of an IPv4 address are the upper ones of a number here.
+#[derive(Clone, Debug)]
+pub(super) struct Ips {
+    ip4: BTreeMap<u128, u128>,
+    ip6: BTreeMap<u128, u128>,
+}
+
+/// The unspecified address of the same family.
+pub(super) fn nowhere(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+impl Ips {
+    pub(super) fn new(salt: &Salt, all: &BTreeSet<IpAddr>) -> Ips {
+        let (mut ip4, mut ip6) = (BTreeSet::new(), BTreeSet::new());
+        for ip in all {
+            match ip {
+                IpAddr::V4(ip) => ip4.insert(wide(*ip)),
+                IpAddr::V6(ip) => {
+                    let bits = ip.to_bits();
+                    ip4.extend(embedding(bits).map(|len| embedded(bits, len)));
+                    ip6.insert(bits)
+                }
+            };
+        }
+        let none = BTreeMap::new();
+        let ip4 = Tree { salt, purpose: Purpose::Ip4, bits: 32, ranges: &IP4, ip4: &none }.all(ip4);
+        let ip6 = Tree { salt, purpose: Purpose::Ip6, bits: 128, ranges: &IP6, ip4: &ip4 }.all(ip6);
+        Ips { ip4, ip6 }
+    }
+
+    pub(super) fn get(&self, ip: IpAddr) -> Option<IpAddr> {
+        match ip {
+            IpAddr::V4(ip) => {
+                let octets = self.ip4.get(&wide(ip))?.to_be_bytes();
+                octets.first_chunk().map(|octets: &[u8; 4]| Ipv4Addr::from(*octets).into())
+            }
+            IpAddr::V6(ip) => self.ip6.get(&ip.to_bits()).map(|bits| Ipv6Addr::from(*bits).into()),
+        }
+    }
+}
+
+fn wide(ip: Ipv4Addr) -> u128 {
+    u128::from(ip.to_bits()) << 96
+}
+
+/// How many bits stand before the IPv4 address that is embedded in this IPv6 address.
+fn embedding(bits: u128) -> Option<u32> {
+    IP6.iter()
+        .find(|range| range.content == Content::Ip4 && range.holds(bits))
+        .map(|range| range.len)
+}
+
+/// The IPv4 address in an IPv6 address, behind its first `len` bits.
+fn embedded(bits: u128, len: u32) -> u128 {
+    bits << len & leading(32)
+}
+
+/// A number whose first `len` bits are ones.
+const fn leading(len: u32) -> u128 {
+    match len {
+        0 => 0,
+        len => u128::MAX << (u128::BITS - len),
+    }
+}
+
+/// A range of addresses that stay among themselves.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    bits: u128,
+    len: u32,
+    content: Content,
+}
+
+/// What is in a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Content {
+    /// Addresses to be hidden.
+    Hosts,
+    /// Addresses that are the same everywhere, and stay.
+    Same,
+    /// An IPv4 address each, and then what belongs to it.
+    Ip4,
+}
+
+impl Range {
+    /// Whether an address lies in it.
+    fn holds(&self, bits: u128) -> bool {
+        (self.bits ^ bits) & leading(self.len) == 0
+    }
+
+    /// Whether it begins behind the first `depth` bits of an address.
+    fn begins_behind(&self, bits: u128, depth: u32) -> bool {
+        self.len > depth && (self.bits ^ bits) & leading(depth) == 0
+    }
+}
+
+const fn ip4(a: u8, b: u8, c: u8, d: u8, len: u32, content: Content) -> Range {
+    Range { bits: (Ipv4Addr::new(a, b, c, d).to_bits() as u128) << 96, len, content }
+}
+
+const fn ip6(start: [u16; 3], len: u32, content: Content) -> Range {
+    let [a, b, c] = start;
+    Range { bits: Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0).to_bits(), len, content }
+}
+
+/// Those of IPv4: whatever [`ip_scope`](crate::ip_scope) tells apart, and some more.
+const IP4: [Range; 17] = [
+    ip4(0, 0, 0, 0, 8, Content::Hosts),
+    ip4(0, 0, 0, 0, 32, Content::Same),
+    ip4(10, 0, 0, 0, 8, Content::Hosts),
+    ip4(100, 64, 0, 0, 10, Content::Hosts),
+    ip4(127, 0, 0, 0, 8, Content::Same),
+    ip4(169, 254, 0, 0, 16, Content::Hosts),
+    ip4(172, 16, 0, 0, 12, Content::Hosts),
+    ip4(192, 0, 0, 0, 24, Content::Hosts),
+    ip4(192, 0, 2, 0, 24, Content::Hosts),
+    ip4(192, 88, 99, 0, 24, Content::Hosts),
+    ip4(192, 168, 0, 0, 16, Content::Hosts),
+    ip4(198, 18, 0, 0, 15, Content::Hosts),
+    ip4(198, 51, 100, 0, 24, Content::Hosts),
+    ip4(203, 0, 113, 0, 24, Content::Hosts),
+    ip4(224, 0, 0, 0, 4, Content::Hosts),
+    ip4(240, 0, 0, 0, 4, Content::Hosts),
+    ip4(255, 255, 255, 255, 32, Content::Same),
+];
+
+/// Those of IPv6, and those in which it embeds IPv4.
+const IP6: [Range; 14] = [
+    // Unspecified and loopback.
+    ip6([0, 0, 0], 127, Content::Same),
+    ip6([0, 0, 0], 96, Content::Hosts),
+    Range { bits: 0xffff_0000_0000, len: 96, content: Content::Ip4 },
+    ip6([0x0064, 0xff9b, 0], 96, Content::Ip4),
+    ip6([0x0064, 0xff9b, 1], 48, Content::Hosts),
+    ip6([0x2000, 0, 0], 3, Content::Hosts),
+    ip6([0x2001, 0, 0], 23, Content::Hosts),
+    ip6([0x2001, 0, 0], 32, Content::Hosts),
+    ip6([0x2001, 0x0db8, 0], 32, Content::Hosts),
+    ip6([0x2002, 0, 0], 16, Content::Ip4),
+    ip6([0x3fff, 0, 0], 20, Content::Hosts),
+    ip6([0xfc00, 0, 0], 7, Content::Hosts),
+    ip6([0xfe80, 0, 0], 10, Content::Hosts),
+    ip6([0xff00, 0, 0], 8, Content::Hosts),
+];
+
+/// A family's tree.
+struct Tree<'a> {
+    salt: &'a Salt,
+    purpose: Purpose,
+    /// How many bits an address has.
+    bits: u32,
+    ranges: &'a [Range],
+    /// What stands for the IPv4 addresses that may be embedded.
+    ip4: &'a BTreeMap<u128, u128>,
+}
+
+/// A subtree that is still to be walked through.
+struct Branch<'a> {
+    /// Its addresses, at least one, in order.
+    ips: &'a [u128],
+    /// How many bits they are known to share.
+    depth: u32,
+    /// Which of these are flipped.
+    flips: u128,
+}
+
+impl Tree<'_> {
+    /// What stands for each address.
+    fn all(&self, ips: BTreeSet<u128>) -> BTreeMap<u128, u128> {
+        let ips = Vec::from_iter(ips);
+        let mut others = BTreeMap::new();
+        let mut todo = vec![Branch { ips: &ips, depth: 0, flips: 0 }];
+        while let Some(branch) = todo.pop() {
+            let Branch { ips, depth, flips } = branch;
+            match ips {
+                [] => {}
+                [ip, ..] if depth == self.bits => {
+                    others.insert(*ip, ip ^ flips);
+                }
+                [ip, ..] if self.embeds(*ip, depth) => self.embedded(&branch, &mut todo),
+                [ip, ..] => {
+                    let bit = leading(depth + 1) ^ leading(depth);
+                    let (low, high) = ips.split_at(ips.partition_point(|ip| ip & bit == 0));
+                    let branches = !low.is_empty() && !high.is_empty();
+                    let flip = if branches || !self.flips(*ip, depth) { 0 } else { bit };
+                    let (depth, flips) = (depth + 1, flips | flip);
+                    todo.extend([low, high].map(|ips| Branch { ips, depth, flips }));
+                }
+            }
+        }
+        others
+    }
+
+    /// Whether an IPv4 address is what follows.
+    fn embeds(&self, ip: u128, depth: u32) -> bool {
+        let starts = |range: &Range| range.len == depth && range.holds(ip);
+        self.ranges.iter().any(|range| range.content == Content::Ip4 && starts(range))
+    }
+
+    /// Go on behind the IPv4 addresses that are embedded.
+    fn embedded<'a>(&self, branch: &Branch<'a>, todo: &mut Vec<Branch<'a>>) {
+        let depth = branch.depth + 32;
+        for ips in branch.ips.chunk_by(|a, b| (a ^ b) & leading(depth) == 0) {
+            let Some(ip) = ips.first() else { continue };
+            let inner = embedded(*ip, branch.depth);
+            // All of them were found with those that embed them.
+            let other = self.ip4.get(&inner).copied().unwrap_or_default();
+            let flips = branch.flips | (inner ^ other) >> branch.depth;
+            todo.push(Branch { ips, depth, flips });
+        }
+    }
+
+    /// Whether the bit behind the first `depth` ones of an address is flipped.
+    fn flips(&self, ip: u128, depth: u32) -> bool {
+        let stays = |range: &Range| {
+            range.begins_behind(ip, depth) || range.content == Content::Same && range.holds(ip)
+        };
+        if self.ranges.iter().any(stays) {
+            return false;
+        }
+        let mut of = Vec::from((ip & leading(depth)).to_be_bytes());
+        of.extend(depth.to_be_bytes());
+        self.salt.word(self.purpose, &of) & 1 == 1
+    }
+}

@@ -1,0 +1,106 @@
+//! A record that can be shown around: the same story, told of other addresses and peers.
+//!
+//! ```text
+//!  a record ─► first reading:  which IPs and peers there are ─► Others: what stands for each
+//!           └► second reading: each step with the others in it, lived through and written anew
+//! ```
+//!
+//! Hidden: IPs, peer ids, public keys, DNS names, signatures and signed peer records, whatever
+//! components of an address may name its owner otherwise, and what does not decode. Kept: times,
+//! ports, transports, the class of each IP and how many leading bits any two of them share, agent
+//! versions and names of protocols, round-trip times, masked nonces, and the order of everything.
+//!
+//! Orders are kept because core decides by them: it goes through peers and addresses as they are
+//! sorted, and another order would be another story. What cannot be hidden follows from that, and
+//! `ips.rs` says it for IPs: who knows some of the addresses may recognise their neighbours.
+
+mod frames;
+mod ips;
+mod others;
+mod steps;
+
+use super::{Divergence, Head, ReadError, Reader, Replay, ReplayError, Step, Tail, Writer};
+use crate::{Action, Actions, Notice, Oddity};
+use alloc::vec::Vec;
+use others::{Found, Others};
+
+/// A record without addresses and identities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redacted {
+    /// The new record. It replays on this core to its last digest, whatever the old one did.
+    pub record: Vec<u8>,
+    /// How many steps it has: all that could be read.
+    pub steps: u64,
+    /// What lay behind the last step of the old record, and was dropped.
+    pub tail: Tail,
+    /// The first step that this core takes otherwise than the old record says. The new record
+    /// cannot tell, since its digests are this core's.
+    pub diverged: Option<Divergence>,
+}
+
+/// Why a record cannot be redacted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedactError {
+    /// It cannot be read, or not to its end.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It begins with the state of an agent, in which addresses and peers cannot be replaced.
+    #[error("only the first part of a record can be redacted")]
+    Checkpoint,
+    /// It cannot be replayed.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+}
+
+/// The same record with other addresses and peers in it.
+///
+/// What stands for what follows from `salt`: draw it from a CSPRNG, and forget it. Whoever has it
+/// can try addresses until one fits.
+pub fn redact(bytes: &[u8], salt: [u8; 16]) -> Result<Redacted, RedactError> {
+    let (head, reader) = Reader::new(bytes)?;
+    if head.part > 0 || head.checkpoint.is_some() {
+        return Err(RedactError::Checkpoint);
+    }
+    let mut found = Found::default();
+    steps::head(&head, &mut found);
+    for step in reader.clone() {
+        // Whether a signed record is good makes no difference to what is found: it is dropped.
+        steps::event(&step?.event, false, &mut found);
+    }
+    rewritten(&head, reader, Others::new(salt, found))
+}
+
+/// The second reading.
+fn rewritten(
+    head: &Head,
+    mut reader: Reader<'_>,
+    mut others: Others,
+) -> Result<Redacted, RedactError> {
+    let other_head = steps::head(head, &mut others);
+    let (mut before, mut after) = (Replay::new(head)?, Replay::new(&other_head)?);
+    let mut record = Vec::new();
+    let mut writer = Writer::new(&other_head, &mut record);
+    let mut actions = Actions::new();
+    let mut diverged = None;
+    for step in reader.by_ref() {
+        let step = step?;
+        diverged = diverged.or(before.step(&step, &mut actions).err());
+        let bad_record = actions.drain().fold(false, |bad, action| bad | is_bad_record(&action));
+        let other = Step {
+            event: steps::event(&step.event, bad_record, &mut others),
+            signatures: step.signatures.iter().map(frames::blank).collect(),
+            ..step
+        };
+        // The digest is that of the old actions: of course it differs.
+        let _ = after.step(&other, &mut actions);
+        actions.drain().for_each(drop);
+        writer.step(&after.renewed(&other), &mut record);
+    }
+    Ok(Redacted { record, steps: after.steps(), tail: reader.tail(), diverged })
+}
+
+/// Whether core refused the signed record of the peer that it has just listened to.
+fn is_bad_record(action: &Action) -> bool {
+    matches!(action, Action::Notify(Notice::Ignored { oddity: Oddity::BadPeerRecord, .. }))
+}

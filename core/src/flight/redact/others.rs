@@ -1,0 +1,187 @@
+//! What stands for what: a first reading finds everything that must go, and a key decides what
+//! comes in its place.
+
+use super::ips::{self, Ips};
+use crate::{PeerId, PublicKey};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::net::{IpAddr, SocketAddr};
+use libp2p_identity::ed25519;
+use siphasher::sip::SipHasher24;
+
+/// Characters of the shortest and the longest peer id that is looked for in a text, number: a
+/// SHA-256 in base 58 begins with `Qm` and has 46, an Ed25519 key has 52.
+const ID_CHARS: core::ops::RangeInclusive<usize> = 46..=52;
+/// Characters of the longest text of an IP with its port, number: `[…]:65535` around an IPv6
+/// address that ends in an IPv4 one.
+const SOCKET_CHARS_MAX: usize = 53;
+
+/// Goes through a record in place of the reader: everything that may identify somebody is handed
+/// in, and what comes back is written.
+pub(super) trait Exchange {
+    fn ip(&mut self, ip: IpAddr) -> IpAddr;
+    fn peer(&mut self, peer: PeerId) -> PeerId;
+    fn key(&mut self, key: &PublicKey) -> PublicKey;
+    /// A DNS name.
+    fn host(&mut self, name: &str) -> String;
+    /// A text that somebody chose.
+    fn text(&mut self, text: &str) -> String;
+}
+
+/// The first reading: everything stays, and is written down.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Found {
+    ips: BTreeSet<IpAddr>,
+    peers: BTreeSet<PeerId>,
+}
+
+impl Exchange for Found {
+    fn ip(&mut self, ip: IpAddr) -> IpAddr {
+        self.ips.insert(ip);
+        ip
+    }
+
+    fn peer(&mut self, peer: PeerId) -> PeerId {
+        self.peers.insert(peer);
+        peer
+    }
+
+    fn key(&mut self, key: &PublicKey) -> PublicKey {
+        self.peers.insert(key.to_peer_id());
+        key.clone()
+    }
+
+    fn host(&mut self, name: &str) -> String {
+        name.into()
+    }
+
+    fn text(&mut self, text: &str) -> String {
+        text.into()
+    }
+}
+
+/// What a keyed hash is taken for: equal inputs for two purposes have unrelated outputs.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Purpose {
+    Ip4 = 4,
+    Ip6 = 6,
+    Key = 1,
+    Host = 2,
+}
+
+/// Chance that depends on nothing but its key and what it is asked.
+#[derive(Clone, Copy)]
+pub(super) struct Salt([u8; 16]);
+
+impl Salt {
+    pub(super) fn word(&self, purpose: Purpose, of: &[u8]) -> u64 {
+        let mut bytes = Vec::with_capacity(1 + of.len());
+        bytes.push(purpose as u8);
+        bytes.extend_from_slice(of);
+        SipHasher24::new_with_key(&self.0).hash(&bytes)
+    }
+}
+
+/// The second reading: one thing comes in the place of another.
+pub(super) struct Others {
+    salt: Salt,
+    ips: Ips,
+    peers: BTreeMap<PeerId, PublicKey>,
+    /// Stands for a peer that the first reading has not seen, of which there is none.
+    nobody: PublicKey,
+}
+
+impl Others {
+    pub(super) fn new(salt: [u8; 16], found: Found) -> Others {
+        let salt = Salt(salt);
+        let mut keys = Keys { salt, number: 0 };
+        let nobody = keys.next();
+        let mut fresh = BTreeMap::new();
+        while fresh.len() < found.peers.len() {
+            let key = keys.next();
+            fresh.insert(key.to_peer_id(), key);
+        }
+        // The lowest stands for the lowest: core goes through peers in their order.
+        let peers = found.peers.into_iter().zip(fresh.into_values()).collect();
+        Others { salt, ips: Ips::new(&salt, &found.ips), peers, nobody }
+    }
+
+    /// What stands for one word of a text: for an address or a peer of the record that it is.
+    fn word(&self, word: &str) -> Option<String> {
+        if ID_CHARS.contains(&word.len())
+            && let Ok(peer) = word.parse::<PeerId>()
+        {
+            return self.peers.get(&peer).map(|key| key.to_peer_id().to_string());
+        }
+        if word.len() > SOCKET_CHARS_MAX {
+            return None;
+        }
+        if let Ok(ip) = word.parse::<IpAddr>() {
+            return self.ips.get(ip).map(|ip| ip.to_string());
+        }
+        let socket = word.parse::<SocketAddr>().ok()?;
+        self.ips.get(socket.ip()).map(|ip| SocketAddr::new(ip, socket.port()).to_string())
+    }
+}
+
+/// Public keys to which nobody has the private one: bytes that happen to be a point of the curve.
+struct Keys {
+    salt: Salt,
+    number: u64,
+}
+
+impl Keys {
+    fn next(&mut self) -> PublicKey {
+        // Every second number gives one.
+        loop {
+            self.number = self.number.wrapping_add(1);
+            if let Ok(key) = ed25519::PublicKey::try_from_bytes(&self.bytes()) {
+                return key.into();
+            }
+        }
+    }
+
+    fn bytes(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        for (index, word) in (0..).zip(bytes.chunks_exact_mut(8)) {
+            let of = [self.number, index].map(u64::to_le_bytes);
+            word.copy_from_slice(&self.salt.word(Purpose::Key, of.as_flattened()).to_le_bytes());
+        }
+        bytes
+    }
+}
+
+impl Exchange for Others {
+    fn ip(&mut self, ip: IpAddr) -> IpAddr {
+        self.ips.get(ip).unwrap_or(ips::nowhere(ip))
+    }
+
+    fn peer(&mut self, peer: PeerId) -> PeerId {
+        self.peers.get(&peer).unwrap_or(&self.nobody).to_peer_id()
+    }
+
+    fn key(&mut self, key: &PublicKey) -> PublicKey {
+        self.peers.get(&key.to_peer_id()).unwrap_or(&self.nobody).clone()
+    }
+
+    fn host(&mut self, name: &str) -> String {
+        // RFC 6761 §6.4: no name under `invalid` ever exists.
+        format!("h{:016x}.invalid", self.salt.word(Purpose::Host, name.as_bytes()))
+    }
+
+    fn text(&mut self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let is_word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '[' | ']');
+        for part in text.split_inclusive(|c| !is_word(c)) {
+            let word = part.trim_end_matches(|c| !is_word(c));
+            match self.word(word) {
+                Some(other) => out.push_str(&other),
+                None => out.push_str(word),
+            }
+            out.push_str(&part[word.len()..]);
+        }
+        out
+    }
+}

@@ -1,0 +1,91 @@
+//! Heads and events with others in them.
+
+use super::frames;
+use super::others::Exchange;
+use crate::flight::Head;
+use crate::{Addr, Config, Connected, DialBackConfig, Event};
+use alloc::string::String;
+
+/// A head. It has no checkpoint.
+pub(super) fn head(head: &Head, by: &mut impl Exchange) -> Head {
+    let Head { software, config, identity, part, now, unix, checkpoint: _ } = head;
+    Head {
+        software: by.text(software),
+        config: configured(config, by),
+        identity: by.key(identity),
+        part: *part,
+        now: *now,
+        unix: *unix,
+        checkpoint: None,
+    }
+}
+
+fn configured(config: &Config, by: &mut impl Exchange) -> Config {
+    let Config {
+        agent_version,
+        protocol_version,
+        protocols,
+        allow_private,
+        identify,
+        ping_interval,
+        addrs_per_request,
+        external,
+        force_node,
+        force_class,
+        dial_back,
+    } = config;
+    Config {
+        agent_version: by.text(agent_version),
+        protocol_version: by.text(protocol_version),
+        protocols: protocols.iter().map(|name| by.text(name)).collect::<alloc::vec::Vec<String>>(),
+        allow_private: *allow_private,
+        identify: *identify,
+        ping_interval: *ping_interval,
+        addrs_per_request: *addrs_per_request,
+        external: external.iter().map(|one| addr(*one, by)).collect(),
+        force_node: *force_node,
+        force_class: force_class.clone(),
+        dial_back: dial_back.as_ref().map(|limits| DialBackConfig {
+            sources: limits.sources.iter().map(|ip| by.ip(*ip)).collect(),
+            ..limits.clone()
+        }),
+    }
+}
+
+/// An event. `bad_record` says that core refused the signed record in it.
+pub(super) fn event(event: &Event, bad_record: bool, by: &mut impl Exchange) -> Event {
+    match event {
+        Event::ListenerOpened { listener, addr: bound } => {
+            Event::ListenerOpened { listener: *listener, addr: addr(*bound, by) }
+        }
+        Event::InterfacesChanged { ips } => {
+            Event::InterfacesChanged { ips: ips.iter().map(|ip| by.ip(*ip)).collect() }
+        }
+        Event::Contacted { ip } => Event::Contacted { ip: by.ip(*ip) },
+        Event::Connected(facts) => Event::Connected(Connected {
+            peer: by.peer(facts.peer),
+            local: addr(facts.local, by),
+            remote: addr(facts.remote, by),
+            ..facts.clone()
+        }),
+        Event::Frame { stream, body } => {
+            Event::Frame { stream: *stream, body: frames::body(*stream, body, bad_record, by) }
+        }
+        Event::Observed { conn, observed } => {
+            Event::Observed { conn: *conn, observed: addr(*observed, by) }
+        }
+        Event::Tick
+        | Event::Resumed { .. }
+        | Event::ListenerClosed { .. }
+        | Event::Disconnected { .. }
+        | Event::DialFailed { .. }
+        | Event::StreamOpened { .. }
+        | Event::StreamFailed { .. }
+        | Event::StreamClosed { .. }
+        | Event::ProtocolsListed { .. } => event.clone(),
+    }
+}
+
+fn addr(addr: Addr, by: &mut impl Exchange) -> Addr {
+    Addr { ip: by.ip(addr.ip), ..addr }
+}
