@@ -3,6 +3,8 @@
 //! Every rule is a pure function over text, so that each can be shown to fail on a bad snippet
 //! beside it; the tests in this file apply the rules to the repository itself.
 
+#[path = "tidy/adapters.rs"]
+mod adapters;
 #[path = "tidy/code.rs"]
 mod code;
 #[path = "tidy/crates.rs"]
@@ -17,6 +19,7 @@ mod prose;
 mod source;
 
 use source::{Tree, tree};
+use std::io::Write;
 
 /// Fails with every problem at once, so that one run shows all that is to be done.
 fn demand(rule: &str, problems: &[String]) {
@@ -53,6 +56,22 @@ fn files_stay_short() {
     demand(
         "A file of Rust stays under 600 lines, its tests included. Split it by idea, not by size.",
         &code::check_lengths(&tree()),
+    );
+}
+
+#[test]
+fn another_runtime_takes_little() {
+    let tree = tree();
+    let adapters = adapters::lines(&tree);
+    assert!(adapters.len() >= 2, "the adapters were not found: {adapters:?}");
+    // Written past the capture of the test's output: the numbers are wanted in every run.
+    for (folder, lines) in adapters {
+        let _ = writeln!(std::io::stderr(), "{folder}: {lines} lines of code");
+    }
+    demand(
+        "An adapter stays under 600 lines of code, and the example of a runtime of one's own has at \
+         most 200 lines. What two adapters share belongs into `runtime`.",
+        &adapters::check(&tree),
     );
 }
 
