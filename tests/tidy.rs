@@ -84,6 +84,18 @@ fn packages_depend_downwards_only() {
 }
 
 #[test]
+fn no_runtime_comes_in_below() {
+    let rule = "Core has no runtime at all, and beside smol there is none but what quinn takes of \
+                tokio: its channels.";
+    let smol = crates::resolved("portolan-smol");
+    assert!(smol.contains("tokio v") && smol.contains("smol v"), "cargo's answer changed: {smol}");
+    demand(rule, &crates::runtimes_below(&smol, &["quinn", "smol", "async-io"]));
+    let core = crates::resolved("portolan-core");
+    assert!(core.contains("prost v"), "cargo's answer changed: {core}");
+    demand(rule, &crates::runtimes_below(&core, &[]));
+}
+
+#[test]
 fn every_requirement_has_its_code_and_test() {
     let tree = tree();
     assert!(ledger::rows(&tree) >= 50, "the ledgers in docs/spec are nearly empty");

@@ -1,7 +1,8 @@
 //! Which package may depend on what, read from the manifests.
 
-use super::source::Tree;
+use super::source::{Tree, root};
 use std::collections::BTreeMap;
+use std::process::Command;
 
 /// What a package may use.
 struct Rule {
@@ -181,6 +182,39 @@ fn objections(rule: &Rule, path: &str, manifest: &str) -> Vec<String> {
     problems
 }
 
+/// What cargo finds below a package: each line a package, its version, and its features.
+pub(crate) fn resolved(package: &str) -> String {
+    let output = Command::new(env!("CARGO"))
+        .current_dir(root())
+        .args(["tree", "--locked", "--offline", "--prefix", "none", "-e", "normal"])
+        .args(["-f", "{p} {f}", "-p", package])
+        .output()
+        .expect("cargo can be started");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Asynchronous runtimes among what cargo finds below a package. `quinn` has its channels from
+/// tokio, which needs no runtime for it.
+pub(crate) fn runtimes_below(resolved: &str, allowed: &[&str]) -> Vec<String> {
+    let runtimes = RUNTIMES.iter().filter(|name| !allowed.contains(name));
+    let runtimes: Vec<&str> = runtimes.copied().chain(["mio"]).collect();
+    let mut problems = Vec::new();
+    for line in resolved.lines() {
+        let name = line.split(' ').next().unwrap_or_default();
+        // A package that was shown before ends with a star, in place of nothing.
+        let features = line.trim_end_matches(" (*)").rsplit(' ').next().unwrap_or_default();
+        let is_bare = allowed.contains(&"quinn")
+            && name == "tokio"
+            && features.split(',').all(|feature| matches!(feature, "default" | "sync"));
+        if runtimes.contains(&name) && !is_bare {
+            problems.push(line.to_owned());
+        }
+    }
+    problems.dedup();
+    problems
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{one_problem, snippet};
@@ -239,5 +273,17 @@ mod tests {
     fn a_member_without_a_rule_is_found() {
         let tree = snippet(&[("Cargo.toml", "[workspace]\nmembers = [\"attic\"]")]);
         assert!(check(&tree)[0].contains("attic"));
+    }
+
+    #[test]
+    fn a_runtime_below_is_found() {
+        let quinn = ["quinn", "smol", "async-io"];
+        let fine = "portolan-smol v0.1.0 (/a) \nsmol v2.0.2 \ntokio v1.5.0 default,sync\ntokio v1.5.0 default,sync (*)";
+        assert_eq!(runtimes_below(fine, &quinn), [""; 0]);
+        one_problem(&runtimes_below("tokio v1.5.0 default,net,sync", &quinn), "net");
+        one_problem(&runtimes_below("tokio-util v0.7.0 codec", &quinn), "tokio-util");
+        one_problem(&runtimes_below("mio v1.2.0 ", &quinn), "mio");
+        one_problem(&runtimes_below("tokio v1.5.0 sync", &[]), "tokio");
+        one_problem(&runtimes_below("smol v2.0.2 ", &[]), "smol");
     }
 }
