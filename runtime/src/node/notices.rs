@@ -130,8 +130,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::StreamExt;
     use futures::executor::block_on;
+    use futures::{FutureExt, StreamExt};
 
     fn notice(may_serve: bool) -> Notice {
         Notice::RoleChanged { may_serve }
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_subscription_to_a_node_that_never_starts_ends() {
         let mut early = Hub::default().subscribe();
-        assert_eq!(block_on(early.next()), None);
+        assert_eq!(early.next().now_or_never(), Some(None));
     }
 
     #[test]

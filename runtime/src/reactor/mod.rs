@@ -149,13 +149,14 @@ fn would_block(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use futures::channel::oneshot;
-    use futures::executor::block_on;
     use futures::future::{pending, ready};
     use futures::io::{AsyncReadExt, AsyncWriteExt};
     use futures::task::noop_waker;
     use portolan_core::Duration;
+    use socket2::SockRef;
     use std::pin::pin;
     use std::sync::Mutex;
+    use std::time::Instant;
 
     /// A reactor by which sockets are ready when a test says so.
     #[derive(Clone, Default)]
@@ -172,7 +173,8 @@ mod tests {
         /// End a wait.
         pub(super) fn end(&self, index: usize) {
             let (_, tell) = self.0.lock().expect("nobody panics").remove(index);
-            tell.send(()).expect("it is waited for");
+            // Who waited may have gone.
+            let _ = tell.send(());
         }
     }
 
@@ -209,43 +211,75 @@ mod tests {
         fn spawn(&self, _: BoxFuture<'static, ()>) {}
     }
 
-    #[test]
-    fn a_connection_waits_only_when_an_attempt_was_too_early() {
-        let fake = Fake::default();
+    /// Drive a future with a reactor that calls every socket ready at once, mistaken or not.
+    fn insist<F: Future>(fake: &Fake, future: F) -> F::Output {
+        let mut future = pin!(future);
         let waker = noop_waker();
-        let cx = &mut Context::from_waker(&waker);
+        let late = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < late {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return output;
+            }
+            while !fake.waits().is_empty() {
+                fake.end(0);
+            }
+            std::thread::yield_now();
+        }
+        panic!("it is stuck")
+    }
+
+    fn listener() -> (TcpListener, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         listener.set_nonblocking(true).expect("it is open");
         let addr = listener.local_addr().expect("it is bound");
-        let listener = fake.listener(listener).expect("it cannot fail");
+        (listener, addr)
+    }
 
+    fn connecting(to: SocketAddr) -> TcpStream {
+        let socket = TcpStream::connect(to).expect("it listens");
+        socket.set_nonblocking(true).expect("it is open");
+        socket
+    }
+
+    /// Two ends of a connection.
+    fn pair(fake: &Fake) -> (Tcp<Fake>, Tcp<Fake>) {
+        let (listener, addr) = listener();
+        let listener = fake.listener(listener).expect("it cannot fail");
+        let one = insist(fake, fake.connected(connecting(addr))).expect("it connects");
+        let (other, remote) = insist(fake, fake.accept(&listener)).expect("one knocks");
+        assert_eq!(fake.local_addr(&one).expect("it is open"), remote);
+        assert_eq!(fake.local_addr(&other).expect("it is open"), addr);
+        let accepted = SockRef::from(other.socket());
+        assert!(accepted.nonblocking().expect("it is open"));
+        assert!(accepted.tcp_nodelay().expect("it is open"));
+        (one, other)
+    }
+
+    #[test]
+    fn an_attempt_that_was_too_early_waits_once_and_is_made_again() {
+        let fake = Fake::default();
+        let waker = noop_waker();
+        let cx = &mut Context::from_waker(&waker);
+        let (listener, addr) = listener();
+        let listener = fake.listener(listener).expect("it cannot fail");
         let mut accept = pin!(fake.accept(&listener));
         assert!(accept.as_mut().poll(cx).is_pending() && accept.as_mut().poll(cx).is_pending());
         assert_eq!(fake.waits(), [Interest::Read]);
-        let connecting = TcpStream::connect(addr).expect("it listens");
-        connecting.set_nonblocking(true).expect("it is open");
-        fake.end(0);
-        let (mut one, remote) = block_on(accept).expect("one knocks");
-        assert!(one.socket().nodelay().expect("it is open"));
-        let mut connected = pin!(fake.connected(connecting));
+        let mut connected = pin!(fake.connected(connecting(addr)));
         assert!(connected.as_mut().poll(cx).is_pending());
-        assert_eq!(fake.waits(), [Interest::Write]);
-        fake.end(0);
-        let mut other = block_on(connected).expect("it connected");
-        assert_eq!(fake.local_addr(&other).expect("it is open"), remote);
-        assert_eq!(fake.local_addr(&one).expect("it is open"), addr);
+        assert_eq!(fake.waits(), [Interest::Read, Interest::Write]);
+        insist(&fake, accept).expect("one knocks");
+        insist(&fake, connected).expect("it connects");
 
+        let (mut one, mut other) = pair(&fake);
         let mut buf = [0; 8];
-        assert!(one.read(&mut buf).poll_unpin(cx).is_pending());
-        // Told so by mistake, it waits again.
-        fake.end(0);
-        assert!(one.read(&mut buf).poll_unpin(cx).is_pending());
-        assert_eq!(fake.waits(), [Interest::Read]);
-        block_on(other.write_all(b"question")).expect("there is room");
-        fake.end(0);
-        assert_eq!(block_on(one.read(&mut buf)).expect("it came"), 8);
+        for _ in 0..2 {
+            assert!(one.read(&mut buf).poll_unpin(cx).is_pending());
+            assert_eq!(fake.waits(), [Interest::Read]);
+        }
+        insist(&fake, other.write_all(b"question")).expect("there is room");
+        assert_eq!(insist(&fake, one.read(&mut buf)).expect("it is open"), 8);
         assert_eq!(fake.waits(), []);
-
         while other.write(&[0; 65_536]).poll_unpin(cx).is_ready() {}
         assert_eq!(fake.waits(), [Interest::Write]);
     }
@@ -253,12 +287,8 @@ mod tests {
     #[test]
     fn closing_a_connection_ends_one_direction_of_it() {
         let fake = Fake::default();
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let addr = listener.local_addr().expect("it is bound");
-        let one = TcpStream::connect(addr).expect("it listens");
-        let (other, _) = listener.accept().expect("one knocks");
-        let [mut one, mut other] = [one, other].map(|tcp| Tcp::new(fake.clone(), Arc::new(tcp)));
-        let done: io::Result<()> = block_on(async {
+        let (mut one, mut other) = pair(&fake);
+        let talk: io::Result<()> = insist(&fake, async {
             let mut text = Vec::new();
             one.write_all(b"question").await?;
             one.close().await?;
@@ -269,6 +299,16 @@ mod tests {
             assert_eq!(text, b"question, answer");
             Ok(())
         });
-        done.expect("nothing fails on loopback");
+        talk.expect("nothing fails on loopback");
+    }
+
+    #[test]
+    fn a_connection_that_was_reset_can_be_closed() {
+        let fake = Fake::default();
+        let (mut one, other) = pair(&fake);
+        SockRef::from(other.socket()).set_linger(Some(Duration::ZERO)).expect("it is open");
+        drop(other);
+        insist(&fake, one.read(&mut [0])).expect_err("it was reset");
+        insist(&fake, one.close()).expect("there is nothing left to close");
     }
 }

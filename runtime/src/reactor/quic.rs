@@ -197,6 +197,19 @@ mod tests {
         (fake, Arc::new(udp))
     }
 
+    /// Send a packet to the socket from itself, and wait until it is there.
+    fn send(udp: &Udp<Fake>, packet: &[u8]) {
+        let socket = udp.socket();
+        let arrived = || {
+            socket.set_nonblocking(false)?;
+            socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+            socket.send_to(packet, socket.local_addr()?)?;
+            socket.peek(&mut [0; 64])?;
+            socket.set_nonblocking(true)
+        };
+        arrived().expect("loopback is reachable");
+    }
+
     #[test]
     fn room_is_waited_for_only_after_there_was_none_and_by_each_task_for_itself() {
         let (fake, udp) = udp();
@@ -233,15 +246,29 @@ mod tests {
         let mut buf = [0; 64];
         let mut meta = [RecvMeta::default()];
         let mut read = || udp.poll_recv(&mut cx, &mut [IoSliceMut::new(&mut buf)], &mut meta);
-        udp.socket().send_to(b"first", to).expect("loopback is reachable");
+        send(&udp, b"first");
         assert!(matches!(read(), Poll::Ready(Ok(1))));
         assert_eq!(fake.waits(), []);
         assert!(read().is_pending() && read().is_pending());
         assert_eq!(fake.waits(), [Interest::Read]);
-        udp.socket().send_to(b"second", to).expect("loopback is reachable");
+        send(&udp, b"second");
         fake.end(0);
         assert!(matches!(read(), Poll::Ready(Ok(1))));
         assert_eq!((meta[0].len, meta[0].addr), (6, to));
+    }
+
+    #[test]
+    fn a_refusal_does_not_end_a_socket() {
+        let (fake, udp) = udp();
+        let gone = UdpSocket::bind("127.0.0.1:0").and_then(|gone| gone.local_addr());
+        udp.socket().connect(gone.expect("a free port")).expect("loopback is reachable");
+        // Answered by an ICMP message, which the next read reports.
+        udp.socket().send(b"packet").expect("loopback is reachable");
+        let (mut buf, mut meta, waker) = ([0; 64], [RecvMeta::default()], noop_waker());
+        let mut bufs = [IoSliceMut::new(&mut buf)];
+        let cx = &mut Context::from_waker(&waker);
+        assert!(udp.poll_recv(cx, &mut bufs, &mut meta).is_pending());
+        assert_eq!(fake.waits(), [Interest::Read]);
     }
 
     #[test]
