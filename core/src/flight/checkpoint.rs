@@ -12,8 +12,16 @@ const LAYOUT: u64 = 1;
 
 /// What the head of a later part keeps of the agent; nonces masked like everywhere.
 pub(super) fn save(agent: &Agent, mask: &Mask) -> Bytes {
-    let mask = |nonce| mask.nonce(nonce);
-    let mut out = Saver::new(&mask);
+    saved(agent, &|nonce| mask.nonce(nonce))
+}
+
+/// The same of an agent whose nonces are masked already.
+pub(super) fn copy(agent: &Agent) -> Bytes {
+    saved(agent, &|nonce| nonce)
+}
+
+fn saved(agent: &Agent, mask: &dyn Fn(u64) -> u64) -> Bytes {
+    let mut out = Saver::new(mask);
     LAYOUT.save(&mut out);
     agent.save(&mut out);
     out.into_bytes().into()

@@ -25,8 +25,8 @@ pub enum ReplayError {
     /// A configuration that this core refuses.
     #[error("the record's configuration is refused: {0}")]
     Config(#[from] ConfigError),
-    /// A part that is not the first, with a state that this program cannot read.
-    #[error("this record begins with a checkpoint of another version")]
+    /// A part that is not the first, without a state or with one that this program cannot read.
+    #[error("the state that this part of a record begins with is of another version, or damaged")]
     Checkpoint,
 }
 
@@ -148,6 +148,20 @@ impl Replay {
     /// The digest of what came out of the last step.
     pub fn digest(&self) -> u64 {
         self.digest
+    }
+
+    /// The agent's state, as a part that begins here would carry it along: together with `config`
+    /// and `identity` of the head it goes into another [`Head`].
+    #[must_use]
+    pub fn checkpoint(&self) -> Bytes {
+        checkpoint::copy(&self.agent)
+    }
+
+    /// Whether both agents are in the same state: so it is where one part of a record ends and the
+    /// next one begins.
+    #[must_use]
+    pub fn agrees_with(&self, other: &Replay) -> bool {
+        self.agent == other.agent
     }
 
     /// The last step, which was `step`, as this core takes it: with all that it drew and signed,

@@ -1,6 +1,7 @@
 //! The flight record from outside: what is written is read back and replays, whatever is done to
 //! the file.
 
+mod checkpoint;
 mod divergence;
 mod document;
 mod hostile;

@@ -59,6 +59,8 @@ pub(crate) struct Node {
     /// What came out of each step.
     pub(crate) orders: Vec<Vec<Action>>,
     pub(crate) deadlines: Vec<Option<Deadline>>,
+    /// What the record would go on with in a part of its own, after each step.
+    pub(crate) parts: Vec<Vec<u8>>,
     recorder: Recorder,
     key: Keypair,
     actions: Actions,
@@ -92,6 +94,7 @@ impl Pair {
                 chance: Chance { state: seed + u64::from(number), nonces: Vec::new() },
                 orders: Vec::new(),
                 deadlines: Vec::new(),
+                parts: Vec::new(),
                 recorder,
                 key,
                 actions: Actions::new(),
@@ -175,6 +178,9 @@ impl Pair {
         node.recorder.handle(&mut node.agent, &mut cx, event, &mut node.record);
         let orders: Vec<Action> = node.actions.drain().collect();
         node.deadlines.push(node.agent.deadline());
+        let (mut part, mut recorder) = (Vec::new(), node.recorder.clone());
+        recorder.begin(&node.agent, 1, self.now, unix(self.now), &mut part);
+        node.parts.push(part);
         node.orders.push(orders.clone());
         orders.into_iter().for_each(|order| self.perform(at, order));
     }
