@@ -6,6 +6,7 @@ mod divergence;
 mod document;
 mod hostile;
 mod pair;
+mod redact;
 mod round_trip;
 mod story;
 mod values;

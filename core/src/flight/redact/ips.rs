@@ -247,3 +247,230 @@ impl Tree<'_> {
         self.salt.word(self.purpose, &of) & 1 == 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{IpScope, ip_scope};
+    use proptest::collection::btree_set;
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
+    const SALT: [u8; 16] = *b"sixteen of salt!";
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn others(salt: [u8; 16], all: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, IpAddr> {
+        let ips = Ips::new(&Salt::new(salt), all);
+        all.iter().map(|ip| (*ip, ips.get(*ip).expect("it is in the record"))).collect()
+    }
+
+    fn shared(a: IpAddr, b: IpAddr) -> Option<u32> {
+        match (a, b) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => Some((a.to_bits() ^ b.to_bits()).leading_zeros()),
+            (IpAddr::V6(a), IpAddr::V6(b)) => Some((a.to_bits() ^ b.to_bits()).leading_zeros()),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+        }
+    }
+
+    /// The place of the smallest range around an IP, and whatever core looks at in what is
+    /// embedded there.
+    fn class(ip: IpAddr) -> (IpScope, Option<usize>, Option<IpScope>) {
+        let (bits, ranges) = match ip {
+            IpAddr::V4(ip) => (wide(ip), &IP4[..]),
+            IpAddr::V6(ip) => (ip.to_bits(), &IP6[..]),
+        };
+        let around = ranges.iter().enumerate().filter(|(_, range)| range.holds(bits));
+        let smallest = around.max_by_key(|(_, range)| range.len).map(|(place, _)| place);
+        let inner = ip.is_ipv6().then(|| embedding(bits)).flatten().map(|len| {
+            let octets = embedded(bits, len).to_be_bytes();
+            ip_scope([octets[0], octets[1], octets[2], octets[3]].into())
+        });
+        (ip_scope(ip), smallest, inner)
+    }
+
+    /// One address of each range that the IANA registries of special-purpose addresses have.
+    const SPECIAL: [&str; 28] = [
+        "0.1.2.3",
+        "10.1.2.3",
+        "100.65.0.1",
+        "127.0.0.1",
+        "169.254.1.1",
+        "172.20.1.1",
+        "192.0.0.9",
+        "192.0.2.9",
+        "192.88.99.9",
+        "192.168.9.9",
+        "198.18.9.9",
+        "198.51.100.9",
+        "203.0.113.9",
+        "224.0.0.9",
+        "240.0.0.9",
+        "255.255.255.255",
+        "::9",
+        "::1",
+        "64:ff9b:1::9",
+        "2001::9",
+        "2001:1::9",
+        "2001:db8::9",
+        "3fff::9",
+        "5f00::9",
+        "fc00::9",
+        "fe80::9",
+        "fec0::9",
+        "ff02::9",
+    ];
+
+    /// Addresses anywhere, close together, and at both ends of every range and beyond them.
+    fn any_ip() -> impl Strategy<Value = IpAddr> {
+        let edges = |range: &Range| {
+            let last = range.bits | !leading(range.len);
+            [range.bits, last, range.bits.wrapping_sub(1), last.wrapping_add(1)]
+        };
+        let to4 = |bits: u128| Ipv4Addr::from_bits((bits >> 96) as u32).into();
+        let edges4 = IP4.iter().flat_map(|range| {
+            let last = range.bits | !leading(range.len);
+            let one = 1 << 96;
+            [range.bits, last, range.bits.wrapping_sub(one), last.wrapping_add(one)].map(to4)
+        });
+        let edges6 = IP6.iter().flat_map(|range| edges(range).map(|bits| IpAddr::V6(bits.into())));
+        let near = (select(vec!["44.1.2.", "10.0.0.", "192.168.1.", "2600:1:2::"]), 0..=99u8);
+        let near = near.prop_map(|(before, last)| ip(&alloc::format!("{before}{last}")));
+        let inner = (any::<[u8; 4]>(), select(vec!["::ffff:", "64:ff9b::"]));
+        let inner =
+            inner.prop_map(|(ip4, before)| ip(&alloc::format!("{before}{}", Ipv4Addr::from(ip4))));
+        let tunnel = (any::<[u8; 4]>(), any::<u16>());
+        let tunnel = tunnel.prop_map(|([a, b, c, d], host)| {
+            let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+            IpAddr::from([0x2002, high, low, 0, 0, 0, 0, host])
+        });
+        prop_oneof![
+            any::<IpAddr>(),
+            select(SPECIAL.to_vec()).prop_map(ip),
+            select(Vec::from_iter(edges4)),
+            select(Vec::from_iter(edges6)),
+            near,
+            inner,
+            tunnel,
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: 1_000,
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+
+        #[test]
+        fn class_order_and_common_prefixes_stay(
+            all in btree_set(any_ip(), 0..40),
+            salt in any::<[u8; 16]>(),
+        ) {
+            let others = others(salt, &all);
+            prop_assert_eq!(others.len(), all.len());
+            for (a, other_a) in &others {
+                prop_assert_eq!(class(*a), class(*other_a), "{} became {}", a, other_a);
+                for (b, other_b) in &others {
+                    prop_assert_eq!(a.cmp(b), other_a.cmp(other_b));
+                    prop_assert_eq!(shared(*a, *b), shared(*other_a, *other_b));
+                }
+            }
+        }
+
+        #[test]
+        fn what_is_embedded_is_what_stands_for_it(octets in any::<[u8; 4]>(), also in any_ip()) {
+            let plain = Ipv4Addr::from(octets);
+            let mapped = IpAddr::V6(plain.to_ipv6_mapped());
+            let others = others(SALT, &BTreeSet::from([plain.into(), mapped, also]));
+            prop_assert_eq!(others[&mapped].to_canonical(), others[&IpAddr::V4(plain)]);
+        }
+
+        #[test]
+        fn every_address_of_a_range_is_of_one_scope(ip in any_ip(), below in any::<u128>()) {
+            // Otherwise the ranges above would miss something that core tells apart.
+            let (bits, ranges) = match ip {
+                IpAddr::V4(ip) => (wide(ip), &IP4[..]),
+                IpAddr::V6(ip) => (ip.to_bits(), &IP6[..]),
+            };
+            let free = |depth: u32| !ranges.iter().any(|range| range.begins_behind(bits, depth));
+            let depth = (0..=128).find(|depth| free(*depth)).expect("ranges end");
+            let near = bits & leading(depth) | below & !leading(depth);
+            let near = match ip {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits((near >> 96) as u32)),
+                IpAddr::V6(_) => IpAddr::V6(near.into()),
+            };
+            let same = |range: &Range| range.content == Content::Same && range.holds(bits);
+            if class(ip).2.is_none() && !ranges.iter().any(same) {
+                prop_assert_eq!(ip_scope(ip), ip_scope(near), "{} and {}", ip, near);
+            }
+        }
+    }
+
+    /// One of each kind that a home, a carrier and the world have.
+    fn usual() -> BTreeSet<IpAddr> {
+        let all = [
+            "44.12.13.14",
+            "44.12.13.15",
+            "8.8.8.8",
+            "10.0.0.7",
+            "192.168.1.20",
+            "100.64.3.4",
+            "169.254.7.8",
+            "2600:1700:1234:5678:9abc:def0:1111:2222",
+            "2a02:8109:1:2:3:4:5:6",
+            "fd12:3456:789a::1",
+            "fe80::1234:56ff:fe78:9abc",
+            "2002:2c0c:d0e::1",
+            "64:ff9b::808:808",
+        ];
+        all.into_iter().map(ip).collect()
+    }
+
+    #[test]
+    fn the_salt_decides_and_nothing_else() {
+        let first = others(SALT, &usual());
+        assert_eq!(others(SALT, &usual()), first);
+        let mut salt = SALT;
+        salt[15] ^= 1;
+        let second = others(salt, &usual());
+        for (ip, other) in &first {
+            assert_ne!(other, ip);
+            assert_ne!(second[ip], *other, "{ip}");
+        }
+    }
+
+    #[test]
+    fn every_bit_is_flipped_about_half_the_time_but_for_those_that_cannot_be() {
+        let all = BTreeSet::from([ip("44.12.13.14"), ip("44.12.13.15")]);
+        let mut flipped = [0u32; 32];
+        for salt in 0..=255 {
+            let other = others([salt; 16], &all)[&ip("44.12.13.14")];
+            let IpAddr::V4(other) = other else { panic!("{other} is of another family") };
+            let flips = other.to_bits() ^ Ipv4Addr::new(44, 12, 13, 14).to_bits();
+            for (bit, count) in (0u32..).zip(&mut flipped) {
+                *count += flips >> (31 - bit) & 1;
+            }
+        }
+        // 0/8, 10/8 and the like begin behind the first three, and the last is a branch.
+        assert_eq!(flipped[..3], [0; 3]);
+        assert_eq!(flipped[31], 0);
+        let fair = |count: &u32| (80..=176).contains(count);
+        assert!(flipped[3..31].iter().all(fair), "{flipped:?}");
+    }
+
+    #[test]
+    fn what_is_the_same_everywhere_stays() {
+        let all = ["0.0.0.0", "255.255.255.255", "127.0.0.1", "127.1.2.3", "::", "::1"];
+        let mut set = usual();
+        set.extend(all.map(ip));
+        let others = others(SALT, &set);
+        for same in all {
+            assert_eq!(others[&ip(same)], ip(same));
+        }
+        assert_eq!(nowhere(ip("44.0.0.1")), ip("0.0.0.0"));
+        assert_eq!(nowhere(ip("2600::1")), ip("::"));
+    }
+}

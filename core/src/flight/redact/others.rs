@@ -76,6 +76,10 @@ pub(super) enum Purpose {
 pub(super) struct Salt([u8; 16]);
 
 impl Salt {
+    pub(super) fn new(salt: [u8; 16]) -> Salt {
+        Salt(salt)
+    }
+
     pub(super) fn word(&self, purpose: Purpose, of: &[u8]) -> u64 {
         let mut bytes = Vec::with_capacity(1 + of.len());
         bytes.push(purpose as u8);
@@ -95,7 +99,7 @@ pub(super) struct Others {
 
 impl Others {
     pub(super) fn new(salt: [u8; 16], found: Found) -> Others {
-        let salt = Salt(salt);
+        let salt = Salt::new(salt);
         let mut keys = Keys { salt, number: 0 };
         let nobody = keys.next();
         let mut fresh = BTreeMap::new();
