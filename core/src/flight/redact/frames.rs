@@ -19,7 +19,7 @@ const COMPONENTS_MAX: usize = 16;
 /// does not exist.
 const REFUSED: u8 = 0x07;
 /// A code that no component of an address has.
-const NO_COMPONENT: &[u8] = &[0x1f];
+const NO_SUCH_CODE: &[u8] = &[0x1f];
 
 /// As many zeros.
 pub(super) fn blank(bytes: &Bytes) -> Bytes {
@@ -107,7 +107,7 @@ fn addr(bytes: &Bytes, by: &mut impl Exchange) -> Bytes {
     match multiaddr::decode(bytes) {
         Ok(meaning) => components(bytes, by).unwrap_or_else(|| says_nothing(meaning)),
         Err(AddrError::UnknownProtocol(_) | AddrError::Truncated | AddrError::Malformed) => {
-            Bytes::from_static(NO_COMPONENT)
+            Bytes::from_static(NO_SUCH_CODE)
         }
     }
 }
