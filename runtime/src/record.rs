@@ -44,7 +44,8 @@ impl Recording {
     }
 
     /// Begin the next part after so many bytes (64 MiB unless said, 256 KiB at least). A part
-    /// grows beyond it by what one wake-up of the node tells core.
+    /// grows beyond it by what one wake-up of the node tells core, and until half of it is news:
+    /// it begins with the state of the agent, which may take a megabyte on a busy node.
     pub fn part_max(self, bytes: u64) -> Recording {
         Recording { part_max: bytes.max(PART_MIN), ..self }
     }
@@ -142,6 +143,8 @@ pub(crate) struct Record {
     buffer: Vec<u8>,
     /// Bytes in this part.
     written: u64,
+    /// Those of them that it began with.
+    head: u64,
     part: u64,
 }
 
@@ -156,10 +159,9 @@ impl Record {
     ) -> Result<Record, RecordError> {
         let file = recording.create()?;
         let recorder = Recorder::new(mask);
-        let mut record =
-            Record { recording, recorder, file, buffer: Vec::new(), written: 0, part: 0 };
-        record.recorder.begin(agent, 0, now, unix, &mut record.buffer);
-        record.write()?;
+        let buffer = Vec::new();
+        let mut record = Record { recording, recorder, file, buffer, written: 0, head: 0, part: 0 };
+        record.begin(agent, (now, unix))?;
         Ok(record)
     }
 
@@ -178,13 +180,28 @@ impl Record {
             return Ok(());
         }
         self.write()?;
-        if self.written >= self.recording.part_max {
+        if self.is_full() {
             self.file = self.recording.create()?;
             self.part += 1;
-            self.written = 0;
-            self.recorder.begin(agent, self.part, now, unix, &mut self.buffer);
-            self.write()?;
+            self.begin(agent, (now, unix))?;
         }
+        Ok(())
+    }
+
+    /// A head that is longer than a part may be must not make each step a part of its own.
+    fn is_full(&self) -> bool {
+        self.written >= self.recording.part_max.max(self.head.saturating_mul(2))
+    }
+
+    fn begin(
+        &mut self,
+        agent: &Agent,
+        (now, unix): (Instant, UnixTime),
+    ) -> Result<(), RecordError> {
+        self.written = 0;
+        self.recorder.begin(agent, self.part, now, unix, &mut self.buffer);
+        self.write()?;
+        self.head = self.written;
         Ok(())
     }
 
@@ -213,22 +230,27 @@ mod tests {
     use crate::identity;
     use crate::scratch::Scratch;
     use portolan_core::flight::{Reader, Replay, Tail};
-    use portolan_core::{Actions, Config};
+    use portolan_core::{Actions, Config, config};
+    use std::net::Ipv6Addr;
 
     const NOW: (Instant, UnixTime) = (Instant::from_millis(5), UnixTime::from_millis(5));
 
     fn record(recording: Recording, ticks: usize) -> Result<(), RecordError> {
+        told(recording, std::iter::repeat_n(Event::Tick, ticks))
+    }
+
+    fn told(recording: Recording, events: impl Iterator<Item = Event>) -> Result<(), RecordError> {
         let keypair = identity::generate();
         let mut agent = Agent::new(Config::default(), keypair.public()).expect("a good config");
         let mut chance = Chance::new().expect("the system gives randomness");
         let mut signer = KeySigner(keypair);
         let mut record = Record::start(recording, chance.key(), &agent, NOW)?;
-        for _ in 0..ticks {
+        for event in events {
             let mut actions = Actions::new();
             let (now, unix) = NOW;
             let (draw, sign) = (&mut chance, &mut signer);
             let mut cx = Cx { now, unix, draw, sign, actions: &mut actions };
-            record.handle(&mut agent, &mut cx, Event::Tick);
+            record.handle(&mut agent, &mut cx, event);
             record.flush(&agent, NOW)?;
         }
         Ok(())
@@ -287,5 +309,37 @@ mod tests {
         fs::write(&path, "").expect("a writable directory");
         record(Recording::to(&path), 2).expect("an empty file is in nobody's way");
         assert_eq!(steps(&path), 2);
+    }
+
+    #[test]
+    fn a_full_part_makes_room_for_the_next_and_each_replays_alone() {
+        let scratch = Scratch::new("record-parts");
+        let path = scratch.path("a.rec");
+        let recording = Recording::to(&path).part_max(0).parts_max(3);
+        record(recording, 120_000).expect("a writable directory");
+        let files = scratch.files();
+        assert_eq!(files.len(), 3, "{files:?}");
+        // A step takes a few dozen bytes at most.
+        for (name, size) in &files[1..] {
+            assert!((PART_MIN..PART_MIN + 64).contains(size), "{name} has {size} bytes");
+        }
+        for (name, _) in &files {
+            assert!(steps(&scratch.path(name)) > 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_state_that_is_longer_than_a_part_is_not_written_with_each_step() {
+        let scratch = Scratch::new("record-state");
+        let path = scratch.path("a.rec");
+        // As many as core remembers, and as long as IPs are.
+        let contacted = (0..config::CONTACTED_MAX as u128)
+            .map(|n| Event::Contacted { ip: Ipv6Addr::from_bits(0x2600 << 112 | n).into() });
+        let events = contacted.chain(std::iter::repeat_n(Event::Tick, 1_000));
+        let recording = Recording::to(&path).part_max(0).parts_max(9);
+        told(recording, events).expect("a writable directory");
+        let files = scratch.files();
+        assert!((2..=4).contains(&files.len()), "{files:?}");
+        assert!(steps(&path) > 1_000, "the last part has more than its head");
     }
 }

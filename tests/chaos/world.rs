@@ -131,6 +131,11 @@ pub(crate) struct World {
     tape: Tape,
 }
 
+/// After which steps a part of the record is tried: some in every run, and few in a flood.
+fn is_begun_after(step: u64) -> bool {
+    step.is_power_of_two() || step < 2_000 && step % 61 == 0
+}
+
 impl World {
     pub(crate) fn new(lab: Lab) -> World {
         let mut config = Config::default();
@@ -143,7 +148,7 @@ impl World {
         let now = Instant::from_millis(1_000);
         World {
             lab,
-            tape: Tape::of(&agent, now, unix(now)),
+            tape: Tape::of(&agent, now, unix(now), is_begun_after),
             agent,
             chance: Chance(1),
             actions: Actions::new(),

@@ -1,6 +1,7 @@
-//! A flight record of all that a test tells an agent, read back and replayed at the end.
+//! A flight record of all that a test tells an agent, read back and replayed at the end: as a
+//! whole, and from wherever a later part of it could have begun.
 
-use portolan_core::flight::{Reader, Recorder, Replay, Tail};
+use portolan_core::flight::{Reader, Recorder, Replay, Step, Tail};
 use portolan_core::{Actions, Agent, Cx, Draw, Event, Instant, UnixTime};
 use std::collections::BTreeSet;
 
@@ -14,15 +15,21 @@ pub struct Tape {
     record: Vec<u8>,
     steps: u64,
     nonces: BTreeSet<[u8; 8]>,
+    /// After which steps a part is begun on the side.
+    begins: fn(u64) -> bool,
+    /// Those parts, which hold no steps, each with the number of the step before it.
+    parts: Vec<(u64, Vec<u8>)>,
 }
 
 impl Tape {
-    /// Begin with an agent that was told nothing yet.
-    pub fn of(agent: &Agent, now: Instant, unix: UnixTime) -> Tape {
+    /// Begin with an agent that was told nothing yet. `begins` says after which steps a part of
+    /// the record shall be tried.
+    pub fn of(agent: &Agent, now: Instant, unix: UnixTime, begins: fn(u64) -> bool) -> Tape {
         let mut recorder = Recorder::new(*b"a key of 16 byte");
         let mut record = Vec::new();
         recorder.begin(agent, 0, now, unix, &mut record);
-        Tape { recorder, record, steps: 0, nonces: BTreeSet::new() }
+        let (nonces, parts) = (BTreeSet::new(), Vec::new());
+        Tape { recorder, record, steps: 0, nonces, begins, parts }
     }
 
     /// Tell the agent one fact, and record it.
@@ -32,6 +39,11 @@ impl Tape {
         let mut watched =
             Cx { now: cx.now, unix: cx.unix, draw: &mut draw, sign: cx.sign, actions: cx.actions };
         self.recorder.handle(agent, &mut watched, event, &mut self.record);
+        if (self.begins)(self.steps) {
+            let (mut recorder, mut part) = (self.recorder.clone(), Vec::new());
+            recorder.begin(agent, 1, watched.now, watched.unix, &mut part);
+            self.parts.push((self.steps, part));
+        }
     }
 
     /// Replay the record, and compare with the agent that lived through it.
@@ -41,12 +53,17 @@ impl Tape {
     pub fn replay(&self, lived: &Agent) -> Result<(), String> {
         let (head, mut reader) = Reader::new(&self.record).map_err(|error| error.to_string())?;
         let mut replay = Replay::new(&head).map_err(|error| error.to_string())?;
-        let mut actions = Actions::new();
+        let mut parts = self.parts.iter().peekable();
         for step in reader.by_ref() {
             let step = step.map_err(|error| error.to_string())?;
-            let event = &step.event;
-            replay.step(&step, &mut actions).map_err(|error| format!("{error}: {event:?}"))?;
-            actions.drain().for_each(drop);
+            live(&mut replay, &step)?;
+            if let Some((at, part)) = parts.next_if(|(at, _)| *at == replay.steps()) {
+                // Whoever is in the same state goes on alike.
+                let begun = begun(part).map_err(|error| format!("after step {at}: {error}"))?;
+                if !begun.agrees_with(&replay) {
+                    return Err(format!("a part that begins after step {at} begins otherwise"));
+                }
+            }
         }
         if (replay.steps(), reader.tail()) != (self.steps, Tail::Whole) {
             let (told, read) = (self.steps, replay.steps());
@@ -55,14 +72,47 @@ impl Tape {
         if replay.explain() != lived.explain() || replay.deadline() != lived.deadline() {
             return Err("the replayed agent ended otherwise than the one that lived".to_owned());
         }
+        self.go_on(lived)?;
         self.is_masked()
     }
 
-    /// No nonce that was drawn is anywhere in the record.
-    fn is_masked(&self) -> Result<(), String> {
-        let told = self.record.array_windows().position(|bytes| self.nonces.contains(bytes));
-        told.map_or(Ok(()), |at| Err(format!("a nonce stands in the record, at byte {at}")))
+    /// What is left of the record behind the part in the middle comes to the same end.
+    fn go_on(&self, lived: &Agent) -> Result<(), String> {
+        let Some((at, part)) = self.parts.get(self.parts.len() / 2) else { return Ok(()) };
+        let mut replay = begun(part)?;
+        let (_, reader) = Reader::new(&self.record).map_err(|error| error.to_string())?;
+        let steps = (1..).zip(reader).filter(|(number, _)| number > at);
+        for (_, step) in steps {
+            live(&mut replay, &step.map_err(|error| error.to_string())?)?;
+        }
+        let ended = replay.explain() == lived.explain() && replay.deadline() == lived.deadline();
+        if ended {
+            Ok(())
+        } else {
+            Err(format!("a part that begins after step {at} ends otherwise"))
+        }
     }
+
+    /// No nonce that was drawn is anywhere in the record, nor in any part of it.
+    fn is_masked(&self) -> Result<(), String> {
+        for record in self.parts.iter().map(|(_, part)| part).chain([&self.record]) {
+            let told = record.array_windows().position(|bytes| self.nonces.contains(bytes));
+            if let Some(at) = told {
+                return Err(format!("a nonce stands in the record, at byte {at}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn begun(part: &[u8]) -> Result<Replay, String> {
+    let (head, _) = Reader::new(part).map_err(|error| error.to_string())?;
+    Replay::new(&head).map_err(|error| error.to_string())
+}
+
+fn live(replay: &mut Replay, step: &Step) -> Result<(), String> {
+    let lived = replay.step(step, &mut Actions::new());
+    lived.map_err(|error| format!("{error}: {:?}", step.event))
 }
 
 /// Chance that is looked over the shoulder.
@@ -79,8 +129,18 @@ impl Draw for Watched<'_> {
     fn nonce(&mut self) -> u64 {
         let nonce = self.draw.nonce();
         if nonce >= TELLING_MIN {
-            self.nonces.extend([nonce.to_le_bytes(), nonce.to_be_bytes()]);
+            self.nonces.extend([nonce.to_le_bytes(), nonce.to_be_bytes(), varint(nonce)]);
         }
         nonce
     }
+}
+
+/// The first bytes of a number as checkpoints write it: seven bits each, the least significant
+/// first.
+fn varint(nonce: u64) -> [u8; 8] {
+    let mut place = 0;
+    [(); 8].map(|()| {
+        place += 7;
+        u8::try_from(nonce >> (place - 7) & 0x7f).unwrap_or(0) | 0x80
+    })
 }

@@ -97,7 +97,7 @@ impl World {
         let chance = Chance { spread: settings.spread, nonces: 0 };
         let main = Side { agent, chance, actions: Actions::new() };
         Ok(World {
-            tape: Tape::of(&main.agent, Instant::ZERO, unix(Instant::ZERO)),
+            tape: Tape::of(&main.agent, Instant::ZERO, unix(Instant::ZERO), |_| true),
             twin: main.clone(),
             main,
             key,
