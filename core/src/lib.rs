@@ -2,7 +2,8 @@
 //!
 //! Core has no clock, no sockets and no randomness of its own. An embedder feeds facts into
 //! [`Agent::handle`], performs the [`Action`]s that come out, and calls again when
-//! [`Agent::deadline`] passes. `ARCHITECTURE.md` at the root of the repository has the map.
+//! [`Agent::deadline`] passes. `examples/bare_loop.rs` does so in a plain loop over bare sockets;
+//! `ARCHITECTURE.md` at the root of the repository has the map.
 
 #![no_std]
 #![forbid(unsafe_code)]

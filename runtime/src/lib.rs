@@ -3,7 +3,8 @@
 //! An application holds a [`Node`]. Behind it one task, the driver, owns the sans-IO core: it
 //! hands core facts about connections and streams, and performs core's actions. The [`net`] module
 //! makes those connections out of sockets. What differs between asynchronous runtimes stands
-//! behind the [`traits`]; adapters such as `portolan-tokio` implement them.
+//! behind the [`traits`]; adapters such as `portolan-tokio` implement them, some by way of a
+//! [`reactor`].
 
 mod driver;
 pub mod identity;

@@ -1,7 +1,9 @@
 //! The three things that a runtime must bring: sockets, timers, and a place to run tasks.
 //!
 //! Everything speaks `futures::io`. A runtime that implements [`Sockets`], [`Timers`] and
-//! [`Spawn`] on one cloneable type is a [`Runtime`]; nothing else is asked of it.
+//! [`Spawn`] on one cloneable type is a [`Runtime`]; nothing else is asked of it. One that can tell
+//! when a socket is ready, and no more, has `Sockets` by implementing
+//! [`Reactor`](crate::reactor::Reactor); `examples/own_runtime.rs` is such a one, whole.
 
 use futures::future::BoxFuture;
 use futures::io::{AsyncRead, AsyncWrite};

@@ -38,7 +38,7 @@ pub trait Reactor: Clone + Send + Sync + 'static {
     fn socket<S: Socket>(watched: &Self::Watched<S>) -> &S;
 
     /// Resolves when the socket is ready, at once if it is by now; a socket that has failed is
-    /// ready for everything. It may be mistaken, at the price of a vain attempt. Any number of
+    /// ready for everything. A mistake costs a vain attempt. Any number of
     /// tasks wait for one socket, and not all to the end.
     fn ready<S: Socket>(
         &self,
@@ -75,10 +75,16 @@ impl<R: Reactor + Timers + Spawn> Sockets for R {
         async move {
             let watched = watched?;
             // The kernel reports a connecting socket writable when it has connected or failed.
-            reactor.ready(&watched, Interest::Write).await?;
-            match R::socket(&watched).take_error()? {
-                Some(error) => Err(error),
-                None => Ok(Tcp::new(reactor, watched)),
+            loop {
+                reactor.ready(&watched, Interest::Write).await?;
+                if let Some(error) = R::socket(&watched).take_error()? {
+                    return Err(error);
+                }
+                match R::socket(&watched).peer_addr() {
+                    Ok(_) => return Ok(Tcp::new(reactor, watched)),
+                    Err(error) if error.kind() == io::ErrorKind::NotConnected => {}
+                    Err(error) => return Err(error),
+                }
             }
         }
     }
@@ -153,7 +159,7 @@ mod tests {
     use futures::io::{AsyncReadExt, AsyncWriteExt};
     use futures::task::noop_waker;
     use portolan_core::Duration;
-    use socket2::SockRef;
+    use socket2::{Domain, SockRef, Type};
     use std::pin::pin;
     use std::sync::Mutex;
     use std::time::Instant;
@@ -282,6 +288,27 @@ mod tests {
         assert_eq!(fake.waits(), []);
         while other.write(&[0; 65_536]).poll_unpin(cx).is_ready() {}
         assert_eq!(fake.waits(), [Interest::Write]);
+    }
+
+    #[test]
+    fn a_socket_that_is_called_connected_by_mistake_is_waited_for() {
+        let fake = Fake::default();
+        let waker = noop_waker();
+        let cx = &mut Context::from_waker(&waker);
+        let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).expect("there is TCP");
+        socket.set_nonblocking(true).expect("it is open");
+        let same = socket.try_clone().expect("there is a descriptor");
+        let mut connected = pin!(fake.connected(same.into()));
+        for _ in 0..2 {
+            assert!(connected.as_mut().poll(cx).is_pending());
+            assert_eq!(fake.waits(), [Interest::Write]);
+            fake.end(0);
+        }
+        let (_listener, addr) = listener();
+        // It may say that it is under way.
+        let _ = socket.connect(&addr.into());
+        let tcp = insist(&fake, connected).expect("it connects");
+        assert_eq!(tcp.socket().peer_addr().expect("it is connected"), addr);
     }
 
     #[test]
