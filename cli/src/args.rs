@@ -41,6 +41,10 @@ pub(crate) struct OnArgs {
     /// The asynchronous runtime to run on. The verdicts are the same on each.
     #[arg(long, value_name = "NAME", value_enum, default_value_t)]
     pub(crate) runtime: runtimes::Name,
+    /// Write down all that the node (in the demo: the client) is told, for `portolan replay`. A
+    /// record that is there already is kept as FILE.1.
+    #[arg(long, value_name = "FILE", value_parser = file())]
+    pub(crate) record: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -116,6 +120,11 @@ pub(crate) struct ReplayArgs {
     /// into the record.
     #[arg(long, conflicts_with = "until")]
     pub(crate) bless: bool,
+    /// Write the record anew, with other IPs and peers and without signatures, so that it can be
+    /// shown around; the transcript is that of the new one.
+    #[arg(long, value_name = "OUT", value_parser = file())]
+    #[arg(conflicts_with_all = ["until", "explain", "bless"])]
+    pub(crate) redact: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -5,6 +5,7 @@ use crate::report::Report;
 use multiaddr::{Multiaddr, Protocol};
 use portolan_core::{Config, Duration};
 use portolan_runtime::identity::{self, Keypair};
+use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{Limits, ListenError, Node, Notices, StartError, Stopped, net};
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -28,6 +29,8 @@ pub struct CheckOptions {
     pub allow_private: bool,
     /// When to end without a verdict.
     pub timeout: Duration,
+    /// Where to write a flight record, for `portolan replay`; none is written unless said.
+    pub record: Option<Recording>,
 }
 
 impl Default for CheckOptions {
@@ -38,6 +41,7 @@ impl Default for CheckOptions {
             keypair: identity::generate(),
             allow_private: false,
             timeout: Duration::from_secs(30),
+            record: None,
         }
     }
 }
@@ -96,6 +100,9 @@ async fn start<R: Runtime>(
         Node::builder(runtime.clone(), options.keypair.clone()).config(config).limits(limits);
     for addr in listen {
         builder = builder.listen(addr);
+    }
+    if let Some(recording) = options.record.clone() {
+        builder = builder.record(recording);
     }
     let notices = builder.notices();
     Ok((builder.start().await?, notices))

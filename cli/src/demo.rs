@@ -4,6 +4,7 @@ use crate::job::{self, Progress};
 use crate::report::Report;
 use multiaddr::{Multiaddr, Protocol};
 use portolan_core::{Config, DialBackConfig, Duration};
+use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{Builder, Node, StartError, Stopped, identity};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
@@ -16,6 +17,15 @@ const SERVERS_MAX: u8 = 200;
 
 /// When the demo gives up; ours: a hundred times what it takes.
 const TIMEOUT: Duration = Duration::from_secs(9);
+
+/// What else the demo does. Built by `DemoOptions::default()` and assignment.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct DemoOptions {
+    /// Where to write a flight record of the client, for `portolan replay`; none is written unless
+    /// said.
+    pub record: Option<Recording>,
+}
 
 /// Why the demo could not be shown.
 #[derive(Debug, thiserror::Error)]
@@ -100,12 +110,16 @@ impl<R: Runtime> Servers<R> {
 /// If the system lacks the loopback addresses, or a node does not start.
 pub async fn demo<R: Runtime>(
     runtime: R,
+    options: DemoOptions,
     mut progress: impl FnMut(&Progress),
 ) -> Result<Report, DemoError> {
     let servers = Servers::start(runtime.clone(), SERVERS, DialBackConfig::default()).await?;
     let mut config = Config::default();
     config.allow_private = true;
-    let client = listening(&runtime, Ipv4Addr::LOCALHOST, config);
+    let mut client = listening(&runtime, Ipv4Addr::LOCALHOST, config);
+    if let Some(recording) = options.record {
+        client = client.record(recording);
+    }
     let notices = client.notices();
     let client = client.start().await?;
     // Every server is dialled over both transports, so that there are observers for both.

@@ -7,7 +7,8 @@ use async_signal::{Signal, Signals};
 use clap::{CommandFactory, error::ErrorKind};
 use futures::StreamExt;
 use multiaddr::Multiaddr;
-use portolan::{CheckOptions, Report, ServeError, ServeOptions};
+use portolan::{CheckOptions, DemoOptions, Report, ServeError, ServeOptions};
+use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
 use std::io;
 
@@ -19,8 +20,10 @@ pub(crate) trait Job {
 
 impl Job for DemoArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
+        let mut options = DemoOptions::default();
+        options.record = self.on.record.map(Recording::to);
         let mut bar = Bar::new();
-        let report = portolan::demo(runtime, |progress| bar.show(progress)).await;
+        let report = portolan::demo(runtime, options, |progress| bar.show(progress)).await;
         bar.finish();
         print_report(&report?, self.json)
     }
@@ -36,6 +39,7 @@ impl Job for CheckArgs {
         options.listen = self.listen;
         options.allow_private = self.allow_private;
         options.timeout = std::time::Duration::from_secs(self.timeout);
+        options.record = self.on.record.map(Recording::to);
         options.keypair = keypair(self.key.as_deref())?;
         let mut bar = Bar::new();
         let report = portolan::check(runtime, options, |progress| bar.show(progress)).await;
@@ -64,6 +68,7 @@ impl Job for ServeArgs {
         options.listen = self.listen;
         options.allow_private = self.allow_private;
         options.dial_from = self.dial_from;
+        options.record = self.on.record.map(Recording::to);
         options.keypair = keypair(self.key.as_deref())?;
         // Asked for before anything is printed: who reads the addresses may stop us at once.
         let stop = stop_signal()?;

@@ -16,7 +16,7 @@ mod timeline;
 
 pub use address::{AddressProblem, BadAddress, listen_address, peer_address, plain_address};
 pub use check::{CheckError, CheckOptions, check};
-pub use demo::{DemoError, Servers, demo};
+pub use demo::{DemoError, DemoOptions, Servers, demo};
 pub use job::Progress;
 pub use replay::{Blessed, Diverged, ReplayFailed, ReplayOptions, Replayed, replay};
 pub use report::{

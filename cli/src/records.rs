@@ -3,58 +3,93 @@
 use crate::args::ReplayArgs;
 use crate::{FAILURE, Failed};
 use portolan::{Blessed, ReplayOptions, Replayed};
-use portolan_core::flight::{ReadError, Reader, Tail};
+use portolan_core::flight::{self, Divergence, ReadError, Reader, Tail};
+use rand::TryRng;
+use rand::rngs::SysRng;
+use std::fmt::Display;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Read, StdoutLock, Write};
 use std::path::Path;
 
-/// The largest record that is read, bytes; ours: some days of a busy server. It is held in memory
-/// as a whole.
+/// The largest record that is read, bytes; ours: sixteen parts as they are written by default. It
+/// is held in memory as a whole.
 const RECORD_MAX: u64 = 1 << 30;
 
 /// Bytes that show that a file is no record, number; ours: more than what records begin with, and
 /// too few for a whole head.
 const FIRST_BYTES: u64 = 16;
 
-/// Replay a record, and say how it went.
+/// Replay a record, or what it becomes when it is redacted, and say how it went.
 pub(crate) fn replay(args: &ReplayArgs) -> Result<u8, Failed> {
-    let named = |error: &dyn std::fmt::Display| Failed {
-        code: FAILURE,
-        error: format!("{}: {error}", args.file.display()),
+    let record = read(&args.file).map_err(|error| about(&args.file, &error))?;
+    let said = match &args.redact {
+        None => replayed(args, &args.file, &record)?,
+        Some(out) => {
+            let (redacted, mut said) = redact(&args.file, &record, out)?;
+            said.extend(replayed(args, out, &redacted)?);
+            said
+        }
     };
-    let record = read(&args.file).map_err(|error| named(&error))?;
+    writeln!(io::stderr(), "{}", said.join("\n"))?;
+    Ok(0)
+}
+
+/// A failure that has to do with a file.
+fn about(path: &Path, error: &dyn Display) -> Failed {
+    Failed { code: FAILURE, error: format!("{}: {error}", path.display()) }
+}
+
+/// Write a redacted record into a new file. Returns it, and what there is to say about it.
+fn redact(path: &Path, record: &[u8], out: &Path) -> Result<(Vec<u8>, Vec<String>), Failed> {
+    let mut salt = [0; 16];
+    SysRng.try_fill_bytes(&mut salt)?;
+    let redacted = flight::redact(record, salt).map_err(|error| about(path, &error))?;
+    create(out, &redacted.record).map_err(|error| about(out, &error))?;
+    let mut said = Vec::from_iter(torn(redacted.steps, redacted.tail));
+    said.extend(redacted.diverged.map(|Divergence { step, what }| {
+        format!("event {step} went otherwise than recorded: {what}; it is redacted as it goes now")
+    }));
+    said.push(format!("the redacted record is in {}", out.display()));
+    Ok((redacted.record, said))
+}
+
+/// Replay a record. Returns what there is to say about that.
+fn replayed(args: &ReplayArgs, path: &Path, record: &[u8]) -> Result<Vec<String>, Failed> {
     let mut options = ReplayOptions::default();
     options.until = args.until;
     options.explain = args.explain;
     options.quiet = args.quiet;
     options.bless = args.bless;
     let mut out = BufWriter::new(Stdout(io::stdout().lock()));
-    let replayed = portolan::replay(&record, &options, &mut out);
+    let replayed = portolan::replay(record, &options, &mut out);
     out.flush()?;
-    let replayed = replayed.map_err(|error| named(&error))?;
+    let replayed = replayed.map_err(|error| about(path, &error))?;
     let mut said = remarks(&replayed, args.until);
     if let Some(blessed) = &replayed.blessed {
-        said.push(bless(&args.file, blessed).map_err(|error| named(&error))?);
+        said.push(bless(path, blessed).map_err(|error| about(path, &error))?);
     }
     said.push(replayed.to_string());
-    writeln!(io::stderr(), "{}", said.join("\n"))?;
-    Ok(0)
+    Ok(said)
 }
 
 /// What there is to say about the end of the record.
 fn remarks(replayed: &Replayed, until: Option<u64>) -> Vec<String> {
     let events = replayed.events;
-    let mut remarks = Vec::new();
-    if let Some(Tail::Torn { offset, bytes }) = replayed.tail {
-        remarks.push(format!(
-            "the record is cut off after event {events}: what begins at byte {offset} is not \
-             whole, and its {bytes} bytes were dropped"
-        ));
-    }
+    let mut remarks = Vec::from_iter(replayed.tail.and_then(|tail| torn(events, tail)));
     if until.is_some_and(|until| until > events) {
         remarks.push(format!("the record ends with event {events}"));
     }
     remarks
+}
+
+fn torn(events: u64, tail: Tail) -> Option<String> {
+    match tail {
+        Tail::Whole => None,
+        Tail::Torn { offset, bytes } => Some(format!(
+            "the record is cut off after event {events}: what begins at byte {offset} is not \
+             whole, and its {bytes} bytes were dropped"
+        )),
+    }
 }
 
 /// Write the blessed record in place of the other one, unless they are the same.

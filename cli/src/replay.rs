@@ -5,7 +5,7 @@
 
 use portolan_core::flight::{self, Divergence, Reader, Replay, Step, Tail, Writer};
 use portolan_core::transcript::{Mark, Scribe, ShortNames};
-use portolan_core::{Actions, Addr, Duration, Event, Instant};
+use portolan_core::{Actions, Addr, Duration, Event, Explanation, Instant, Reason};
 use std::fmt;
 use std::io::{self, Write};
 use std::time::Instant as Moment;
@@ -165,6 +165,18 @@ struct Run<'a> {
     ended: bool,
     quiet: bool,
     blessing: Option<(Writer, Blessed)>,
+    /// How things stood before the last listeners that closed one after the other.
+    before_closing: Option<Stand>,
+    /// Whether the last event was that a listener closed.
+    closing: bool,
+}
+
+/// What was known at some moment.
+struct Stand {
+    /// The number of the last event.
+    event: u64,
+    now: Instant,
+    explanation: Explanation,
 }
 
 impl<'a> Run<'a> {
@@ -187,6 +199,8 @@ impl<'a> Run<'a> {
             ended: false,
             quiet: options.quiet,
             blessing,
+            before_closing: None,
+            closing: false,
         })
     }
 
@@ -199,6 +213,11 @@ impl<'a> Run<'a> {
         };
         let unread = |error| ReplayFailed::Read { error, events: self.replay.steps() };
         let step = step.map_err(unread)?;
+        let closes = matches!(step.event, Event::ListenerClosed { .. });
+        if closes && !self.closing {
+            self.before_closing = Some(self.stand());
+        }
+        self.closing = closes;
         let due = self.replay.deadline().filter(|deadline| deadline.at <= step.now);
         let mut actions = Actions::new();
         let went = self.replay.step(&step, &mut actions);
@@ -244,25 +263,49 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Write out how everything is judged by now, or why one address is judged so.
+    /// Write out how everything is judged in the end, or why one address is judged so. A node that
+    /// has stopped knows no addresses any more: then what counts is how it stood before.
     fn conclude(&self, explain: Option<Addr>, out: &mut dyn Write) -> Result<(), ReplayFailed> {
-        let explanation = self.replay.explain();
-        let event = self.replay.steps();
-        let lines = match explain {
-            None => self.scribe.explanation(&explanation),
-            Some(addr) => self.scribe.evidence(&explanation, addr).ok_or_else(|| {
-                let known = explanation.addresses.iter().map(|address| address.addr).collect();
-                ReplayFailed::UnknownAddress { addr, event, known }
-            })?,
+        let end = self.stand();
+        let stopped = end.explanation.reason == Reason::NotListening;
+        let before = self.before_closing.as_ref().filter(|_| stopped);
+        let Some(addr) = explain else {
+            for stand in before.into_iter().chain([&end]) {
+                self.tell(stand, &self.scribe.explanation(&stand.explanation), out)?;
+            }
+            return Ok(());
         };
-        if !self.quiet {
-            writeln!(out)?;
+        for stand in [&end].into_iter().chain(before) {
+            if let Some(evidence) = self.scribe.evidence(&stand.explanation, addr) {
+                return self.tell(stand, &evidence, out);
+            }
         }
-        let seconds = self.now.since(self.began).as_secs_f64();
-        writeln!(out, "{} after event {event}, at {seconds:.3} s:", explanation.peer_id)?;
+        let Stand { event, explanation, .. } = before.unwrap_or(&end);
+        let known = explanation.addresses.iter().map(|address| address.addr).collect();
+        Err(ReplayFailed::UnknownAddress { addr, event: *event, known })
+    }
+
+    /// Write out some lines, and as of when they are true.
+    fn tell(
+        &self,
+        stand: &Stand,
+        lines: &[String],
+        out: &mut dyn Write,
+    ) -> Result<(), ReplayFailed> {
+        let Stand { event, now, explanation } = stand;
+        let seconds = now.since(self.began).as_secs_f64();
+        let closing =
+            if *event < self.replay.steps() { ", before it stopped listening" } else { "" };
+        let peer = explanation.peer_id;
+        writeln!(out, "\n{peer} after event {event}, at {seconds:.3} s{closing}:")?;
         lines.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
-        out.flush()?;
-        Ok(())
+        Ok(out.flush()?)
+    }
+
+    /// How things stand.
+    fn stand(&self) -> Stand {
+        let explanation = self.replay.explain();
+        Stand { event: self.replay.steps(), now: self.now, explanation }
     }
 
     fn replayed(self) -> Replayed {

@@ -6,6 +6,7 @@ use portolan_core::wire::multiaddr::{Decoded, from_multiaddr, to_multiaddr};
 use portolan_core::{Addr, Config, DialBackConfig, Family, IpScope, Notice, ip_scope};
 use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::net::interface_ips;
+use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{AddressError, Node, StartError, listen_address};
 use std::future::Future;
@@ -24,6 +25,8 @@ pub struct ServeOptions {
     pub allow_private: bool,
     /// IPs to dial back from; never listened on nor advertised.
     pub dial_from: Vec<IpAddr>,
+    /// Where to write a flight record, for `portolan replay`; none is written unless said.
+    pub record: Option<Recording>,
 }
 
 impl Default for ServeOptions {
@@ -33,6 +36,7 @@ impl Default for ServeOptions {
             keypair: identity::generate(),
             allow_private: false,
             dial_from: Vec::new(),
+            record: None,
         }
     }
 }
@@ -173,6 +177,9 @@ async fn start<R: Runtime>(runtime: R, options: ServeOptions) -> Result<Node<R>,
     let mut builder = Node::builder(runtime, options.keypair).config(config);
     for addr in options.listen {
         builder = builder.listen(addr);
+    }
+    if let Some(recording) = options.record {
+        builder = builder.record(recording);
     }
     builder.start().await
 }

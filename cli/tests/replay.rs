@@ -6,7 +6,7 @@ use portolan::{ReplayFailed, ReplayOptions, Replayed};
 use portolan_core::flight::{ReadError, Reader, Tail};
 use std::path::Path;
 use std::process::{Output, Stdio};
-use support::record::{PROVED, beginning, record, rewritten};
+use support::record::{PROVED, beginning, record, rewritten, second_part};
 use support::{Folder, code, portolan, run, stderr, stdout};
 
 /// The story's record in a file of its own.
@@ -91,7 +91,7 @@ fn the_summary_tells_the_speed() {
     assert!((590.0..=600.0).contains(&number(4)), "{words:?}");
     assert!(number(9) >= 100.0, "the replay is slow: {words:?}");
     assert_eq!(words[10..], ["times", "real", "time;", "every", "digest", "matched"]);
-    assert!(stdout(&output).starts_with("12D3KooW"), "no transcript: {}", stdout(&output));
+    assert!(stdout(&output).starts_with("\n12D3KooW"), "no transcript: {}", stdout(&output));
 }
 
 #[test]
@@ -168,6 +168,23 @@ fn a_verdict_is_explained_as_of_its_moment() {
     }
     let output = run(&["replay", &file, "--until", "0", "--explain", stranger]);
     assert!(stderr(&output).contains("known are: none"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_later_part_is_replayed_by_itself() {
+    let (folder, file) = filed("part", &second_part());
+    let output = run(&["replay", &file]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(stderr(&output).ends_with("every digest matched\n"), "{}", stderr(&output));
+    let (transcript, verdicts) = parts(&output);
+    assert!(transcript[0].starts_with("      1 "), "{}", transcript[0]);
+    assert!(verdicts[1].starts_with("  node public: "), "{verdicts:?}");
+    let begun = run(&["replay", &file, "--until", "0", "--explain", PROVED]);
+    assert!(stdout(&begun).contains("reachable contacted\n"), "{}", stdout(&begun));
+
+    let redacted = run(&["replay", &file, "--redact", &folder.file("out")]);
+    assert_eq!((code(&redacted), stdout(&redacted)), (1, ""));
+    assert!(stderr(&redacted).contains("only the first part"), "{}", stderr(&redacted));
 }
 
 #[test]

@@ -31,6 +31,15 @@ pub(crate) fn beginning() -> Vec<u8> {
     proved().record
 }
 
+/// The rest of the story as the second part of a record, which begins at the proof.
+pub(crate) fn second_part() -> Vec<u8> {
+    let mut diary = proved();
+    diary.record.clear();
+    diary.begin(1);
+    while diary.wake(Duration::from_secs(600)) {}
+    diary.record
+}
+
 fn proved() -> Diary {
     let mut diary = Diary::new();
     let ip = addr(PROVED).ip;
@@ -105,9 +114,13 @@ impl Diary {
             key,
             server,
         };
-        let Diary { agent, recorder, record, now, .. } = &mut diary;
-        recorder.begin(agent, 0, *now, unix(*now), record);
+        diary.begin(0);
         diary
+    }
+
+    fn begin(&mut self, part: u64) {
+        let Diary { agent, recorder, record, now, .. } = self;
+        recorder.begin(agent, part, *now, unix(*now), record);
     }
 
     fn tell(&mut self, event: Event) {
