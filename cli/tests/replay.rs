@@ -6,7 +6,7 @@ use portolan::{ReplayFailed, ReplayOptions, Replayed};
 use portolan_core::flight::{ReadError, Reader, Tail};
 use std::path::Path;
 use std::process::{Output, Stdio};
-use support::record::{PROVED, beginning, record, rewritten, second_part};
+use support::record::{PROVED, beginning, closed_listener, record, rewritten, second_part};
 use support::{Folder, code, portolan, run, stderr, stdout};
 
 /// The story's record in a file of its own.
@@ -168,6 +168,14 @@ fn a_verdict_is_explained_as_of_its_moment() {
     }
     let output = run(&["replay", &file, "--until", "0", "--explain", stranger]);
     assert!(stderr(&output).contains("known are: none"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_node_that_still_listens_has_not_stopped() {
+    let (_folder, file) = filed("closed", &closed_listener());
+    let output = run(&["replay", "--quiet", &file]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(stdout(&output).matches(" after event ").count(), 1, "{}", stdout(&output));
 }
 
 #[test]

@@ -31,6 +31,15 @@ pub(crate) fn beginning() -> Vec<u8> {
     proved().record
 }
 
+/// The record of the story as far as the proof, and of a second listener that comes and goes.
+pub(crate) fn closed_listener() -> Vec<u8> {
+    let mut diary = proved();
+    let (listener, second) = (ListenerId(2), Addr { port: 4002, ..addr(PROVED) });
+    diary.tell(Event::ListenerOpened { listener, addr: second });
+    diary.tell(Event::ListenerClosed { listener });
+    diary.record
+}
+
 /// The rest of the story as the second part of a record, which begins at the proof.
 pub(crate) fn second_part() -> Vec<u8> {
     let mut diary = proved();
