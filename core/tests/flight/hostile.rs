@@ -154,6 +154,27 @@ fn malformed(payload: &[u8]) -> &'static str {
     }
 }
 
+/// What is wrong with the head of the small record when this is added to its message.
+fn malformed_head(more: &[u8]) -> &'static str {
+    let (record, _) = small();
+    let payload = [&frames(&record)[0][HEADER..], more].concat();
+    match Reader::new(&[&record[..PREAMBLE], &frame(&payload)].concat()) {
+        Err(ReadError::Malformed { offset: PREAMBLE, why }) => why,
+        other => panic!("{more:?}: {other:?}"),
+    }
+}
+
+#[test]
+fn a_head_that_makes_no_sense_is_named() {
+    assert_eq!(malformed_head(b"\x12\x00"), "not a public key");
+    assert_eq!(malformed_head(b"\x1a\x01\x08"), "not a well-formed message");
+    assert_eq!(malformed_head(b"\x1a\x02\x48\x09"), "a state that is not known");
+    let zeros = [&[0x1a, 0x81, 0x80, 0x40][..], &[0; (1 << 20) + 1]].concat();
+    assert_eq!(malformed_head(&zeros), "the configuration is too long");
+    let beyond = b"\x28\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01";
+    assert_eq!(malformed_head(beyond), "the time is beyond all bounds");
+}
+
 #[test]
 fn what_makes_no_sense_is_named() {
     assert_eq!(malformed(b""), "an event that is not known");
@@ -179,6 +200,13 @@ fn what_makes_no_sense_is_named() {
     assert_eq!(
         malformed(b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\x7f\x3a\x00"),
         "the time is beyond all bounds"
+    );
+    // The longest of all spans, and a second on top of it.
+    assert_eq!(
+        malformed(
+            b"\x82\x01\x11\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x10\x80\x94\xeb\xdc\x03"
+        ),
+        "a span with a whole second in its nanoseconds"
     );
     assert_eq!(
         malformed(&[&[0x2a, 0x81, 0x80, 0x40][..], &[1; 1 << 20]].concat()),

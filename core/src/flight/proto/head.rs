@@ -1,7 +1,7 @@
 //! The first frame of a part: what the agent was made of.
 
 use super::Unknown;
-use super::values::{self, AddrMessage, Numbered, Span, ip, number_or_0, optional, present};
+use super::values::{self, AddrMessage, Numbered, Span, ip, number_or_0, optional};
 use crate::flight::{Head, NOW_MAX};
 use crate::{
     Class, Config, DialBackConfig, Family, Instant, NodeState, PublicKey, Transport, UnixTime,
@@ -11,6 +11,10 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use prost::Message as _;
 
+/// Bytes of an encoded configuration, number; ours: a hundred times what the largest takes that an
+/// agent accepts. What a reader holds at once grows with it. A longer one is not read.
+const CONFIG_MAX: usize = 1 << 20;
+
 /// `portolan.flight.Head`
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::flight) struct HeadMessage {
@@ -18,8 +22,10 @@ pub(in crate::flight) struct HeadMessage {
     software: String,
     #[prost(bytes = "bytes", tag = "2")]
     identity: Bytes,
-    #[prost(message, optional, tag = "3")]
-    config: Option<ConfigMessage>,
+    /// A [`ConfigMessage`]. Its length is looked at before it is read: beside a checkpoint a head
+    /// may be long, and lists are many times longer in memory than in a file.
+    #[prost(bytes = "bytes", tag = "3")]
+    config: Bytes,
     #[prost(uint64, tag = "4")]
     part: u64,
     #[prost(uint64, tag = "5")]
@@ -93,7 +99,7 @@ pub(in crate::flight) fn encoded(head: &Head, now: Instant) -> HeadMessage {
     HeadMessage {
         software: software.clone(),
         identity: identity.encode_protobuf().into(),
-        config: Some(config.into()),
+        config: ConfigMessage::from(config).encode_to_vec().into(),
         part: *part,
         now_nanos: now.as_nanos(),
         unix_millis: unix.as_millis(),
@@ -109,9 +115,12 @@ pub(in crate::flight) fn decoded(payload: Bytes) -> Result<Head, Unknown> {
     if now > NOW_MAX {
         return Err(Unknown("the time is beyond all bounds"));
     }
+    if message.config.len() > CONFIG_MAX {
+        return Err(Unknown("the configuration is too long"));
+    }
     Ok(Head {
         software: message.software,
-        config: present(message.config)?.try_into()?,
+        config: ConfigMessage::decode(message.config)?.try_into()?,
         identity: identity.map_err(|_| Unknown("not a public key"))?,
         part: message.part,
         now,
