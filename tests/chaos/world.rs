@@ -133,7 +133,7 @@ pub(crate) struct World {
 
 /// After which steps a part of the record is tried: some in every run, and few in a flood.
 fn is_begun_after(step: u64) -> bool {
-    step.is_power_of_two() || step < 2_000 && step % 61 == 0
+    step.is_power_of_two() || step < 500 && step % 61 == 0
 }
 
 impl World {
