@@ -4,6 +4,7 @@ pub mod frames;
 pub mod lab;
 pub mod portolan_peer;
 pub mod raw_streams;
+pub mod redaction;
 pub mod rust_peer;
 pub mod scenario;
 pub mod scripted;

@@ -1,6 +1,7 @@
 //! A flight record of all that a test tells an agent, read back and replayed at the end: as a
 //! whole, and from wherever a later part of it could have begun.
 
+use crate::redaction;
 use portolan_core::flight::{Reader, Recorder, Replay, Step, Tail};
 use portolan_core::{Actions, Agent, Cx, Draw, Event, Instant, UnixTime};
 use std::collections::BTreeSet;
@@ -46,16 +47,16 @@ impl Tape {
         }
     }
 
-    /// Replay the record, and compare with the agent that lived through it.
+    /// Replay the record, compare with the agent that lived through it, and redact it.
     ///
     /// # Errors
     /// What is not as it was.
     pub fn replay(&self, lived: &Agent) -> Result<(), String> {
-        let (head, mut reader) = Reader::new(&self.record).map_err(|error| error.to_string())?;
-        let mut replay = Replay::new(&head).map_err(|error| error.to_string())?;
+        let (head, mut reader) = Reader::new(&self.record).map_err(text)?;
+        let mut replay = Replay::new(&head).map_err(text)?;
         let mut parts = self.parts.iter().peekable();
         for step in reader.by_ref() {
-            let step = step.map_err(|error| error.to_string())?;
+            let step = step.map_err(text)?;
             live(&mut replay, &step)?;
             if let Some((at, part)) = parts.next_if(|(at, _)| *at == replay.steps()) {
                 // Whoever is in the same state goes on alike.
@@ -73,18 +74,24 @@ impl Tape {
             return Err("the replayed agent ended otherwise than the one that lived".to_owned());
         }
         self.go_on(lived)?;
-        self.is_masked()
+        self.is_masked()?;
+        redaction::check(&self.record)
     }
 
     /// What is left of the record behind the part in the middle comes to the same end.
     fn go_on(&self, lived: &Agent) -> Result<(), String> {
         let Some((at, part)) = self.parts.get(self.parts.len() / 2) else { return Ok(()) };
         let mut replay = begun(part)?;
-        let (_, reader) = Reader::new(&self.record).map_err(|error| error.to_string())?;
-        let steps = (1..).zip(reader).filter(|(number, _)| number > at);
-        for (_, step) in steps {
-            live(&mut replay, &step.map_err(|error| error.to_string())?)?;
+        let (_, mut reader) = Reader::new(&self.record).map_err(text)?;
+        for number in 0..*at {
+            reader.next().ok_or(format!("there is no step behind step {number}"))?.map_err(text)?;
         }
+        // A step says only how long after the last one it came: it may follow another head.
+        let joined = [part, &self.record[reader.offset()..]].concat();
+        for step in reader {
+            live(&mut replay, &step.map_err(text)?)?;
+        }
+        redaction::check(&joined).map_err(|error| format!("from step {at} on: {error}"))?;
         let ended = replay.explain() == lived.explain() && replay.deadline() == lived.deadline();
         if ended {
             Ok(())
@@ -105,9 +112,13 @@ impl Tape {
     }
 }
 
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
 fn begun(part: &[u8]) -> Result<Replay, String> {
-    let (head, _) = Reader::new(part).map_err(|error| error.to_string())?;
-    Replay::new(&head).map_err(|error| error.to_string())
+    let (head, _) = Reader::new(part).map_err(text)?;
+    Replay::new(&head).map_err(text)
 }
 
 fn live(replay: &mut Replay, step: &Step) -> Result<(), String> {

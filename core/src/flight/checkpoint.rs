@@ -3,7 +3,7 @@
 use super::mask::Mask;
 use super::{Head, NOW_MAX, ReplayError};
 use crate::Agent;
-use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver};
+use crate::words::checkpoint::{BadCheckpoint, Exchange, Loader, Saved, Saver};
 use bytes::Bytes;
 
 /// The version of the layout, which a checkpoint begins with. It grows whenever a state is saved
@@ -12,16 +12,21 @@ const LAYOUT: u64 = 1;
 
 /// What the head of a later part keeps of the agent; nonces masked like everywhere.
 pub(super) fn save(agent: &Agent, mask: &Mask) -> Bytes {
-    saved(agent, &|nonce| mask.nonce(nonce))
+    let mask = |nonce| mask.nonce(nonce);
+    saved(agent, Saver::new(&mask))
 }
 
 /// The same of an agent whose nonces are masked already.
 pub(super) fn copy(agent: &Agent) -> Bytes {
-    saved(agent, &|nonce| nonce)
+    saved(agent, Saver::new(&|nonce| nonce))
 }
 
-fn saved(agent: &Agent, mask: &dyn Fn(u64) -> u64) -> Bytes {
-    let mut out = Saver::new(mask);
+/// The same, with others in the place of IPs and peers.
+pub(super) fn exchanged(agent: &Agent, by: &mut impl Exchange) -> Bytes {
+    saved(agent, Saver::exchanging(by, &agent.identity, agent.config.allow_private))
+}
+
+fn saved(agent: &Agent, mut out: Saver<'_>) -> Bytes {
     LAYOUT.save(&mut out);
     agent.save(&mut out);
     out.into_bytes().into()

@@ -1,5 +1,6 @@
 //! Addresses as rooms hold them: small, `Copy`, ordered. Multiaddrs stay at the door and in `wire`.
 
+use super::checkpoint::{BadCheckpoint, Loader, Saved, Saver};
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -216,7 +217,19 @@ impl fmt::Display for Group {
     }
 }
 
-super::checkpoint::saved!(struct Group(ip));
+impl Saved for Group {
+    fn save(&self, out: &mut Saver<'_>) {
+        let Group(ip) = match out.network_is_ip() {
+            None => *self,
+            Some(allow_private) => Group::of(out.exchanged(self.0), allow_private),
+        };
+        out.ip(ip);
+    }
+
+    fn load(from: &mut Loader<'_>) -> Result<Group, BadCheckpoint> {
+        IpAddr::load(from).map(Group)
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -44,16 +44,44 @@ pub(crate) trait Saved: Sized {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadCheckpoint;
 
+/// Says what is written in the place of whatever may identify somebody. Order and class of IPs and
+/// the order of peers stay, and so do the leading bits that two IPs share.
+pub(crate) trait Exchange {
+    fn ip(&mut self, ip: IpAddr) -> IpAddr;
+    fn peer(&mut self, peer: PeerId) -> PeerId;
+    fn key(&mut self, key: &PublicKey) -> PublicKey;
+}
+
 /// Where a state is written to.
 pub(crate) struct Saver<'a> {
     bytes: Vec<u8>,
     mask: &'a dyn Fn(u64) -> u64,
+    exchange: Option<Exchanging<'a>>,
+}
+
+/// What is exchanged, and what must be known for it.
+struct Exchanging<'a> {
+    by: &'a mut dyn Exchange,
+    identity: PublicKey,
+    allow_private: bool,
 }
 
 impl<'a> Saver<'a> {
     /// A saver that writes `mask(nonce)` where a nonce stands.
     pub(crate) fn new(mask: &'a dyn Fn(u64) -> u64) -> Saver<'a> {
-        Saver { bytes: Vec::new(), mask }
+        Saver { bytes: Vec::new(), mask, exchange: None }
+    }
+
+    /// A saver that writes nonces as they are, and others in the place of IPs and peers, of which
+    /// `identity` is ourselves.
+    pub(crate) fn exchanging(
+        by: &'a mut dyn Exchange,
+        identity: &PublicKey,
+        allow_private: bool,
+    ) -> Saver<'a> {
+        let identity = by.key(identity);
+        let exchange = Some(Exchanging { by, identity, allow_private });
+        Saver { bytes: Vec::new(), mask: &|nonce| nonce, exchange }
     }
 
     /// What was written.
@@ -69,6 +97,30 @@ impl<'a> Saver<'a> {
     /// What stands for a nonce in this checkpoint.
     pub(crate) fn masked(&self, nonce: u64) -> u64 {
         (self.mask)(nonce)
+    }
+
+    /// What is written for an IP.
+    pub(crate) fn exchanged(&mut self, ip: IpAddr) -> IpAddr {
+        self.exchange.as_mut().map_or(ip, |exchange| exchange.by.ip(ip))
+    }
+
+    /// Whether one IP counts as one network, where networks have to be made anew.
+    pub(crate) fn network_is_ip(&self) -> Option<bool> {
+        self.exchange.as_ref().map(|exchange| exchange.allow_private)
+    }
+
+    /// Who we are, where we are somebody else.
+    pub(crate) fn other_identity(&self) -> Option<PublicKey> {
+        self.exchange.as_ref().map(|exchange| exchange.identity.clone())
+    }
+
+    /// Write an IP as it is.
+    pub(crate) fn ip(&mut self, ip: IpAddr) {
+        Family::of(ip).save(self);
+        match ip {
+            IpAddr::V4(ip) => self.raw(&ip.octets()),
+            IpAddr::V6(ip) => self.raw(&ip.octets()),
+        }
     }
 
     fn raw(&mut self, bytes: &[u8]) {
@@ -361,11 +413,8 @@ impl Saved for Bytes {
 
 impl Saved for IpAddr {
     fn save(&self, out: &mut Saver<'_>) {
-        Family::of(*self).save(out);
-        match self {
-            IpAddr::V4(ip) => out.raw(&ip.octets()),
-            IpAddr::V6(ip) => out.raw(&ip.octets()),
-        }
+        let ip = out.exchanged(*self);
+        out.ip(ip);
     }
 
     fn load(from: &mut Loader<'_>) -> Result<IpAddr, BadCheckpoint> {
@@ -378,7 +427,8 @@ impl Saved for IpAddr {
 
 impl Saved for PeerId {
     fn save(&self, out: &mut Saver<'_>) {
-        let bytes = self.to_bytes();
+        let exchange = out.exchange.as_mut();
+        let bytes = exchange.map_or(*self, |exchange| exchange.by.peer(*self)).to_bytes();
         out.len(bytes.len());
         out.raw(&bytes);
     }

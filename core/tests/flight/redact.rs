@@ -5,7 +5,8 @@ use crate::round_trip::{read, settings, written};
 use crate::{story, values};
 use bytes::Bytes;
 use portolan_core::flight::{
-    Head, ReadError, Reader, RedactError, Redacted, Replay, ReplayError, Step, Tail, redact,
+    Drawn, Head, ReadError, Reader, Recorder, RedactError, Redacted, Replay, ReplayError, Step,
+    Tail, redact,
 };
 use portolan_core::transcript::{Names, Scribe};
 use portolan_core::wire::autonat::Message;
@@ -13,12 +14,12 @@ use portolan_core::wire::identify::Identify;
 use portolan_core::wire::multiaddr::{self, Multiaddr};
 use portolan_core::wire::peer_record::PeerRecord;
 use portolan_core::{
-    Action, Actions, Addr, Config, ConnId, Connected, DialBackConfig, Duration, Event, Instant,
-    ListenerId, Notice, Oddity, PeerId, Protocol, Side, StreamId, UnixTime,
+    Action, Actions, Addr, Agent, Config, ConnId, Connected, Cx, DialBackConfig, Draw, Duration,
+    Event, Instant, ListenerId, Notice, Oddity, PeerId, Protocol, Side, StreamId, UnixTime,
 };
 use proptest::prelude::*;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 const SALT: [u8; 16] = *b"sixteen of salt!";
@@ -441,12 +442,86 @@ fn a_torn_tail_is_dropped_and_damage_is_named() {
     assert_eq!(redact(b"", SALT), Err(RedactError::Read(ReadError::Empty)));
 }
 
+/// What was drawn and signed then.
+struct Given(VecDeque<Drawn>);
+
+impl Draw for Given {
+    fn below(&mut self, _: u64) -> u64 {
+        match self.0.pop_front() {
+            Some(Drawn::Below { value, .. }) => value,
+            other => panic!("{other:?} was drawn"),
+        }
+    }
+
+    fn nonce(&mut self) -> u64 {
+        match self.0.pop_front() {
+            Some(Drawn::Nonce(nonce)) => nonce,
+            other => panic!("{other:?} was drawn"),
+        }
+    }
+}
+
+/// The same story as a record whose last part begins after `at` steps.
+fn later_part(record: &[u8], at: usize) -> Vec<u8> {
+    let (head, steps) = read(record);
+    let mut agent = Agent::new(head.config, head.identity).expect("a configuration");
+    let mut recorder = Recorder::new([5; 16]);
+    let (mut out, mut actions) = (Vec::new(), Actions::new());
+    let mut began = (head.now, head.unix);
+    for (number, step) in (0..).zip(steps) {
+        if number == at {
+            recorder.begin(&agent, 1, began.0, began.1, &mut out);
+        }
+        began = (step.now, step.unix);
+        let mut draw = Given(step.drawn.into());
+        let mut cx = Cx {
+            now: step.now,
+            unix: step.unix,
+            draw: &mut draw,
+            sign: &mut Hand(&values::key(1)),
+            actions: &mut actions,
+        };
+        recorder.handle(&mut agent, &mut cx, step.event, &mut out);
+        actions.drain().for_each(drop);
+    }
+    out
+}
+
 #[test]
-fn a_later_part_cannot_be_redacted() {
+fn a_later_part_begins_with_the_state_of_another() {
+    for node in &story::cached().nodes {
+        let steps = read(&node.record).1.len();
+        let (mut networks, mut certified) = (0, 0);
+        for at in (1..steps).step_by(1 + steps / 24) {
+            let record = later_part(&node.record, at);
+            let found = redacted(&record, SALT);
+            assert_eq!(found.diverged, None, "from step {at}");
+            let (before, after) = (read(&record).0, read(&found.record).0);
+            let (before, after) = (before.checkpoint, after.checkpoint);
+            let (before, after) = (before.expect("a state"), after.expect("a state"));
+            for ip in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
+                networks += usize::from(contains(&before, &octets(ip)));
+                assert!(!contains(&found.record, &octets(ip)), "{ip}");
+            }
+            for seed in [1, 2, 9] {
+                let public = values::key(seed).public();
+                let key = public.try_into_ed25519().expect("an ed25519 key").to_bytes();
+                certified += usize::from(seed == 1 && contains(&before, &key));
+                assert!(!contains(&found.record, &key), "key {seed}");
+            }
+            assert_eq!(after.len(), before.len(), "ed25519 keys, and as much of everything");
+        }
+        assert!(networks > 20 && certified > 5, "{networks}, {certified}: there is little to hide");
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_replayed_cannot_be_redacted() {
     let (head, steps) = read(&begun().record(config()));
     for (part, checkpoint) in [(1, None), (0, Some(Bytes::new())), (2, Some(Bytes::new()))] {
         let head = Head { part, checkpoint, ..head.clone() };
-        assert_eq!(redact(&written(&head, &steps), SALT), Err(RedactError::Checkpoint));
+        let refused = redact(&written(&head, &steps), SALT);
+        assert_eq!(refused, Err(RedactError::Replay(ReplayError::Checkpoint)));
     }
     let mut head = head;
     head.config.addrs_per_request = 0;

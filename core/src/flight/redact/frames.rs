@@ -1,7 +1,7 @@
 //! Messages with others in them. Each is decoded and written again, so that nothing is left that
 //! core's own decoder did not read.
 
-use super::others::Exchange;
+use super::others::Retell;
 use crate::wire::autonat::{DialBack, DialBackResponse, Message};
 use crate::wire::identify::Identify;
 use crate::wire::multiaddr::{self, AddrError, Decoded, Multiaddr};
@@ -18,8 +18,8 @@ const COMPONENTS_MAX: usize = 16;
 /// How bytes begin that no decoder of protobuf takes: a field without a number, of a type that
 /// does not exist.
 const REFUSED: u8 = 0x07;
-/// A code that no component of an address has.
-const NO_SUCH_CODE: &[u8] = &[0x1f];
+/// An address that cannot be read: the code that it begins with is none.
+const UNREADABLE: &[u8] = &[0x1f];
 
 /// As many zeros.
 pub(super) fn blank(bytes: &Bytes) -> Bytes {
@@ -31,7 +31,7 @@ pub(super) fn body(
     stream: StreamId,
     body: &Bytes,
     bad_record: bool,
-    by: &mut impl Exchange,
+    by: &mut impl Retell,
 ) -> Bytes {
     let rewritten = match (stream.protocol, stream.side) {
         (Protocol::Identify | Protocol::IdentifyPush, _) => {
@@ -64,7 +64,7 @@ fn ping(body: &Bytes) -> Bytes {
     other.into()
 }
 
-fn identify(said: &Identify, bad_record: bool, by: &mut impl Exchange) -> Identify {
+fn identify(said: &Identify, bad_record: bool, by: &mut impl Retell) -> Identify {
     Identify {
         public_key: said.public_key.as_ref().map(|bytes| key(bytes, by)),
         listen_addrs: addrs(&said.listen_addrs, by),
@@ -79,14 +79,14 @@ fn identify(said: &Identify, bad_record: bool, by: &mut impl Exchange) -> Identi
 }
 
 /// A public key; no bytes at all, which are none either, where there is none.
-fn key(bytes: &Bytes, by: &mut impl Exchange) -> Bytes {
+fn key(bytes: &Bytes, by: &mut impl Retell) -> Bytes {
     match PublicKey::try_decode_protobuf(bytes) {
         Ok(key) => by.key(&key).encode_protobuf().into(),
         Err(_) => Bytes::new(),
     }
 }
 
-fn message(said: Message, by: &mut impl Exchange) -> Message {
+fn message(said: Message, by: &mut impl Retell) -> Message {
     match said {
         Message::DialRequest { addrs: all, nonce } => {
             Message::DialRequest { addrs: addrs(&all, by), nonce }
@@ -97,17 +97,17 @@ fn message(said: Message, by: &mut impl Exchange) -> Message {
 }
 
 /// Addresses keep their places: an answer names one of them by its number.
-fn addrs(all: &[Bytes], by: &mut impl Exchange) -> Vec<Bytes> {
+fn addrs(all: &[Bytes], by: &mut impl Retell) -> Vec<Bytes> {
     all.iter().map(|bytes| addr(bytes, by)).collect()
 }
 
 /// An address with others in it; or where it holds what may name its owner in ways that are not
 /// known here, one that says nothing, but means as much to core.
-fn addr(bytes: &Bytes, by: &mut impl Exchange) -> Bytes {
+fn addr(bytes: &Bytes, by: &mut impl Retell) -> Bytes {
     match multiaddr::decode(bytes) {
         Ok(meaning) => components(bytes, by).unwrap_or_else(|| says_nothing(meaning)),
         Err(AddrError::UnknownProtocol(_) | AddrError::Truncated | AddrError::Malformed) => {
-            Bytes::from_static(NO_SUCH_CODE)
+            Bytes::from_static(UNREADABLE)
         }
     }
 }
@@ -119,7 +119,7 @@ fn says_nothing(meaning: Decoded) -> Bytes {
     }
 }
 
-fn components(bytes: &Bytes, by: &mut impl Exchange) -> Option<Bytes> {
+fn components(bytes: &Bytes, by: &mut impl Retell) -> Option<Bytes> {
     let mut other = Multiaddr::empty();
     let mut rest = &bytes[..];
     for _ in 0..COMPONENTS_MAX {
@@ -137,7 +137,7 @@ fn components(bytes: &Bytes, by: &mut impl Exchange) -> Option<Bytes> {
     clippy::wildcard_enum_match_arm,
     reason = "the enum may grow, and what is not known may name somebody"
 )]
-fn exchanged<'a>(component: Component<'a>, by: &mut impl Exchange) -> Option<Component<'a>> {
+fn exchanged<'a>(component: Component<'a>, by: &mut impl Retell) -> Option<Component<'a>> {
     Some(match component {
         Component::Ip4(ip) => match by.ip(IpAddr::V4(ip)) {
             IpAddr::V4(ip) => Component::Ip4(ip),

@@ -19,7 +19,9 @@ mod ips;
 mod others;
 mod steps;
 
-use super::{Divergence, Head, ReadError, Reader, Replay, ReplayError, Step, Tail, Writer};
+use super::{
+    Divergence, Head, ReadError, Reader, Replay, ReplayError, Step, Tail, Writer, checkpoint,
+};
 use crate::{Action, Actions, Notice, Oddity};
 use alloc::vec::Vec;
 use others::{Found, Others};
@@ -45,9 +47,6 @@ pub enum RedactError {
     /// It cannot be read, or not to its end.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It begins with the state of an agent, in which addresses and peers cannot be replaced.
-    #[error("only the first part of a record can be redacted")]
-    Checkpoint,
     /// It cannot be replayed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -59,28 +58,27 @@ pub enum RedactError {
 /// can try addresses until one fits.
 pub fn redact(bytes: &[u8], salt: [u8; 16]) -> Result<Redacted, RedactError> {
     let (head, reader) = Reader::new(bytes)?;
-    if head.part > 0 || head.checkpoint.is_some() {
-        return Err(RedactError::Checkpoint);
-    }
+    let agent = checkpoint::restore(&head)?;
     let mut found = Found::default();
-    steps::head(&head, &mut found);
+    steps::head(&head, &agent, &mut found);
     for step in reader.clone() {
         // Whether a signed record is good makes no difference to what is found: it is dropped.
         steps::event(&step?.event, false, &mut found);
     }
-    rewritten(&head, reader, Others::new(salt, found))
+    let mut others = Others::new(salt, found);
+    let other_head = steps::head(&head, &agent, &mut others);
+    rewritten((&head, &other_head), reader, others)
 }
 
 /// The second reading.
 fn rewritten(
-    head: &Head,
+    (head, other_head): (&Head, &Head),
     mut reader: Reader<'_>,
     mut others: Others,
 ) -> Result<Redacted, RedactError> {
-    let other_head = steps::head(head, &mut others);
-    let (mut before, mut after) = (Replay::new(head)?, Replay::new(&other_head)?);
+    let (mut before, mut after) = (Replay::new(head)?, Replay::new(other_head)?);
     let mut record = Vec::new();
-    let mut writer = Writer::new(&other_head, &mut record);
+    let mut writer = Writer::new(other_head, &mut record);
     let mut actions = Actions::new();
     let mut diverged = None;
     for step in reader.by_ref() {

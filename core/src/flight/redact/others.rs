@@ -2,6 +2,7 @@
 //! comes in its place.
 
 use super::ips::{self, Ips};
+use crate::words::checkpoint::Exchange;
 use crate::{PeerId, PublicKey};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -20,10 +21,7 @@ const SOCKET_CHARS_MAX: usize = 53;
 
 /// Goes through a record in place of the reader: everything that may identify somebody is handed
 /// in, and what comes back is written.
-pub(super) trait Exchange {
-    fn ip(&mut self, ip: IpAddr) -> IpAddr;
-    fn peer(&mut self, peer: PeerId) -> PeerId;
-    fn key(&mut self, key: &PublicKey) -> PublicKey;
+pub(super) trait Retell: Exchange {
     /// A DNS name.
     fn host(&mut self, name: &str) -> String;
     /// A text that somebody chose.
@@ -52,7 +50,9 @@ impl Exchange for Found {
         self.peers.insert(key.to_peer_id());
         key.clone()
     }
+}
 
+impl Retell for Found {
     fn host(&mut self, name: &str) -> String {
         name.into()
     }
@@ -169,7 +169,9 @@ impl Exchange for Others {
     fn key(&mut self, key: &PublicKey) -> PublicKey {
         self.peers.get(&key.to_peer_id()).unwrap_or(&self.nobody).clone()
     }
+}
 
+impl Retell for Others {
     fn host(&mut self, name: &str) -> String {
         // RFC 6761 §6.4: no name under `invalid` ever exists.
         format!("h{:016x}.invalid", self.salt.word(Purpose::Host, name.as_bytes()))

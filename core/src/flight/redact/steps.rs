@@ -1,14 +1,13 @@
 //! Heads and events with others in them.
 
 use super::frames;
-use super::others::Exchange;
-use crate::flight::Head;
-use crate::{Addr, Config, Connected, DialBackConfig, Event};
-use alloc::string::String;
+use super::others::Retell;
+use crate::flight::{Head, checkpoint};
+use crate::{Addr, Agent, Config, Connected, DialBackConfig, Event};
 
-/// A head. It has no checkpoint.
-pub(super) fn head(head: &Head, by: &mut impl Exchange) -> Head {
-    let Head { software, config, identity, part, now, unix, checkpoint: _ } = head;
+/// A head, and in its checkpoint the agent that it begins with.
+pub(super) fn head(head: &Head, agent: &Agent, by: &mut impl Retell) -> Head {
+    let Head { software, config, identity, part, now, unix, checkpoint } = head;
     Head {
         software: by.text(software),
         config: configured(config, by),
@@ -16,11 +15,11 @@ pub(super) fn head(head: &Head, by: &mut impl Exchange) -> Head {
         part: *part,
         now: *now,
         unix: *unix,
-        checkpoint: None,
+        checkpoint: checkpoint.as_ref().map(|_| checkpoint::exchanged(agent, by)),
     }
 }
 
-fn configured(config: &Config, by: &mut impl Exchange) -> Config {
+fn configured(config: &Config, by: &mut impl Retell) -> Config {
     let Config {
         agent_version,
         protocol_version,
@@ -37,7 +36,7 @@ fn configured(config: &Config, by: &mut impl Exchange) -> Config {
     Config {
         agent_version: by.text(agent_version),
         protocol_version: by.text(protocol_version),
-        protocols: protocols.iter().map(|name| by.text(name)).collect::<alloc::vec::Vec<String>>(),
+        protocols: protocols.iter().map(|name| by.text(name)).collect(),
         allow_private: *allow_private,
         identify: *identify,
         ping_interval: *ping_interval,
@@ -53,7 +52,7 @@ fn configured(config: &Config, by: &mut impl Exchange) -> Config {
 }
 
 /// An event. `bad_record` says that core refused the signed record in it.
-pub(super) fn event(event: &Event, bad_record: bool, by: &mut impl Exchange) -> Event {
+pub(super) fn event(event: &Event, bad_record: bool, by: &mut impl Retell) -> Event {
     match event {
         Event::ListenerOpened { listener, addr: bound } => {
             Event::ListenerOpened { listener: *listener, addr: addr(*bound, by) }
@@ -86,6 +85,6 @@ pub(super) fn event(event: &Event, bad_record: bool, by: &mut impl Exchange) -> 
     }
 }
 
-fn addr(addr: Addr, by: &mut impl Exchange) -> Addr {
+fn addr(addr: Addr, by: &mut impl Retell) -> Addr {
     Addr { ip: by.ip(addr.ip), ..addr }
 }
