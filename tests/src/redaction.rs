@@ -85,8 +85,8 @@ impl Places {
         format!("<{kind} {}>", known.entry(of.to_owned()).or_insert(next))
     }
 
-    /// A line with places in it. What redacting leaves out is left out here: signed records, and
-    /// all but the length of what cannot be decoded.
+    /// A line with places in it. What redacting leaves out is left out here: signed records,
+    /// and what cannot be decoded, but for its length.
     fn line(&self, line: &str) -> String {
         let line = line.split_once(" record=").map_or(line, |(before, _)| before);
         let line = match line.split_once(" undecodable ") {
@@ -104,6 +104,10 @@ impl Places {
                 Err(_) if word.len() > 40 && word.parse::<PeerId>().is_ok() => {
                     self.place("peer", word)
                 }
+                Err(_) if word.ends_with(".com") || word.ends_with(".invalid") => {
+                    self.place("host", word)
+                }
+                Err(_) if word.starts_with("bad:") => "bad".to_owned(),
                 Err(_) => word.to_owned(),
             });
             out.push_str(&part[word.len()..]);
