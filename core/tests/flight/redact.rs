@@ -246,9 +246,8 @@ fn instead(stream: StreamId, body: impl Into<Bytes>) -> Bytes {
     let found = redact(&tale.record(config()), SALT).expect("a record");
     assert_eq!(transcript(&found.record).1, 0, "it replays to its last digest");
     let (_, steps) = read(&found.record);
-    let frames = steps.into_iter().filter_map(|step| match step.event {
-        Event::Frame { body, .. } => Some(body),
-        _ => None,
+    let frames = steps.into_iter().filter_map(|step| {
+        if let Event::Frame { body, .. } = step.event { Some(body) } else { None }
     });
     frames.last().expect("there was one")
 }
@@ -360,9 +359,12 @@ fn oddities(said: Identify) -> [Vec<Oddity>; 2] {
         for step in reader {
             let _ = replay.step(&step.expect("a step"), &mut actions);
         }
-        let oddity = |action| match action {
-            Action::Notify(Notice::Ignored { oddity, .. }) => Some(oddity),
-            _ => None,
+        let oddity = |action| {
+            if let Action::Notify(Notice::Ignored { oddity, .. }) = action {
+                Some(oddity)
+            } else {
+                None
+            }
         };
         actions.drain().filter_map(oddity).collect()
     })
