@@ -47,7 +47,12 @@ impl Tape {
         }
     }
 
-    /// Replay the record, compare with the agent that lived through it, and redact it.
+    /// How many facts the agent was told.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// Replay the record, and compare with the agent that lived through it.
     ///
     /// # Errors
     /// What is not as it was.
@@ -74,30 +79,44 @@ impl Tape {
             return Err("the replayed agent ended otherwise than the one that lived".to_owned());
         }
         self.go_on(lived)?;
-        self.is_masked()?;
-        redaction::check(&self.record)
+        self.is_masked()
+    }
+
+    /// Redact the record, and the later part that begins in the middle.
+    ///
+    /// # Errors
+    /// What is told otherwise then, or who can still be found.
+    pub fn redact(&self) -> Result<(), String> {
+        redaction::check(&self.record)?;
+        let Some((at, part)) = self.middle()? else { return Ok(()) };
+        redaction::check(&part).map_err(|error| format!("from step {at} on: {error}"))
     }
 
     /// What is left of the record behind the part in the middle comes to the same end.
     fn go_on(&self, lived: &Agent) -> Result<(), String> {
-        let Some((at, part)) = self.parts.get(self.parts.len() / 2) else { return Ok(()) };
-        let mut replay = begun(part)?;
-        let (_, mut reader) = Reader::new(&self.record).map_err(text)?;
-        for number in 0..*at {
-            reader.next().ok_or(format!("there is no step behind step {number}"))?.map_err(text)?;
-        }
-        // A step says only how long after the last one it came: it may follow another head.
-        let joined = [part, &self.record[reader.offset()..]].concat();
+        let Some((at, part)) = self.middle()? else { return Ok(()) };
+        let mut replay = begun(&part)?;
+        let (_, reader) = Reader::new(&part).map_err(text)?;
         for step in reader {
             live(&mut replay, &step.map_err(text)?)?;
         }
-        redaction::check(&joined).map_err(|error| format!("from step {at} on: {error}"))?;
         let ended = replay.explain() == lived.explain() && replay.deadline() == lived.deadline();
         if ended {
             Ok(())
         } else {
             Err(format!("a part that begins after step {at} ends otherwise"))
         }
+    }
+
+    /// The part in the middle with all steps that follow, and the number of the step before it.
+    fn middle(&self) -> Result<Option<(u64, Vec<u8>)>, String> {
+        let Some((at, part)) = self.parts.get(self.parts.len() / 2) else { return Ok(None) };
+        let (_, mut reader) = Reader::new(&self.record).map_err(text)?;
+        for number in 0..*at {
+            reader.next().ok_or(format!("there is no step behind step {number}"))?.map_err(text)?;
+        }
+        // A step says only how long after the last one it came: it may follow another head.
+        Ok(Some((*at, [part, &self.record[reader.offset()..]].concat())))
     }
 
     /// No nonce that was drawn is anywhere in the record, nor in any part of it.

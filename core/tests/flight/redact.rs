@@ -246,10 +246,13 @@ fn instead(stream: StreamId, body: impl Into<Bytes>) -> Bytes {
     let found = redact(&tale.record(config()), SALT).expect("a record");
     assert_eq!(transcript(&found.record).1, 0, "it replays to its last digest");
     let (_, steps) = read(&found.record);
-    let frames = steps.into_iter().filter_map(|step| {
-        if let Event::Frame { body, .. } = step.event { Some(body) } else { None }
-    });
-    frames.last().expect("there was one")
+    let mut last = None;
+    for step in steps {
+        if let Event::Frame { body, .. } = step.event {
+            last = Some(body);
+        }
+    }
+    last.expect("there was one")
 }
 
 const PUSH: StreamId = StreamId::inbound(Protocol::IdentifyPush, 5);
@@ -359,14 +362,13 @@ fn oddities(said: Identify) -> [Vec<Oddity>; 2] {
         for step in reader {
             let _ = replay.step(&step.expect("a step"), &mut actions);
         }
-        let oddity = |action| {
+        let mut oddities = Vec::new();
+        for action in actions.drain() {
             if let Action::Notify(Notice::Ignored { oddity, .. }) = action {
-                Some(oddity)
-            } else {
-                None
+                oddities.push(oddity);
             }
-        };
-        actions.drain().filter_map(oddity).collect()
+        }
+        oddities
     })
 }
 

@@ -166,7 +166,8 @@ impl World {
 
     /// The story's flight record tells the same story again.
     pub(super) fn replays(&self) -> Result<(), String> {
-        self.tape.replay(&self.main.agent)
+        self.tape.replay(&self.main.agent)?;
+        self.tape.redact()
     }
 
     /// A wake-up lies ahead, and until then nothing is left to do.

@@ -13,6 +13,7 @@
 //! Orders are kept because core decides by them: it goes through peers and addresses as they are
 //! sorted, and another order would be another story. What cannot be hidden follows from that, and
 //! `ips.rs` says it for IPs: who knows some of the addresses may recognise their neighbours.
+//! `docs/flight-record.md` §Redaction tells it to those who give a record away.
 
 mod frames;
 mod ips;

@@ -13,19 +13,15 @@
 //! Loading is total: whatever the bytes say, it ends, holds no more than they justify, and gives a
 //! state that the rooms can live with.
 
-use super::addr::{Addr, Class, Family, Transport};
+mod values;
+
+use super::addr::Family;
 use super::config::Config;
-use super::deadline::{Deadline, Wake};
-use super::id::{ConnId, DialId, ListenerId, PeerId, Side, StreamId};
-use super::judgement::{
-    FilteringBehavior, MappingBehavior, NodeState, Outcome, Reason, Scope, Source, Sources,
-};
-use super::protocol::{Protocol, ProtocolSet};
-use super::time::{Duration, Instant};
+use super::id::PeerId;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bytes::Bytes;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 use libp2p_identity::PublicKey;
 
 /// The most that a counter of ours is believed to have reached, number; ours: three of them can
@@ -411,154 +407,15 @@ impl Saved for Bytes {
     }
 }
 
-impl Saved for IpAddr {
-    fn save(&self, out: &mut Saver<'_>) {
-        let ip = out.exchanged(*self);
-        out.ip(ip);
-    }
-
-    fn load(from: &mut Loader<'_>) -> Result<IpAddr, BadCheckpoint> {
-        Ok(match Family::load(from)? {
-            Family::Ip4 => Ipv4Addr::from(from.octets::<4>()?).into(),
-            Family::Ip6 => Ipv6Addr::from(from.octets::<16>()?).into(),
-        })
-    }
-}
-
-impl Saved for PeerId {
-    fn save(&self, out: &mut Saver<'_>) {
-        let exchange = out.exchange.as_mut();
-        let bytes = exchange.map_or(*self, |exchange| exchange.by.peer(*self)).to_bytes();
-        out.len(bytes.len());
-        out.raw(&bytes);
-    }
-
-    fn load(from: &mut Loader<'_>) -> Result<PeerId, BadCheckpoint> {
-        let len = from.len()?;
-        PeerId::from_bytes(from.raw(len)?).map_err(|_| BadCheckpoint)
-    }
-}
-
-impl Saved for Instant {
-    fn save(&self, out: &mut Saver<'_>) {
-        out.number(self.as_nanos());
-    }
-
-    fn load(from: &mut Loader<'_>) -> Result<Instant, BadCheckpoint> {
-        from.number().map(Instant::from_nanos)
-    }
-}
-
-impl Saved for Duration {
-    /// In nanoseconds: no span in the state is longer than the time there is.
-    fn save(&self, out: &mut Saver<'_>) {
-        out.number(u64::try_from(self.as_nanos()).unwrap_or(u64::MAX));
-    }
-
-    fn load(from: &mut Loader<'_>) -> Result<Duration, BadCheckpoint> {
-        from.number().map(Duration::from_nanos)
-    }
-}
-
-impl Saved for Sources {
-    fn save(&self, out: &mut Saver<'_>) {
-        self.iter().collect::<BTreeSet<Source>>().save(out);
-    }
-
-    fn load(from: &mut Loader<'_>) -> Result<Sources, BadCheckpoint> {
-        let all = BTreeSet::<Source>::load(from)?;
-        Ok(all.into_iter().fold(Sources::NONE, Sources::with))
-    }
-}
-
-impl Saved for ProtocolSet {
-    fn save(&self, out: &mut Saver<'_>) {
-        self.iter().collect::<BTreeSet<Protocol>>().save(out);
-    }
-
-    fn load(from: &mut Loader<'_>) -> Result<ProtocolSet, BadCheckpoint> {
-        let all = BTreeSet::<Protocol>::load(from)?;
-        Ok(all.into_iter().fold(ProtocolSet::NONE, ProtocolSet::with))
-    }
-}
-
-saved!(struct ConnId(number));
-saved!(struct ListenerId(number));
-saved!(struct DialId(number));
-saved!(struct StreamId { side, protocol, number });
-saved!(struct Addr { ip, port, transport });
-saved!(struct Class { family, transport });
-saved!(struct Deadline { at, wake });
-saved!(enum Side { 1 = Inbound, 2 = Outbound });
-saved!(enum Protocol { 1 = Identify, 2 = IdentifyPush, 3 = Ping, 4 = DialRequest, 5 = DialBack });
-saved!(enum Family { 1 = Ip4, 2 = Ip6 });
-saved!(enum Transport { 1 = Tcp, 2 = Quic });
-saved!(enum Source { 1 = Configured, 2 = Mapped, 3 = Observed, 4 = Interface, 5 = Guess });
-saved!(enum Scope { 1 = ContactedOnly, 2 = Contacted, 3 = Anywhere });
-saved!(enum NodeState { 1 = Unknown, 2 = Private, 3 = Limited, 4 = Public });
-saved!(enum Outcome {
-    1 = Proved,
-    2 = DialFailed,
-    3 = Refused,
-    4 = Rejected,
-    5 = Error,
-    6 = DialBackError,
-    7 = Timeout,
-    8 = Lie,
-    9 = Declined,
-});
-saved!(enum MappingBehavior {
-    1 = Unknown,
-    2 = None,
-    3 = EndpointIndependent,
-    4 = AddressDependent,
-    5 = AddressAndPortDependent,
-});
-saved!(enum FilteringBehavior {
-    1 = Unknown,
-    2 = None,
-    3 = EndpointIndependent,
-    4 = AddressDependent,
-    5 = AddressAndPortDependent,
-});
-saved!(enum Reason {
-    1 = ProvedByStranger,
-    2 = StrangerConnected,
-    3 = ProvedByContacted,
-    4 = StrangersRefused,
-    5 = PresumedOpen,
-    6 = DialFailed { servers },
-    7 = Probing,
-    8 = NoServers,
-    9 = ServersRefused,
-    10 = ServersUnhelpful,
-    11 = ServersDistrusted,
-    12 = Expired,
-    13 = EndpointDependentMapping { provisional },
-    14 = NoCandidates,
-    15 = Forced,
-    16 = NotListening,
-    17 = JustStarted,
-});
-saved!(enum Wake {
-    1 = IdentifyOverdue,
-    2 = Ping,
-    3 = VoteDecays,
-    4 = ProbeOverdue,
-    5 = NonceOverdue,
-    6 = ServerRested,
-    7 = ProbeAgain,
-    8 = VerdictExpires,
-    9 = HoldDownEnds,
-    10 = UploadOverdue,
-    11 = DialBackOverdue,
-    12 = PushOverdue,
-});
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::words::addr::Addr;
+    use crate::words::id::{Side, StreamId};
+    use crate::words::judgement::{Reason, Source, Sources};
+    use crate::words::protocol::Protocol;
     use alloc::vec;
+    use core::net::Ipv4Addr;
 
     fn bytes_of(value: &impl Saved) -> Vec<u8> {
         let mut out = Saver::new(&|nonce| nonce);
