@@ -352,18 +352,24 @@ saved!(struct Peers {
     touched,
 }, if is_sound);
 
-/// What every step leaves behind. A question whose stream leads elsewhere would never end, and a
-/// deadline that is not the connections' own would pass unseen.
+/// What every step leaves behind. A question whose stream leads elsewhere, or goes with something
+/// else, would never end, and a deadline that is not the connections' own would pass unseen.
 fn is_sound(peers: &Peers) -> bool {
+    use crate::Protocol;
     let minted = |stream: &StreamId| stream.side == Side::Inbound || stream.number <= peers.minted;
     let asks = |(conn, connection): (&ConnId, &Connection)| {
         connection.asking.stream().is_none_or(|stream| {
-            (stream.side, stream.protocol) == (Side::Outbound, crate::Protocol::Identify)
+            (stream.side, stream.protocol) == (Side::Outbound, Protocol::Identify)
                 && peers.streams.get(&stream) == Some(conn)
         })
+    };
+    let keeps_apart = |connection: &Connection| {
+        let pushed = connection.push.is_none_or(|(stream, _)| stream.side == Side::Inbound);
+        pushed && connection.pinging.stream().is_none_or(|one| one.protocol == Protocol::Ping)
     };
     are_counts(&[peers.serial, peers.minted, peers.revision])
         && peers.streams.keys().all(minted)
         && peers.connections.iter().all(asks)
+        && peers.connections.values().all(keeps_apart)
         && (peers.touched, peers.due) == (false, peers.earliest_due())
 }

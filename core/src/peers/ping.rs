@@ -26,6 +26,11 @@ pub(super) struct Pinging {
 }
 
 impl Pinging {
+    /// The stream of a ping that is not over.
+    pub(super) fn stream(&self) -> Option<StreamId> {
+        self.stream
+    }
+
     pub(super) fn deadline(&self) -> Option<Deadline> {
         let overdue = self.sent.as_ref().map(|(_, at)| *at + ECHO_TIMEOUT);
         let due = if self.sent.is_none() { self.due_at } else { None };
