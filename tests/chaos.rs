@@ -19,8 +19,9 @@ mod world;
 use ops::Op;
 use oracle::Seen;
 use proptest::collection::vec;
+use proptest::prop_assert_eq;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use world::{Lab, World};
 
 /// The seed of an ordinary run; any other is as good.
@@ -34,8 +35,9 @@ fn from_env(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
+/// What draws the orders of one test.
 #[allow(clippy::print_stderr, reason = "a failure can be repeated only with its seed")]
-fn run(name: &str, lab: Lab) -> Seen {
+fn runner(name: &str) -> TestRunner {
     let seed = from_env("PORTOLAN_CHAOS_SEED", SEED);
     let cases = u32::try_from(from_env("PORTOLAN_CHAOS_CASES", CASES.into())).unwrap_or(CASES);
     eprintln!("chaos {name}: PORTOLAN_CHAOS_SEED={seed} PORTOLAN_CHAOS_CASES={cases}");
@@ -44,9 +46,12 @@ fn run(name: &str, lab: Lab) -> Seen {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let config =
         Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
+    TestRunner::new_with_rng(config, rng)
+}
+
+fn run(name: &str, lab: Lab) -> Seen {
     let seen = RefCell::new(Seen::default());
-    let mut runner = TestRunner::new_with_rng(config, rng);
-    let done = runner.run(&vec(ops::any_op(), 20..OPS_MAX), |ops: Vec<Op>| {
+    let done = runner(name).run(&vec(ops::any_op(), 20..OPS_MAX), |ops: Vec<Op>| {
         let mut world = World::new(lab);
         for op in ops {
             world.perform(op);
@@ -56,7 +61,7 @@ fn run(name: &str, lab: Lab) -> Seen {
         Ok::<(), TestCaseError>(())
     });
     if let Err(error) = done {
-        panic!("chaos {name} with seed {seed}: {error}");
+        panic!("chaos {name}: {error}");
     }
     seen.into_inner()
 }
@@ -69,6 +74,27 @@ fn a_node_on_the_internet_keeps_its_promises() {
 #[test]
 fn a_node_in_a_lab_keeps_its_promises() {
     run("lab", Lab::Private).demand_variety();
+}
+
+#[test]
+fn the_wall_clock_decides_nothing() {
+    let told = Cell::new(0_u32);
+    let done = runner("clock").run(&vec(ops::any_op(), 20..OPS_MAX), |ops: Vec<Op>| {
+        let mut one = World::new(Lab::Internet);
+        let mut other = World::with_another_clock(Lab::Internet);
+        for op in ops {
+            one.perform(op.clone());
+            other.perform(op);
+        }
+        prop_assert_eq!(one.agent.reachability(), other.agent.reachability());
+        prop_assert_eq!(one.agent.explain(), other.agent.explain());
+        prop_assert_eq!(one.agent.deadline(), other.agent.deadline());
+        // The number of the peer record is all that may differ.
+        told.set(told.get() + u32::from(one.agent != other.agent));
+        Ok(())
+    });
+    assert!(done.is_ok(), "{done:?}");
+    assert!(told.get() > 0, "no agent was told the time");
 }
 
 #[test]

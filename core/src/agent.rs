@@ -26,6 +26,7 @@ use crate::service::{Caller, Service, View};
 use crate::words::checkpoint::{BadCheckpoint, Loader, saved};
 use crate::words::config::{ADDRS_PER_REQUEST_MAX, CANDIDATES_MAX, IDENTIFY_PROTOCOLS_BYTES_MAX};
 use crate::words::deadline::earliest;
+use crate::words::sleep::Sleep;
 use crate::{
     Action, Addr, Class, Config, ConfigError, ConnId, Connected, Cx, Deadline, Duration, Event,
     Family, Instant, IpScope, Notice, Oddity, PeerId, Protocol, PublicKey, Side, StreamEnd,
@@ -79,9 +80,9 @@ impl Agent {
     pub fn handle(&mut self, cx: &mut Cx<'_>, event: Event) {
         debug_assert!(cx.now >= self.now, "the caller's clock runs backwards");
         cx.now = cx.now.max(self.now);
-        self.now = cx.now;
         let first = cx.actions.as_slice().len();
         self.route(cx, event);
+        self.now = cx.now;
         self.settle(cx, first);
         debug_assert!(
             self.deadline().is_none_or(|deadline| deadline.at > cx.now),
@@ -114,15 +115,17 @@ impl Agent {
     }
 
     /// Whether core needs this connection: a runtime does not close it for idleness. True for
-    /// servers that may dial us back, for peers that count on us to dial them back, and for as long
-    /// as an exchange runs on it.
+    /// servers that may dial us back (but not where they have been silent since the machine was
+    /// suspended), for peers that count on us to dial them back, and for as long as an exchange runs
+    /// on it.
     pub fn keeps(&self, conn: ConnId) -> bool {
         keeps(&self.peers, &self.probe, self.now, conn) || self.service.keeps(self.now, conn)
     }
 
     fn route(&mut self, cx: &mut Cx<'_>, event: Event) {
         match event {
-            Event::Tick | Event::Resumed { .. } => {}
+            Event::Tick => {}
+            Event::Resumed { slept } => self.resumed(cx, slept),
             Event::ListenerOpened { listener, addr } => {
                 let done = self.local.opened(listener, addr);
                 self.note(cx, None, done);
@@ -160,6 +163,20 @@ impl Agent {
                 self.note(cx, Some(conn), done);
             }
         }
+    }
+
+    /// The one fact that concerns every room that waits for somebody. `self.now` is still the moment
+    /// of the step before.
+    fn resumed(&mut self, cx: &mut Cx<'_>, slept: Duration) {
+        if slept.is_zero() {
+            return;
+        }
+        let sleep = Sleep::new(slept, self.now, cx.now);
+        self.peers.resumed(cx, sleep, self.config.identify);
+        self.observed.resumed(sleep);
+        self.probe.resumed(cx, sleep);
+        self.reachability.resumed(sleep);
+        self.service.resumed(sleep);
     }
 
     fn connected(&mut self, cx: &mut Cx<'_>, facts: &Connected) {
@@ -226,7 +243,7 @@ impl Agent {
         let done = match (stream.side, stream.protocol) {
             // A stream that ends after its exchange was over is the normal course of things.
             (Side::Outbound, Protocol::DialRequest) => {
-                let _ = self.probe.stream_ended(cx, stream);
+                let _ = self.probe.stream_ended(cx, stream, end);
                 Ok(())
             }
             (Side::Inbound, Protocol::DialBack) => {
@@ -302,7 +319,8 @@ impl Agent {
 fn keeps(peers: &Peers, probe: &Probe, now: Instant, conn: ConnId) -> bool {
     peers.get(conn).is_some_and(|connection| {
         let server = connection.protocols.contains(Protocol::DialRequest);
-        connection.is_asking() || server && probe.wants(now, connection.peer)
+        let wanted = server && probe.wants(now, connection.peer);
+        connection.is_asking() || wanted && !connection.is_silent()
     })
 }
 

@@ -9,7 +9,7 @@ use portolan_core::wire::identify::Identify;
 use portolan_core::wire::multiaddr;
 use portolan_core::{
     Action, Addr, ConnId, Connected, Duration, Event, IpScope, ListenerId, PeerId, Protocol,
-    ProtocolSet, Side, State, StreamId, ip_scope,
+    ProtocolSet, Side, State, StreamFailure, StreamId, ip_scope,
 };
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -102,6 +102,51 @@ fn five_thousand_connections_are_bounded_and_forgotten() {
     all_leave(&mut world);
     let left = size(&world);
     assert!(left < empty + 700_000, "{left} bytes are left of {full}, {empty} at first");
+}
+
+#[test]
+fn after_a_long_sleep_a_thousand_connections_are_pinged_in_turns_servers_first() {
+    let mut world = listening(Lab::Internet);
+    for n in 0..1_000 {
+        let side = if n % 3 == 0 { Side::Inbound } else { Side::Outbound };
+        let conn = connect(&mut world, n, side, stranger(n));
+        let (&stream, _) = world.streams.iter().next_back().expect("it is asked who it is");
+        world.push(Event::StreamFailed { stream, reason: StreamFailure::Unsupported });
+        if n >= 990 {
+            let protocols = ProtocolSet::NONE.with(Protocol::DialRequest);
+            world.push(Event::ProtocolsListed { conn, protocols });
+        }
+    }
+    let servers: Vec<ConnId> = world.conns.keys().rev().take(10).copied().collect();
+    world.pass(Duration::from_secs(3_600));
+    let slept = Duration::from_secs(3_600);
+    let mut actions = world.push(Event::Resumed { slept });
+    let mut pinged = Vec::new();
+    for turn in 0..16 {
+        let opened = |protocol| {
+            let of = move |action: &Action| match action {
+                Action::OpenStream { conn, stream } if stream.protocol == protocol => Some(*conn),
+                _ => None,
+            };
+            actions.iter().filter_map(of).collect::<Vec<ConnId>>()
+        };
+        let asked_again = opened(Protocol::Identify);
+        assert_eq!(asked_again.len(), if turn == 0 { 64 } else { 0 });
+        assert!(asked_again.iter().all(|conn| world.conns[conn].facts.side == Side::Outbound));
+        let pings = opened(Protocol::Ping);
+        assert_eq!(pings.len(), if turn < 15 { 64 } else { 1_000 - 15 * 64 }, "turn {turn}");
+        if turn == 0 {
+            assert!(servers.iter().all(|conn| pings.contains(conn)), "servers come first");
+            assert!(servers.iter().filter(|conn| asked_again.contains(conn)).count() >= 6);
+        }
+        pinged.extend(pings);
+        // One second is one turn; the echoes do not come, which is nobody's turn.
+        world.pass(Duration::from_secs(1));
+        actions = world.push(Event::Tick);
+    }
+    pinged.sort();
+    pinged.dedup();
+    assert_eq!(pinged.len(), 1_000, "everybody once");
 }
 
 #[test]

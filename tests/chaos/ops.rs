@@ -1,6 +1,6 @@
 //! Structured nonsense: orders drawn by proptest, and how a world carries them out.
 
-use crate::world::{Ask, PEERS, World, key};
+use crate::world::{Ask, OURS, PEERS, REMOTES, World, key};
 use bytes::Bytes;
 use portolan_core::wire::autonat::{
     DialBack, DialStatus, Message, ResponseStatus, dial_data_chunk,
@@ -111,6 +111,10 @@ pub(crate) enum Op {
     },
     Wait(u32),
     ToDeadline(u8),
+    /// The machine sleeps for so many milliseconds; the agent is told so, or nearly so.
+    Sleep(u32, u8),
+    /// The wall clock is set, by so many hours.
+    Clock(i16),
 }
 
 /// Orders by their odds: enough sense among the nonsense that deep states are reached.
@@ -128,6 +132,9 @@ pub(crate) fn any_op() -> impl Strategy<Value = Op> {
         4 => (0..12_000_u32).prop_map(Op::Wait),
         1 => (12_000..4_000_000_u32).prop_map(Op::Wait),
         5 => b().prop_map(Op::ToDeadline),
+        1 => (0..26_000_u32, b()).prop_map(|(millis, how)| Op::Sleep(millis, how)),
+        1 => (25_000..4_000_000_u32, b()).prop_map(|(millis, how)| Op::Sleep(millis, how)),
+        1 => any::<i16>().prop_map(Op::Clock),
     ];
     let odd = prop_oneof![
         1 => b().prop_map(Op::Unlisten),
@@ -166,25 +173,6 @@ fn pick<T: Clone>(all: impl IntoIterator<Item = T>, which: u8) -> Option<T> {
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an IP")
 }
-
-const REMOTES: [&str; 14] = [
-    "44.0.1.1",
-    "44.0.1.2",
-    "44.0.2.1",
-    "44.0.3.1",
-    "44.0.4.1",
-    "44.0.5.1",
-    "44.0.6.1",
-    "44.0.7.1",
-    "44.0.8.1",
-    "2600:1::1",
-    "2600:2::1",
-    "2600:3::1",
-    "10.9.9.9",
-    "127.0.0.9",
-];
-const OURS: [&str; 6] =
-    ["99.0.0.7", "99.0.0.7", "192.168.1.2", "2600:99::7", "99.0.0.8", "127.0.0.1"];
 
 fn transport(bit: bool) -> Transport {
     if bit { Transport::Quic } else { Transport::Tcp }
@@ -268,6 +256,8 @@ impl World {
                     }
                 }
             }
+            Op::Sleep(millis, how) => self.sleep(Duration::from_millis(millis.into()), how),
+            Op::Clock(hours) => self.set_clock(hours),
             Op::Echo { which, right } => self.echo(which, right),
             Op::StreamEnds { which, how } => self.stream_ends(which, how),
             Op::Garbage { which, protocol, bytes } => self.garbage(which, protocol, bytes),

@@ -6,7 +6,7 @@ use portolan_core::wire::autonat::DialBack;
 use portolan_core::wire::identify::Identify;
 use portolan_core::wire::multiaddr::{self, Decoded};
 use portolan_core::{
-    Action, Addr, Agent, ConnId, Dial, Duration, Event, Instant, IpScope, Notice, Outcome,
+    Action, Addr, Agent, ConnId, Dial, Duration, Event, Instant, IpScope, Notice, Outcome, PeerId,
     Protocol, Scope, Side, State, StreamId, Verdict, ip_scope,
 };
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +18,9 @@ const PROOF_LASTS: Duration = Duration::from_secs(600);
 const DATA_BUDGET: u64 = 800_000;
 /// What the last chunk of one demand may be longer than what is missing.
 const CHUNK: u64 = 4_096;
+
+/// The longest sleep after which nothing is in doubt: the pause between two pings.
+const NAP: Duration = Duration::from_secs(25);
 
 /// How long a dial-back keeps its slot if the runtime never says how it ended.
 const SLOT_LASTS: Duration = Duration::from_secs(14);
@@ -35,6 +38,10 @@ pub(crate) struct Seen {
     pub(crate) dials: u64,
     pub(crate) served: u64,
     pub(crate) paid: u64,
+    /// Sleeps, those of which were long, and probes that ran during one.
+    pub(crate) sleeps: u64,
+    pub(crate) long_sleeps: u64,
+    pub(crate) slept_through: u64,
 }
 
 impl Seen {
@@ -51,6 +58,9 @@ impl Seen {
         self.dials += other.dials;
         self.served += other.served;
         self.paid += other.paid;
+        self.sleeps += other.sleeps;
+        self.long_sleeps += other.long_sleeps;
+        self.slept_through += other.slept_through;
     }
 
     /// Every outcome there is, every verdict, and the service's work must have occurred.
@@ -75,7 +85,17 @@ impl Seen {
         assert!(self.reachable > 0 && self.anywhere > 0, "nothing was proved: {self:?}");
         assert!(self.unreachable > 0 && self.refuted > 0, "nothing was refuted: {self:?}");
         assert!(self.expired > 0, "nothing aged out: {self:?}");
+        let slept = [self.sleeps, self.long_sleeps, self.slept_through];
+        assert!(slept.iter().all(|count| *count > 0), "nobody slept: {self:?}");
     }
+}
+
+/// Whether it is held against an address or a server.
+fn is_accusation(outcome: Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::DialFailed | Outcome::DialBackError | Outcome::Timeout | Outcome::Lie
+    )
 }
 
 /// Whether the ground moved: other sockets, or another network.
@@ -216,6 +236,9 @@ impl Oracle {
             assert!(deadline.at > world.now, "{deadline:?} has passed at {}", world.now);
         }
         self.notices(world, delivered, actions);
+        if let Event::Resumed { slept } = event {
+            self.resumed(world, before, *slept, actions);
+        }
         self.limits(world);
         self.verdicts(world, before, is_move(event), delivered.is_some());
         self.advertised(world, actions);
@@ -244,6 +267,11 @@ impl Oracle {
                         *outcome != Outcome::Proved || ask.delivered,
                         "{notice:?} without a nonce"
                     );
+                    self.seen.slept_through += u64::from(ask.slept);
+                    assert!(
+                        !ask.slept || !is_accusation(*outcome),
+                        "{notice:?}, though we slept while it ran"
+                    );
                 }
                 Notice::AdvertisedChanged { added, removed } => {
                     for addr in removed {
@@ -264,6 +292,53 @@ impl Oracle {
             actions.iter().filter(|one| matches!(one, Action::Dial(_))).count() as u64;
         for ask in world.asks.iter().filter(|ask| ask.event == world.events) {
             assert!(self.nonces.insert(ask.nonce), "nonce {} a second time", ask.nonce);
+        }
+    }
+
+    /// A sleep costs nobody anything, and after a long one everything is validated anew.
+    fn resumed(&mut self, world: &World, before: &Agent, slept: Duration, actions: &[Action]) {
+        let last = before.explain();
+        let all_asleep = slept >= world.now.since(last.at);
+        self.seen.sleeps += u64::from(!slept.is_zero());
+        for action in actions {
+            let Action::Notify(notice) = action else { continue };
+            let overdue = matches!(
+                notice,
+                Notice::NotIdentified { .. }
+                    | Notice::DialBackServed { .. }
+                    | Notice::ServerDistrusted { .. }
+            );
+            assert!(!overdue || !all_asleep, "{notice:?} after a sleep of {slept:?}");
+            let refuted =
+                matches!(notice, Notice::VerdictChanged { state: State::Unreachable, .. });
+            assert!(!refuted || !all_asleep, "{notice:?} after a sleep of {slept:?}");
+        }
+        let now = world.agent.explain();
+        let met = |peer| now.servers.iter().any(|server| server.peer == peer);
+        assert!(last.servers.iter().all(|server| met(server.peer)), "a server was forgotten");
+        if slept <= NAP {
+            let pinged = actions.iter().any(|action| matches!(action, Action::ResetStream { .. }));
+            assert!(!pinged || !all_asleep, "nothing is given up after a nap");
+            return;
+        }
+        self.seen.long_sleeps += 1;
+        let asked = world.asks.iter().filter(|ask| ask.event < world.events);
+        let open: Vec<&Ask> = asked.filter(|ask| !ask.ended).collect();
+        assert!(open.is_empty(), "{open:?} still run after a sleep of {slept:?}");
+        // One ping at a time to each peer; as many as here are all pinged at once.
+        let direct =
+            || world.conns.values().filter(|conn| !conn.facts.relayed && conn.facts.dial.is_none());
+        let pinged: BTreeSet<PeerId> = actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::OpenStream { conn, stream } if stream.protocol == Protocol::Ping => {
+                    Some(world.conns.get(conn)?.facts.peer)
+                }
+                _ => None,
+            })
+            .collect();
+        for conn in direct().take(64) {
+            assert!(pinged.contains(&conn.facts.peer), "{conn:?} was not pinged after {slept:?}");
         }
     }
 

@@ -16,6 +16,27 @@ use std::sync::LazyLock;
 /// Peers that a world knows; fixed keys, so that runs repeat.
 pub(crate) const PEERS: usize = 12;
 
+/// Where peers are.
+pub(crate) const REMOTES: [&str; 14] = [
+    "44.0.1.1",
+    "44.0.1.2",
+    "44.0.2.1",
+    "44.0.3.1",
+    "44.0.4.1",
+    "44.0.5.1",
+    "44.0.6.1",
+    "44.0.7.1",
+    "44.0.8.1",
+    "2600:1::1",
+    "2600:2::1",
+    "2600:3::1",
+    "10.9.9.9",
+    "127.0.0.9",
+];
+/// Where peers may say that we are.
+pub(crate) const OURS: [&str; 6] =
+    ["99.0.0.7", "99.0.0.7", "192.168.1.2", "2600:99::7", "99.0.0.8", "127.0.0.1"];
+
 static KEYS: LazyLock<Vec<Keypair>> = LazyLock::new(|| {
     let key = |n: u8| Keypair::ed25519_from_bytes([n + 1; 32]).expect("any 32 bytes are a key");
     (0..=u8::try_from(PEERS).expect("a small number")).map(key).collect()
@@ -94,6 +115,8 @@ pub(crate) struct Ask {
     pub(crate) event: u64,
     pub(crate) ended: bool,
     pub(crate) delivered: bool,
+    /// Whether the machine slept while it ran.
+    pub(crate) slept: bool,
 }
 
 /// A connection as the world sees it.
@@ -113,6 +136,9 @@ pub(crate) struct World {
     chance: Chance,
     actions: Actions,
     pub(crate) now: Instant,
+    /// What the wall clock shows, and how far it goes forward when it is set forward.
+    unix_ms: u64,
+    unix_direction: i64,
     pub(crate) events: u64,
     next_id: u64,
     pub(crate) listeners: BTreeMap<ListenerId, Addr>,
@@ -156,6 +182,8 @@ impl World {
             chance: Chance(1),
             actions: Actions::new(),
             now,
+            unix_ms: unix(Instant::ZERO).as_millis(),
+            unix_direction: 1,
             events: 0,
             next_id: 0,
             listeners: BTreeMap::new(),
@@ -177,8 +205,36 @@ impl World {
         self.next_id
     }
 
+    /// A world in which the wall clock shows another time, and is set the other way.
+    pub(crate) fn with_another_clock(lab: Lab) -> World {
+        World { unix_ms: 1_000, unix_direction: -1, ..World::new(lab) }
+    }
+
     pub(crate) fn pass(&mut self, span: Duration) {
         self.now = self.now + span;
+    }
+
+    pub(crate) fn sleep(&mut self, span: Duration, how: u8) {
+        let slept = match how {
+            // A caller that cannot count.
+            0..8 => Duration::MAX,
+            8..16 => Duration::from_nanos(u64::MAX),
+            16..24 => Duration::ZERO,
+            24.. => span,
+        };
+        // Part of the time it may have been awake.
+        let awake = if how.is_multiple_of(3) { u64::from(how) * 50 } else { 0 };
+        self.pass(span + Duration::from_millis(awake));
+        self.step(Event::Resumed { slept });
+    }
+
+    pub(crate) fn set_clock(&mut self, hours: i16) {
+        let millis = i64::from(hours) * 3_600_000 * self.unix_direction;
+        self.unix_ms = self.unix_ms.saturating_add_signed(millis);
+    }
+
+    fn unix(&self) -> UnixTime {
+        UnixTime::from_millis(self.unix_ms.saturating_add(self.now.as_nanos() / 1_000_000))
     }
 
     /// Hand in one fact, without the costly comparison with a twin: for floods.
@@ -187,7 +243,7 @@ impl World {
         self.book(&event);
         let mut cx = Cx {
             now: self.now,
-            unix: unix(self.now),
+            unix: self.unix(),
             draw: &mut self.chance,
             sign: &mut Stamp,
             actions: &mut self.actions,
@@ -208,7 +264,7 @@ impl World {
         let before = self.agent.clone();
         let mut cx = Cx {
             now: self.now,
-            unix: unix(self.now),
+            unix: self.unix(),
             draw: &mut chance,
             sign: &mut Stamp,
             actions: &mut copied,
@@ -289,6 +345,9 @@ impl World {
                 let streams = &self.streams;
                 self.requested.retain(|stream, _| streams.contains_key(stream));
                 self.silent.retain(|stream| streams.contains_key(stream));
+            }
+            Event::Resumed { slept } if !slept.is_zero() => {
+                self.asks.iter_mut().filter(|ask| !ask.ended).for_each(|ask| ask.slept = true);
             }
             Event::DialFailed { dial, .. } => self.forget_dial(*dial),
             Event::StreamOpened { conn, stream } if stream.side == Side::Inbound => {
@@ -399,6 +458,7 @@ impl World {
                     event: self.events,
                     ended: false,
                     delivered: false,
+                    slept: false,
                 });
             }
             Message::DialDataResponse { data } => self.oracle.paid(self.now, data.len()),

@@ -20,19 +20,41 @@ pub(super) struct Inferred {
     pub(super) provisional: bool,
 }
 
-/// The behaviour seen by the observers of whichever listening socket has most of them.
+/// The behaviour seen by the observers of whichever listening socket has most of them. Once two
+/// networks have spoken after a long sleep, they alone count. Until then what was said before it
+/// may agree with a new vote, but not contradict it: a change while we slept is not symmetry.
 pub(super) fn infer(groups: &BTreeMap<Group, Vec<Vote>>, class: Class) -> Inferred {
+    let new = most_seen(groups, class, |vote| !vote.is_old);
+    if let Some((socket, votes)) = new.filter(|(_, votes)| distinct_groups(votes) >= 2) {
+        return judge(socket, &votes);
+    }
+    let judged = |votes: Option<(Addr, Vec<_>)>| {
+        votes.map_or(Inferred::default(), |(socket, votes)| judge(socket, &votes))
+    };
+    let all = judged(most_seen(groups, class, |_| true));
+    if all.mapping.is_endpoint_dependent() {
+        return judged(most_seen(groups, class, |vote| vote.is_old));
+    }
+    all
+}
+
+/// The listening socket with most observers among the votes that are wanted, and those votes.
+fn most_seen(
+    groups: &BTreeMap<Group, Vec<Vote>>,
+    class: Class,
+    wanted: fn(&Vote) -> bool,
+) -> Option<(Addr, Vec<(Group, &Vote)>)> {
     let mut sockets: BTreeMap<Addr, Vec<(Group, &Vote)>> = BTreeMap::new();
     for (group, vote) in
         groups.iter().flat_map(|(group, votes)| votes.iter().map(move |v| (group, v)))
     {
         // Only a live binding can be compared with another: a NAT may reuse a port later.
-        if vote.listening && vote.conn.is_some() && vote.socket.class() == class {
+        let lives = vote.listening && vote.conn.is_some();
+        if lives && wanted(vote) && vote.socket.class() == class {
             sockets.entry(vote.socket).or_default().push((*group, vote));
         }
     }
-    let best = sockets.into_iter().max_by_key(|(_, votes)| distinct_groups(votes));
-    best.map_or(Inferred::default(), |(socket, votes)| judge(socket, &votes))
+    sockets.into_iter().max_by_key(|(_, votes)| distinct_groups(votes))
 }
 
 fn judge(socket: Addr, votes: &[(Group, &Vote)]) -> Inferred {
@@ -92,9 +114,15 @@ mod tests {
 
     /// Each observer: its network, its port, and the port it sees.
     fn seen(observers: &[(u8, u16, u16)]) -> Inferred {
+        seen_around_a_sleep(&[], observers)
+    }
+
+    /// The same, with those who spoke before a long sleep and those who did so after it.
+    fn seen_around_a_sleep(before: &[(u8, u16, u16)], after: &[(u8, u16, u16)]) -> Inferred {
         let mut groups: BTreeMap<Group, Vec<Vote>> = BTreeMap::new();
         let socket = Addr::tcp(Ipv4Addr::new(192, 168, 1, 2).into(), 4001);
-        for (network, port, value) in observers {
+        let before = before.iter().map(|one| (one, true));
+        for ((network, port, value), is_old) in before.chain(after.iter().map(|one| (one, false))) {
             let observer = addr(*network, *port);
             groups.entry(Group::of(observer.ip, false)).or_default().push(Vote {
                 observer,
@@ -103,6 +131,7 @@ mod tests {
                 value: addr(99, *value),
                 at: Instant::ZERO,
                 conn: Some(ConnId(1)),
+                is_old,
             });
         }
         infer(&groups, socket.class())
@@ -133,5 +162,21 @@ mod tests {
         assert_eq!(address.mapping, MappingBehavior::AddressDependent);
         let port = seen(&[(1, 1, 7), (1, 2, 6), (2, 1, 8)]);
         assert_eq!(port.mapping, MappingBehavior::AddressAndPortDependent);
+    }
+
+    #[test]
+    fn a_change_during_a_sleep_is_no_symmetry() {
+        let (one, other) = ((1, 1, 7), (2, 1, 7));
+        let independent =
+            Inferred { mapping: MappingBehavior::EndpointIndependent, provisional: false };
+        assert_eq!(seen_around_a_sleep(&[one, other], &[]), independent, "nothing new is known");
+        assert_eq!(seen_around_a_sleep(&[one], &[other]), independent, "nothing has changed");
+        assert_eq!(seen_around_a_sleep(&[one, other], &[(3, 1, 8)]), independent);
+        assert_eq!(seen_around_a_sleep(&[one], &[(3, 1, 8)]), Inferred::default());
+        assert_eq!(seen_around_a_sleep(&[one], &[(3, 1, 8), (4, 1, 8)]), independent);
+        let dependent = seen_around_a_sleep(&[one, other], &[(3, 1, 8), (4, 1, 9)]);
+        assert!(dependent.mapping.is_endpoint_dependent(), "{dependent:?}");
+        let still = seen_around_a_sleep(&[one, (2, 1, 8), (3, 1, 9)], &[(4, 1, 6)]);
+        assert_eq!((still.mapping, still.provisional), (dependent.mapping, false));
     }
 }

@@ -12,6 +12,7 @@
 //! A port means something only where the connection really left from a listening socket; of any
 //! other connection the IP alone counts. What inbound connections observe is no vote: they name
 //! the address they dialled. Relayed observations and those of non-global observers do not vote.
+//! Votes from before a long sleep are not compared with those from after it.
 //!
 //! Limits: `GROUPS_MAX` networks (the one silent for longest goes, disconnected ones first),
 //! `VOTES_PER_GROUP_MAX` votes in one (its oldest goes), `VALUES_MAX` values a class are offered.
@@ -24,6 +25,7 @@ mod mapping;
 use crate::local::Local;
 use crate::peers::Connection;
 use crate::words::checkpoint::{are_counts, saved};
+use crate::words::sleep::Sleep;
 use crate::{
     Addr, Class, ConnId, Cx, Deadline, Duration, Family, Group, Instant, IpScope, MappingBehavior,
     Notice, Side, Wake, ip_scope,
@@ -57,6 +59,8 @@ struct Vote {
     at: Instant,
     /// The connection on which it was said, while it lives.
     conn: Option<ConnId>,
+    /// Whether it was said before a long sleep.
+    is_old: bool,
 }
 
 impl Vote {
@@ -118,6 +122,7 @@ impl ObservedAddrs {
             value: observed,
             at: now,
             conn: Some(conn),
+            is_old: false,
         };
         let group = Group::of(connection.remote.ip, allow_private);
         if !self.groups.contains_key(&group) && self.groups.len() >= GROUPS_MAX {
@@ -129,6 +134,7 @@ impl ObservedAddrs {
             // The steady state: the same word again only makes the vote fresh.
             self.dirty |= old.value != vote.value
                 || old.listening != vote.listening
+                || old.is_old
                 || old.weight(now) != vote.weight(now);
             *old = vote;
             return;
@@ -148,6 +154,13 @@ impl ObservedAddrs {
         for vote in self.groups.values_mut().flatten().filter(|vote| vote.conn == Some(conn)) {
             vote.conn = None;
             self.dirty = true;
+        }
+    }
+
+    /// We slept. Votes have aged by themselves; those from before a long sleep contradict no new one.
+    pub(crate) fn resumed(&mut self, sleep: Sleep) {
+        if !sleep.is_nap() {
+            self.groups.values_mut().flatten().for_each(|vote| vote.is_old = true);
         }
     }
 
@@ -275,7 +288,7 @@ fn may_vote(connection: &Connection, observed: Addr, allow_private: bool) -> boo
         && usable(connection.remote.ip)
 }
 
-saved!(struct Vote { observer, socket, listening, value, at, conn });
+saved!(struct Vote { observer, socket, listening, value, at, conn, is_old });
 saved!(struct Tally { values, ips, inferred });
 saved!(struct ObservedAddrs { groups, tallies, decays_at, dirty, local_seen, revision }, if has_counts);
 

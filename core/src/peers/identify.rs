@@ -9,22 +9,27 @@ use crate::wire::multiaddr::{self, Decoded};
 use crate::wire::peer_record::PeerRecord;
 use crate::words::checkpoint::saved;
 use crate::words::config::IDENTIFY_MESSAGES_MAX;
+use crate::words::sleep::Sleep;
 use crate::{
     Action, Addr, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, Protocol,
-    ProtocolSet, PublicKey, StreamEnd, StreamId, Wake,
+    ProtocolSet, PublicKey, Side, StreamEnd, StreamId, Wake,
 };
+use alloc::vec::Vec;
 use bytes::Bytes;
 
 /// How long a peer may take to answer identify, ours: as long as a whole TCP handshake may.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Peers asked again after a long sleep, number; ours: half the networks that vote. Bursts of
+/// traffic grow with it, by some 2 KiB each. When full, the others keep the vote they cast.
+const ASKED_AGAIN_MAX: usize = 64;
 
 /// Where our question stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Asking {
     /// Not asked (the embedder runs identify, or the question is over).
     Idle,
-    /// Asked; nothing came yet.
-    Asked { stream: StreamId, overdue_at: Instant },
+    /// Asked; nothing came yet. `again`: it had its chance before, so that silence is no news.
+    Asked { stream: StreamId, again: bool, overdue_at: Instant },
     /// The first message came; more of the same answer may follow.
     Answering { stream: StreamId, said: Said, overdue_at: Instant },
 }
@@ -62,15 +67,38 @@ impl Asking {
             Asking::Idle => None,
         }
     }
+
+    pub(super) fn put_off(&mut self, sleep: Sleep) {
+        match self {
+            Asking::Asked { overdue_at, .. } | Asking::Answering { overdue_at, .. } => {
+                sleep.put_off(overdue_at);
+            }
+            Asking::Idle => {}
+        }
+    }
 }
 
 impl Peers {
-    pub(super) fn ask_identify(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+    pub(super) fn ask_identify(&mut self, cx: &mut Cx<'_>, conn: ConnId, again: bool) {
         let stream = self.mint(conn, Protocol::Identify);
         cx.actions.push(Action::OpenStream { conn, stream });
         if let Some(connection) = self.connections.get_mut(&conn) {
             let overdue_at = cx.now + IDENTIFY_TIMEOUT;
-            connection.asking = Asking::Asked { stream, overdue_at };
+            connection.asking = Asking::Asked { stream, again, overdue_at };
+        }
+    }
+
+    /// Ask again where they see us those peers whose word is a vote. A peer that came in would only
+    /// name once more what it dialled then.
+    pub(super) fn ask_again(&mut self, cx: &mut Cx<'_>) {
+        let votes = |conn: &ConnId| {
+            self.get(*conn)
+                .is_some_and(|one| one.side == Side::Outbound && one.asking == Asking::Idle)
+        };
+        let conns: Vec<ConnId> =
+            self.by_worth().into_iter().filter(votes).take(ASKED_AGAIN_MAX).collect();
+        for conn in conns {
+            self.ask_identify(cx, conn, true);
         }
     }
 
@@ -120,7 +148,8 @@ impl Peers {
     pub(super) fn expire_identify(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now;
         let overdue = |connection: &Connection| match &connection.asking {
-            Asking::Asked { stream, overdue_at } | Asking::Answering { stream, overdue_at, .. } => {
+            Asking::Asked { stream, overdue_at, .. }
+            | Asking::Answering { stream, overdue_at, .. } => {
                 (*overdue_at <= now).then_some(*stream)
             }
             Asking::Idle => None,
@@ -268,7 +297,7 @@ fn belongs(key: &Bytes, connection: &Connection) -> bool {
 
 saved!(enum Asking {
     1 = Idle,
-    2 = Asked { stream, overdue_at },
+    2 = Asked { stream, again, overdue_at },
     3 = Answering { stream, said, overdue_at },
 });
 saved!(struct Said { protocols, messages }, if is_bounded);

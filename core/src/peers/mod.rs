@@ -7,6 +7,7 @@
 //!  Connected ─► asks identify ─► Learnt { observed, protocols } ─► observed, probe
 //!            └► pings where no round-trip time is known, then where the door says so
 //!  InboundStream push ─► Learnt        Disconnected ─► forgotten
+//!  a long Resumed ─► in doubt, pinged ─► echoed: sound | overdue: silent
 //! ```
 //!
 //! Limits: `CONNECTIONS_MAX` connections (more are ignored and named in a notice),
@@ -24,13 +25,15 @@ use crate::words::checkpoint::{are_counts, saved};
 use crate::words::deadline::earliest;
 use crate::{
     Addr, Class, ConnId, Connected, Cx, Deadline, Duration, Family, Instant, IpScope, Oddity,
-    PeerId, ProtocolSet, Side, StreamEnd, StreamId, ip_scope,
+    PeerId, Protocol, ProtocolSet, Side, StreamEnd, StreamId, ip_scope,
 };
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::IpAddr;
 
 use crate::words::config::{CONNECTIONS_MAX, PROOF_LIFETIME};
+use crate::words::sleep::Sleep;
 use contacted::Contacted;
 pub(crate) use identify::Learnt;
 use identify::{Asking, Said};
@@ -42,6 +45,17 @@ const STRANGERS_MAX: usize = 64;
 /// The longest round trip that is believed, ours: a minute, beyond which no handshake would have
 /// come to its end. Deadlines that wait for peers grow with it. What is longer counts as that.
 const RTT_MAX: Duration = Duration::from_secs(60);
+
+/// What is known of a connection's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    /// Nothing speaks against it.
+    Sound,
+    /// It stood while we slept, and has not answered a ping since.
+    InDoubt,
+    /// Nor did it do so in time.
+    Silent,
+}
 
 /// One connection and what its peer told us.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,12 +77,23 @@ pub(crate) struct Connection {
     push: Option<(StreamId, Said)>,
     record_seq: Option<u64>,
     pinging: Pinging,
+    life: Life,
 }
 
 impl Connection {
-    /// Whether identify has not answered yet.
+    /// Whether it may have died while we slept, for all we know.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.life != Life::Sound
+    }
+
+    /// Whether it was pinged for that and did not answer.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.life == Life::Silent
+    }
+
+    /// Whether the peer has not said yet who it is.
     pub(crate) fn is_asking(&self) -> bool {
-        matches!(self.asking, Asking::Asked { .. })
+        matches!(self.asking, Asking::Asked { again: false, .. })
     }
 }
 
@@ -140,11 +165,12 @@ impl Peers {
                 push: None,
                 record_seq: self.record_seq(facts.peer),
                 pinging: Pinging::default(),
+                life: Life::Sound,
             },
         );
         self.touch();
         if ask {
-            self.ask_identify(cx, facts.conn);
+            self.ask_identify(cx, facts.conn, false);
         }
         if facts.rtt.is_none() && !facts.relayed {
             self.ping(cx, facts.conn);
@@ -168,6 +194,23 @@ impl Peers {
     /// We sent a first packet to this IP.
     pub(crate) fn contacted(&mut self, now: Instant, ip: IpAddr) {
         self.contacted.record(now, ip.to_canonical());
+    }
+
+    /// We slept. Questions get their time back; after a long sleep every connection is in doubt, and
+    /// those whose word counts are asked again where they see us if `ask`.
+    pub(crate) fn resumed(&mut self, cx: &mut Cx<'_>, sleep: Sleep, ask: bool) {
+        for connection in self.connections.values_mut() {
+            connection.asking.put_off(sleep);
+            connection.pinging.put_off(sleep);
+        }
+        self.touch();
+        if sleep.is_nap() {
+            return;
+        }
+        self.doubt_all(cx);
+        if ask {
+            self.ask_again(cx);
+        }
     }
 
     /// An embedder told us what identify would have.
@@ -280,7 +323,7 @@ impl Peers {
     /// A message arrived on a stream of this room: an identify answer, a push, or an echo.
     pub(crate) fn frame(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &Bytes) -> Heard {
         match (stream.side, stream.protocol) {
-            (Side::Outbound, crate::Protocol::Ping) => self.echoed(cx, stream, body).map(|()| None),
+            (Side::Outbound, Protocol::Ping) => self.echoed(cx, stream, body).map(|()| None),
             (Side::Outbound, _) => self.identify_frame(cx, stream, body),
             (Side::Inbound, _) => self.push_frame(cx, stream, body),
         }
@@ -289,7 +332,7 @@ impl Peers {
     /// A stream of this room ended, or could not be opened.
     pub(crate) fn closed(&mut self, cx: &mut Cx<'_>, stream: StreamId, end: StreamEnd) -> Heard {
         match (stream.side, stream.protocol) {
-            (Side::Outbound, crate::Protocol::Ping) => self.ping_closed(cx, stream).map(|()| None),
+            (Side::Outbound, Protocol::Ping) => self.ping_closed(cx, stream).map(|()| None),
             (Side::Outbound, _) => self.identify_closed(cx, stream, end).map(|()| None),
             (Side::Inbound, _) => self.push_closed(cx, stream).map(|()| None),
         }
@@ -301,6 +344,17 @@ impl Peers {
         self.touched = true;
     }
 
+    /// Every connection but the relayed, which stand and fall with the one to their relay; those of
+    /// servers first.
+    fn by_worth(&self) -> Vec<ConnId> {
+        let direct = self.connections.iter().filter(|(_, one)| !one.relayed);
+        let mut all: Vec<(bool, ConnId)> = direct
+            .map(|(conn, one)| (!one.protocols.contains(Protocol::DialRequest), *conn))
+            .collect();
+        all.sort();
+        all.into_iter().map(|(_, conn)| conn).collect()
+    }
+
     /// Whether a packet of ours may have opened the way for this IP.
     fn is_contacted(&self, now: Instant, ip: IpAddr) -> bool {
         let ours = |one: &Connection| one.side == Side::Outbound && !one.relayed;
@@ -308,7 +362,7 @@ impl Peers {
             || self.connections.values().any(|one| ours(one) && one.remote.ip == ip)
     }
 
-    fn mint(&mut self, conn: ConnId, protocol: crate::Protocol) -> StreamId {
+    fn mint(&mut self, conn: ConnId, protocol: Protocol) -> StreamId {
         self.minted += 1;
         let stream = StreamId::outbound(protocol, self.minted);
         self.streams.insert(stream, conn);
@@ -338,7 +392,9 @@ saved!(struct Connection {
     push,
     record_seq,
     pinging,
+    life,
 });
+saved!(enum Life { 1 = Sound, 2 = InDoubt, 3 = Silent });
 saved!(struct Peers {
     connections,
     streams,

@@ -1,9 +1,11 @@
 //! The asking half of ping: a round-trip time where none is known, then a sign of life on the
 //! connections that the door wants kept.
 
-use super::Peers;
-use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver};
+use super::{Life, Peers};
+use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver, saved};
+use crate::words::config::PING_INTERVAL;
 use crate::words::deadline::earliest;
+use crate::words::sleep::Sleep;
 use crate::{
     Action, ConnId, Cx, Deadline, Duration, Instant, Oddity, PeerId, Protocol, StreamId, Wake,
 };
@@ -16,12 +18,25 @@ const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon a connection that was put off gets its turn, ours: after most echoes.
 const TURN: Duration = Duration::from_secs(1);
 
+/// Connections pinged in one turn after a long sleep, number; ours: some 10 KiB with what is around
+/// them. When full, the next turn has the rest.
+const PINGED_AT_ONCE_MAX: usize = 64;
+
+/// A ping whose echo has not come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Sent {
+    body: Bytes,
+    /// When it left; `None` where we slept since, so that its round trip says nothing.
+    at: Option<Instant>,
+    overdue_at: Instant,
+}
+
 /// Where the question "are you there" stands on one connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Pinging {
     stream: Option<StreamId>,
-    /// What was sent last and when, until its echo comes.
-    sent: Option<(Bytes, Instant)>,
+    /// What was sent last, until its echo comes.
+    sent: Option<Sent>,
     due_at: Option<Instant>,
 }
 
@@ -32,9 +47,16 @@ impl Pinging {
     }
 
     pub(super) fn deadline(&self) -> Option<Deadline> {
-        let overdue = self.sent.as_ref().map(|(_, at)| *at + ECHO_TIMEOUT);
+        let overdue = self.sent.as_ref().map(|sent| sent.overdue_at);
         let due = if self.sent.is_none() { self.due_at } else { None };
         earliest(overdue.map(ping_at), due.map(ping_at))
+    }
+
+    pub(super) fn put_off(&mut self, sleep: Sleep) {
+        if let Some(sent) = &mut self.sent {
+            sleep.put_off(&mut sent.overdue_at);
+            sent.at = None;
+        }
     }
 }
 
@@ -64,8 +86,24 @@ impl Peers {
         }
         let body = Bytes::copy_from_slice(&body);
         cx.actions.push(Action::Send { stream, body: body.clone() });
-        connection.pinging =
-            Pinging { stream: Some(stream), sent: Some((body, cx.now)), due_at: None };
+        let sent = Sent { body, at: Some(cx.now), overdue_at: cx.now + ECHO_TIMEOUT };
+        connection.pinging = Pinging { stream: Some(stream), sent: Some(sent), due_at: None };
+    }
+
+    /// Any connection may have died while we slept: each is pinged, as soon as its turn comes. The
+    /// echo of an older ping would say nothing; it may have lain in a buffer all the while.
+    pub(super) fn doubt_all(&mut self, cx: &mut Cx<'_>) {
+        for (place, conn) in self.by_worth().into_iter().enumerate() {
+            let Some(connection) = self.connections.get_mut(&conn) else { continue };
+            if let Some(stream) = connection.pinging.stream {
+                self.streams.remove(&stream);
+                cx.actions.push(Action::ResetStream { stream });
+            }
+            let turn = u32::try_from(place / PINGED_AT_ONCE_MAX).unwrap_or(u32::MAX);
+            let due_at = Some(cx.now + TURN * turn);
+            connection.pinging = Pinging { due_at, ..Pinging::default() };
+            connection.life = Life::InDoubt;
+        }
     }
 
     /// Another connection to the same peer is being pinged: this one's turn comes next.
@@ -84,10 +122,10 @@ impl Peers {
         let conn = *self.streams.get(&stream).ok_or(Oddity::UnknownStream)?;
         self.touched = true;
         let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
-        let Some((sent, at)) = connection.pinging.sent.take() else {
+        let Some(sent) = connection.pinging.sent.take() else {
             return Err(Oddity::UnexpectedFrame);
         };
-        if sent != body {
+        if sent.body != body {
             connection.pinging = Pinging::default();
             self.streams.remove(&stream);
             cx.actions.push(Action::ResetStream { stream });
@@ -97,6 +135,11 @@ impl Peers {
         connection.pinging.stream = None;
         self.streams.remove(&stream);
         cx.actions.push(Action::CloseStream { stream });
+        connection.life = Life::Sound;
+        let Some(at) = sent.at else {
+            connection.pinging.due_at = Some(cx.now + PING_INTERVAL);
+            return Ok(());
+        };
         let sample = cx.now.since(at);
         // RFC 6298 §2: seven parts old, one part new.
         let smooth = |old: Duration| (old * 7 + sample) / 8;
@@ -119,9 +162,8 @@ impl Peers {
         interval: Option<Duration>,
         keeps: impl Fn(PeerId) -> bool,
     ) {
-        let overdue = |sent: &Option<(Bytes, Instant)>| {
-            sent.as_ref().is_some_and(|(_, at)| *at + ECHO_TIMEOUT <= cx.now)
-        };
+        let overdue =
+            |sent: &Option<Sent>| sent.as_ref().is_some_and(|sent| sent.overdue_at <= cx.now);
         let mut due = Vec::new();
         for (conn, connection) in &mut self.connections {
             let wanted = interval.filter(|_| !connection.relayed && keeps(connection.peer));
@@ -132,10 +174,14 @@ impl Peers {
                     cx.actions.push(Action::ResetStream { stream });
                 }
                 pinging.sent = None;
+                if connection.life == Life::InDoubt {
+                    connection.life = Life::Silent;
+                }
             }
+            let in_doubt = connection.life == Life::InDoubt;
             match (wanted, pinging.due_at) {
-                // One that was put off still lacks its round-trip time.
-                (None, Some(at)) if connection.rtt.is_none() => {
+                // One that was put off still lacks its round-trip time, or is in doubt.
+                (None, Some(at)) if connection.rtt.is_none() || in_doubt => {
                     if at <= cx.now && pinging.sent.is_none() {
                         due.push(*conn);
                     }
@@ -154,19 +200,19 @@ impl Peers {
     }
 }
 
-impl Saved for Pinging {
+saved!(struct Pinging { stream, sent, due_at });
+
+impl Saved for Sent {
     fn save(&self, out: &mut Saver<'_>) {
-        let Pinging { stream, sent, due_at } = self;
-        let mask = |(body, at): &(Bytes, Instant)| (masked(body, out), *at);
-        let sent = sent.as_ref().map(mask);
-        stream.save(out);
-        sent.save(out);
-        due_at.save(out);
+        let Sent { body, at, overdue_at } = self;
+        masked(body, out).save(out);
+        at.save(out);
+        overdue_at.save(out);
     }
 
-    fn load(from: &mut Loader<'_>) -> Result<Pinging, BadCheckpoint> {
-        let (stream, sent, due_at) = Saved::load(from)?;
-        Ok(Pinging { stream, sent, due_at })
+    fn load(from: &mut Loader<'_>) -> Result<Sent, BadCheckpoint> {
+        let (body, at, overdue_at) = Saved::load(from)?;
+        Ok(Sent { body, at, overdue_at })
     }
 }
 

@@ -8,9 +8,11 @@
 //! ```
 
 use super::nonce::{Arrival, Proof};
+use crate::peers::Connection;
 use crate::wire::autonat::{DialStatus, Message, ResponseStatus, dial_data_chunk};
 use crate::words::checkpoint::saved;
 use crate::words::deadline::Deadline;
+use crate::words::sleep::Sleep;
 use crate::{
     Action, Actions, Addr, ConnId, Duration, Group, Instant, Outcome, PeerId, StreamId, Wake,
 };
@@ -45,7 +47,18 @@ pub(super) struct Exchange {
     /// Whether a failure to dial would come from an IP that we never contacted.
     pub(super) cold: bool,
     rtt: Duration,
+    excuse: Excuse,
     phase: Phase,
+}
+
+/// Why a failure may be nobody's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Excuse {
+    None,
+    /// It was asked on a connection that may have died while we slept.
+    Line,
+    /// We slept while it ran: whoever dialled us then dialled in vain.
+    Sleep,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,14 +94,38 @@ impl Exchange {
         (peer, group, conn): (PeerId, Group, ConnId),
         addrs: Vec<Addr>,
         cold: bool,
-        rtt: Option<Duration>,
+        connection: Option<&Connection>,
     ) -> Exchange {
         // Without a measured round trip, a slow one.
-        let rtt = rtt.unwrap_or(Duration::from_secs(1));
+        let rtt = connection.and_then(|one| one.rtt).unwrap_or(Duration::from_secs(1));
+        let in_doubt = connection.is_some_and(Connection::is_in_doubt);
+        let excuse = if in_doubt { Excuse::Line } else { Excuse::None };
         let overdue_at = now + ANSWER_TIMEOUT + rtt * 2;
         let phase = Phase::Asked { overdue_at, paid: false };
         let (judged, arrival, proved) = (0, None, false);
-        Exchange { peer, group, conn, addrs, judged, arrival, proved, cold, rtt, phase }
+        Exchange { peer, group, conn, addrs, judged, arrival, proved, cold, rtt, excuse, phase }
+    }
+
+    /// We slept for a moment, and it goes on.
+    pub(super) fn resumed(&mut self, sleep: Sleep) {
+        self.excuse = Excuse::Sleep;
+        match &mut self.phase {
+            Phase::Asked { overdue_at, .. } => sleep.put_off(overdue_at),
+            Phase::AwaitsNonce { lie_at } => sleep.put_off(lie_at),
+        }
+    }
+
+    /// Whether this end of it may be our own doing, or the line's, and is held against nobody.
+    pub(super) fn excuses(&self, outcome: Outcome) -> bool {
+        match outcome {
+            _ if self.proved => false,
+            Outcome::Timeout | Outcome::Error => self.excuse != Excuse::None,
+            Outcome::DialFailed | Outcome::DialBackError | Outcome::Lie => {
+                self.excuse == Excuse::Sleep
+            }
+            // A word about the server itself is as good as ever.
+            Outcome::Proved | Outcome::Refused | Outcome::Rejected | Outcome::Declined => false,
+        }
     }
 
     /// A message came. Only the first response counts; js-libp2p sends several.
@@ -236,6 +273,7 @@ impl Exchange {
 }
 
 saved!(enum Phase { 1 = Asked { overdue_at, paid }, 2 = AwaitsNonce { lie_at } });
+saved!(enum Excuse { 1 = None, 2 = Line, 3 = Sleep });
 saved!(struct Exchange {
     peer,
     group,
@@ -246,6 +284,7 @@ saved!(struct Exchange {
     proved,
     cold,
     rtt,
+    excuse,
     phase,
 }, if is_about_something);
 

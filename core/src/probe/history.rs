@@ -3,7 +3,7 @@
 use super::nonce::Proof;
 use crate::words::checkpoint::saved;
 use crate::words::config::{PROOF_LIFETIME, SERVERS_ASKED_MAX};
-use crate::{Draw, Duration, Group, Instant, Outcome, PeerId};
+use crate::{ConnId, Draw, Duration, Group, Instant, Outcome, PeerId};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
@@ -40,6 +40,8 @@ pub(super) enum Round {
 pub(super) struct Answer {
     pub(super) outcome: Outcome,
     pub(super) group: Group,
+    /// The connection that may be to blame for it: it stood while we slept.
+    pub(super) line: Option<ConnId>,
 }
 
 /// Whether what was answered so far counts on in the round that is entered.
@@ -136,7 +138,8 @@ impl History {
         let place = if proof.by_stranger() { 0 } else { self.provers.len() };
         self.provers.insert(place, proof.server());
         self.provers.truncate(PROVERS_MAX);
-        self.answers.insert(proof.server(), Answer { outcome: Outcome::Proved, group });
+        let answer = Answer { outcome: Outcome::Proved, group, line: None };
+        self.answers.insert(proof.server(), answer);
         if self.round == Round::Recheck {
             self.enter(Round::Search, Answers::Kept);
         }
@@ -163,6 +166,16 @@ impl History {
             if self.round == Round::Renew || resting && unjudged {
                 self.enter(Round::Search, Answers::Kept);
             }
+        }
+    }
+
+    /// A connection is gone. What may have been its fault is asked again as soon as there is another.
+    pub(super) fn disconnected(&mut self, conn: ConnId) {
+        let answers = self.answers.len();
+        self.answers.retain(|_, answer| answer.line != Some(conn));
+        if self.answers.len() < answers {
+            self.searched = None;
+            self.enter(Round::Search, Answers::Kept);
         }
     }
 
@@ -244,7 +257,7 @@ impl History {
 }
 
 saved!(enum Round { 1 = Search, 2 = Renew, 3 = Recheck, 4 = Rest { until } });
-saved!(struct Answer { outcome, group });
+saved!(struct Answer { outcome, group, line });
 saved!(struct History {
     round,
     proved_in_round,
@@ -279,7 +292,7 @@ mod tests {
     #[test]
     fn that_strangers_are_refused_is_asked_again_in_time_and_then_forgotten() {
         let group = Group::prefix(Ipv4Addr::new(44, 0, 0, 1).into());
-        let failed = Answer { outcome: Outcome::DialFailed, group };
+        let failed = Answer { outcome: Outcome::DialFailed, group, line: None };
         let woken_after = |seconds: u64| {
             let mut history = History::new();
             history.answered(Instant::ZERO, PeerId::random(), failed, true);

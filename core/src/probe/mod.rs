@@ -32,6 +32,7 @@ use crate::wire::autonat::{DialBack, DialBackResponse};
 use crate::words::checkpoint::{BadCheckpoint, Loader, are_counts, saved};
 use crate::words::config::PROBES_MAX;
 use crate::words::deadline::{Deadline, earliest};
+use crate::words::sleep::Sleep;
 use crate::{
     Action, Addr, ConnId, Cx, Duration, Instant, Notice, Oddity, Outcome, PeerId, StreamEnd,
     StreamId,
@@ -150,10 +151,18 @@ impl Probe {
     }
 
     /// A stream that asks a server ended, or could not be opened.
-    pub(crate) fn stream_ended(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Result<(), Oddity> {
+    pub(crate) fn stream_ended(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stream: StreamId,
+        end: StreamEnd,
+    ) -> Result<(), Oddity> {
         let exchange = self.exchanges.get(&stream).ok_or(Oddity::UnknownStream)?;
         if !exchange.awaits_nonce() {
-            cx.actions.push(Action::ResetStream { stream });
+            if end == StreamEnd::Finished {
+                // Our own half is open still, and the other has nothing to say.
+                cx.actions.push(Action::ResetStream { stream });
+            }
             self.end(cx, stream, Outcome::Error);
         }
         Ok(())
@@ -237,6 +246,19 @@ impl Probe {
         while let Some(stream) = self.exchanges.iter().find_map(lost) {
             self.cut_off(cx, stream);
         }
+        self.histories.values_mut().for_each(|history| history.disconnected(conn));
+    }
+
+    /// We slept. After a nap the questions go on; a long sleep outlasts the patience of every server,
+    /// and puts in doubt whatever was proven or refuted. No history is forgotten.
+    pub(crate) fn resumed(&mut self, cx: &mut Cx<'_>, sleep: Sleep) {
+        self.nonces.resumed(sleep);
+        self.exchanges.values_mut().for_each(|exchange| exchange.resumed(sleep));
+        if !sleep.is_nap() {
+            self.take_back(cx);
+            self.histories.values_mut().for_each(History::doubt);
+        }
+        self.dirty = true;
     }
 
     /// Expire what is overdue and start what is due.
@@ -351,15 +373,20 @@ impl Probe {
     fn doubt_everything(&mut self, cx: &mut Cx<'_>, local: &Local, candidates: &Candidates) {
         self.histories
             .retain(|addr, _| local.listens_in(addr.class()) && candidates.get(*addr).is_some());
-        // Questions under way are taken back: their answers would be about the old network. Their
-        // nonces stay good, since whoever brings one has dialled what we listen on now.
-        let asked: Vec<StreamId> = self.exchanges.keys().copied().collect();
-        for stream in asked {
-            cx.actions.push(Action::ResetStream { stream });
+        self.take_back(cx);
+        self.histories.values_mut().for_each(History::doubt);
+    }
+
+    /// Take back every question under way: the answer would be about the network as it was. The
+    /// nonces stay good, since whoever brings one has dialled what we listen on now.
+    fn take_back(&mut self, cx: &mut Cx<'_>) {
+        let stands = |(stream, one): (&StreamId, &Exchange)| (*stream, !one.awaits_nonce());
+        let asked: Vec<(StreamId, bool)> = self.exchanges.iter().map(stands).collect();
+        for (stream, is_open) in asked {
+            if is_open {
+                cx.actions.push(Action::ResetStream { stream });
+            }
             self.cut_off(cx, stream);
-        }
-        for history in self.histories.values_mut() {
-            history.doubt();
         }
     }
 
@@ -421,16 +448,23 @@ impl Probe {
 
     /// A probe ended with a word of the server, or with its silence.
     fn end(&mut self, cx: &mut Cx<'_>, stream: StreamId, outcome: Outcome) {
+        let excused = self.exchanges.get(&stream).is_some_and(|one| one.excuses(outcome));
+        let outcome = if excused { Outcome::Error } else { outcome };
         let Some(exchange) = self.close(cx, stream, outcome) else { return };
         let outcome = if exchange.proved { Outcome::Proved } else { outcome };
-        let Exchange { peer, group, cold, .. } = exchange;
+        let Exchange { peer, group, conn, cold, .. } = exchange;
+        let line = excused.then_some(conn);
         if let Some(history) = self.histories.get_mut(&exchange.addr())
             && outcome != Outcome::Proved
         {
-            history.answered(cx.now, peer, Answer { outcome, group }, cold);
+            history.answered(cx.now, peer, Answer { outcome, group, line }, cold);
         }
         if let Some(server) = self.servers.get_mut(peer) {
-            server.ended(cx.now, exchange.addr().class(), outcome);
+            if excused {
+                server.cut_off(outcome);
+            } else {
+                server.ended(cx.now, exchange.addr().class(), outcome);
+            }
             server.chooses |= exchange.passed_over();
         }
         if outcome == Outcome::Lie {

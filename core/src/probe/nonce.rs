@@ -4,6 +4,7 @@
 use crate::peers::Connection;
 use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver, saved};
 use crate::words::config::PROOF_LIFETIME;
+use crate::words::sleep::Sleep;
 use crate::{Addr, Draw, Duration, Instant, Oddity, PeerId, Side, StreamId};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -155,6 +156,12 @@ impl Nonces {
         }
     }
 
+    /// We slept, and so did whatever brings a nonce that is still under way.
+    pub(super) fn resumed(&mut self, sleep: Sleep) {
+        let retired = self.expected.values_mut().filter_map(|one| one.forget_at.as_mut());
+        retired.for_each(|at| sleep.put_off(at));
+    }
+
     /// A nonce arrived on `conn`. autonat-v2 §Requirements for DialBack: it MUST equal that of an
     /// outstanding request, and MUST be discarded where it does not; and the connection must be
     /// one that only the dialled address can explain.
@@ -168,7 +175,11 @@ impl Nonces {
         if expected.forget_at.is_some_and(|at| at <= now) {
             return Err(Oddity::UnknownNonce);
         }
-        let fresh = conn.side == Side::Inbound && !conn.relayed && conn.serial > expected.serial;
+        // What came in before a long sleep proves nothing about the time after it.
+        let fresh = conn.side == Side::Inbound
+            && !conn.relayed
+            && conn.serial > expected.serial
+            && !conn.is_in_doubt();
         let explains = |addr: &&Addr| addr.class() == conn.local.class();
         let addrs: Vec<Addr> = expected.addrs.iter().filter(explains).copied().collect();
         if !fresh || addrs.is_empty() {

@@ -244,7 +244,6 @@ impl Probe {
         let stream = StreamId::outbound(Protocol::DialRequest, self.asked);
         let group = server.group(self.allow_private);
         let cold = server.is_cold_for(addr);
-        let rtt = peers.get(conn).and_then(|connection| connection.rtt);
         let nonce = self.nonces.bind(cx.draw, (addrs.clone(), peer, stream), peers.serial());
         server.sent(cx.now);
         history.in_flight.insert(peer, group);
@@ -252,7 +251,7 @@ impl Probe {
         let encoded = addrs.iter().map(|addr| multiaddr::encode(*addr)).collect();
         // Nothing is left out: fifty of the longest addresses stay far below what servers read.
         let (request, _) = Message::dial_request(encoded, nonce);
-        let exchange = Exchange::new(cx.now, (peer, group, conn), addrs, cold, rtt);
+        let exchange = Exchange::new(cx.now, (peer, group, conn), addrs, cold, peers.get(conn));
         self.exchanges.insert(stream, exchange);
         cx.actions.push(Action::OpenStream { conn, stream });
         cx.actions.push(Action::Send { stream, body: request.encode() });

@@ -136,13 +136,16 @@ impl Server {
     }
 
     /// The connection on which asking about `addr` is cheapest: a server that sees us at that very
-    /// address, or at least that IP, does not ask for dial data.
+    /// address, or at least that IP, does not ask for dial data. One that may have died while we
+    /// slept comes last.
     fn conn_for(&self, peers: &Peers, addr: Addr) -> Option<ConnId> {
         let cost = |conn: &&ConnId| {
             let connection = peers.get(**conn);
             let observed = connection.and_then(|connection| connection.observed);
             let rtt = connection.and_then(|connection| connection.rtt).unwrap_or(Duration::MAX);
-            (observed != Some(addr), observed.map(|seen| seen.ip) != Some(addr.ip), rtt, **conn)
+            let in_doubt = connection.is_some_and(Connection::is_in_doubt);
+            let foreign = observed.map(|seen| seen.ip) != Some(addr.ip);
+            (in_doubt, observed != Some(addr), foreign, rtt, **conn)
         };
         self.conns.iter().min_by_key(cost).copied()
     }
@@ -200,7 +203,7 @@ impl Server {
         }
     }
 
-    /// A probe of it was lost with its connection: counted, and no reason for a rest.
+    /// A probe of it ended by nobody's fault: counted, and no reason for a rest.
     pub(super) fn cut_off(&mut self, outcome: Outcome) {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.count(outcome);

@@ -29,6 +29,7 @@ use crate::probe::{Evidence, Outlook, Probe, Proof};
 use crate::words::checkpoint::{are_counts, saved};
 use crate::words::config::PROOF_LIFETIME;
 use crate::words::deadline::earliest;
+use crate::words::sleep::Sleep;
 use crate::{
     Addr, Class, Config, Cx, Deadline, Duration, FilteringBehavior, Instant, NodeState, Notice,
     Reason, Scope, State, Wake,
@@ -173,6 +174,14 @@ impl Reachability {
 
     pub(crate) fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// We slept: a role is held for as long as it takes to prove an address again, awake. What was
+    /// proven has aged all the same.
+    pub(crate) fn resumed(&mut self, sleep: Sleep) {
+        if let Some(until) = &mut self.hold_down_until {
+            sleep.put_off(until);
+        }
     }
 
     /// Judge anew where something below changed or a proof aged out.

@@ -9,6 +9,7 @@ use crate::wire::identify::Identify;
 use crate::wire::multiaddr;
 use crate::wire::peer_record::PeerRecord;
 use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver, are_counts, saved};
+use crate::words::sleep::Sleep;
 use crate::{
     Action, Addr, Config, ConnId, Cx, Deadline, Duration, Instant, Oddity, PeerId, Protocol,
     ProtocolSet, PublicKey, Signer, StreamId, Wake,
@@ -155,6 +156,10 @@ impl Identifier {
         while let Some(stream) = self.pushes.iter().find_map(of_conn) {
             self.closed(stream);
         }
+    }
+
+    pub(super) fn resumed(&mut self, sleep: Sleep) {
+        self.pushes.values_mut().for_each(|push| sleep.put_off(&mut push.overdue_at));
     }
 
     /// Give up pushes that are overdue, and start those that are due.

@@ -29,6 +29,7 @@ mod tests;
 
 use crate::words::checkpoint::saved;
 use crate::words::deadline::earliest;
+use crate::words::sleep::Sleep;
 use crate::{
     Action, Addr, Class, Config, ConnId, Connected, Cx, Deadline, DialFailure, DialId, Duration,
     Instant, Oddity, PeerId, Protocol, ProtocolSet, PublicKey, Side, StreamEnd, StreamFailure,
@@ -230,6 +231,16 @@ impl Service {
         self.patrons.remove(&conn);
         if let Some(server) = &mut self.dialback {
             server.disconnected(cx, conn);
+        }
+    }
+
+    /// We slept: whoever we serve or tell something gets the time back, and so does whoever could
+    /// not show us that it still counts on us. Tokens grew meanwhile.
+    pub(crate) fn resumed(&mut self, sleep: Sleep) {
+        self.identifier.resumed(sleep);
+        self.patrons.values_mut().for_each(|at| sleep.put_off(at));
+        if let Some(server) = &mut self.dialback {
+            server.resumed(sleep);
         }
     }
 

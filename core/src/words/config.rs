@@ -22,7 +22,8 @@ pub struct Config {
     pub allow_private: bool,
     /// Ask every peer for its identify. Off for embedders that run identify themselves.
     pub identify: bool,
-    /// How often a connection is pinged; `None` pings only once where no round-trip time is known.
+    /// How often a connection is pinged; `None` pings only once where no round-trip time is known,
+    /// and after a long suspend.
     pub ping_interval: Option<Duration>,
     /// Addresses in one dial request, number: 1 asks about one address at a time; up to 50 append
     /// others, less wanted, for a server that cannot dial the first. Only the one that it names
@@ -167,6 +168,10 @@ pub const IDENTIFY_PROTOCOLS_BYTES_MAX: usize = 2_048;
 /// How often a connection is pinged, seconds; ours: under the 30 s for which the shortest common
 /// NATs keep a UDP binding (RFC 4787 §4.3 asks for 120).
 pub const PING_INTERVAL: Duration = Duration::from_secs(25);
+/// The longest suspend that puts nothing in doubt, seconds; ours: the pause between two pings, so
+/// that no connection was silent for longer than it may be anyway. A device that dozes between two
+/// packets naps all the time. If it grows, what died meanwhile is found later.
+pub const NAP_MAX: Duration = PING_INTERVAL;
 /// Addresses in one dial request, number; go-libp2p's value: it looks at no more. Requests grow
 /// by 23 bytes each. When full, the least wanted are left out.
 pub const ADDRS_PER_REQUEST_MAX: usize = 50;

@@ -19,6 +19,28 @@ pub enum Event {
     Tick,
     /// The machine was suspended and runs again. Handed in before any other fact that was found
     /// afterwards; `now` has counted the time asleep already.
+    ///
+    /// Everything that faces the network is validated anew, and nothing is forgotten that is still
+    /// true:
+    ///
+    /// - *What was in flight did not have its chance.* Whatever waits for somebody gets the time
+    ///   back: questions of identify, pings, probes and the nonces that follow them, pushes, the
+    ///   requests that we serve and the dials for them, and the hold-down of a role. A probe that we
+    ///   slept through can still prove an address; if it fails, that is held against neither the
+    ///   address nor the server. A dial of ours for others that failed is our own fault.
+    /// - *What ages in truth has aged:* proofs, votes, sightings of strangers, contacted IPs,
+    ///   distrust and other rests of servers, rate limits, pauses between rounds. A proof that is
+    ///   too old proves nothing any more; one that is young enough stays.
+    /// - After more than [`NAP_MAX`](crate::config::NAP_MAX), *every connection is in doubt,* and so
+    ///   is every verdict. Connections are pinged, servers first, so that the runtime finds the
+    ///   dead ones. Until one has answered, others are preferred to it, and its silence is not held
+    ///   against a server; one that stays silent is no longer kept. Peers that we dialled are asked
+    ///   where they see us now. Probes under way are taken back, and every server in reach is
+    ///   asked about every address; what is proven stays so meanwhile.
+    /// - *The wall clock decides nothing,* wherever it was set. The sequence number of our record
+    ///   only rises.
+    ///
+    /// An embedder that runs identify or ping itself asks its peers anew by itself.
     Resumed {
         /// How long it was suspended.
         slept: Duration,

@@ -11,4 +11,5 @@ pub(crate) mod id;
 pub(crate) mod judgement;
 pub(crate) mod notice;
 pub(crate) mod protocol;
+pub(crate) mod sleep;
 pub(crate) mod time;

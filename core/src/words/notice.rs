@@ -154,8 +154,8 @@ pub enum Oddity {
     UnexpectedFrame,
     /// A nonce that belongs to no probe.
     UnknownNonce,
-    /// A right nonce in a wrong place: an existing, outbound or relayed connection, or another
-    /// transport or family than claimed.
+    /// A right nonce in a wrong place: an existing, outbound or relayed connection, one from before
+    /// a long suspend, or another transport or family than claimed.
     MisplacedNonce,
     /// A public key that does not belong to the authenticated peer.
     ForeignKey,

@@ -132,6 +132,7 @@ impl Book {
                 self.forget_if_over(*stream);
             }
             Event::Tick
+            | Event::Resumed { .. }
             | Event::Contacted { .. }
             | Event::Frame { .. }
             | Event::Observed { .. }

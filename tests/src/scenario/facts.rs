@@ -70,9 +70,27 @@ impl World {
                 words.done()?;
                 self.oversleep(span)
             }
+            "resume" => {
+                let span = words.take()?;
+                words.done()?;
+                self.resume(span)
+            }
+            "unix" => {
+                let shift = words.take()?;
+                words.done()?;
+                self.set_unix(shift);
+                Ok(())
+            }
             "tick" => {
                 words.done()?;
                 self.feed(Event::Tick)
+            }
+            "keeps" => {
+                let conn: ConnId = words.take()?;
+                words.done()?;
+                let word = if self.agent().keeps(conn) { "kept" } else { "not kept" };
+                self.line(word);
+                Ok(())
             }
             "show" => {
                 words.done()?;

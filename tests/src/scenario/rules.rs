@@ -92,7 +92,7 @@ pub(super) fn printable(text: &str) -> Result<(), String> {
 
 /// The passing of time alone makes nothing unreachable that was reachable; it may only expire.
 pub(super) fn no_flip(event: &Event, notices: &[&Notice]) -> Result<(), String> {
-    if *event != Event::Tick {
+    if !matches!(event, Event::Tick | Event::Resumed { .. }) {
         return Ok(());
     }
     for notice in notices {

@@ -191,6 +191,24 @@ impl Word for Duration {
     }
 }
 
+/// By how much a clock is set forward or back, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shift(pub(super) i64);
+
+impl Word for Shift {
+    const EXPECTED: &'static str = "a span with its sign such as +10m or -24h";
+
+    fn read(word: &str) -> Option<Shift> {
+        let (sign, span) = word.split_at_checked(1)?;
+        let millis = i64::try_from(Duration::read(span)?.as_millis()).ok()?;
+        match sign {
+            "+" => Some(Shift(millis)),
+            "-" => Some(Shift(-millis)),
+            _ => None,
+        }
+    }
+}
+
 impl Word for Class {
     const EXPECTED: &'static str = "a class such as ip4/tcp or ip6/quic";
 

@@ -3,7 +3,7 @@
 use super::book::Book;
 use super::names::{Hand, NODE, Names, key};
 use super::rules;
-use super::script::Name;
+use super::script::{Name, Shift};
 use super::settings::{Settings, Spread};
 use crate::tape::Tape;
 use libp2p_identity::Keypair;
@@ -51,10 +51,16 @@ struct Side {
 }
 
 impl Side {
-    fn handle(&mut self, now: Instant, key: &Keypair, event: Event, tape: Option<&mut Tape>) {
+    fn handle(
+        &mut self,
+        (now, unix): (Instant, UnixTime),
+        key: &Keypair,
+        event: Event,
+        tape: Option<&mut Tape>,
+    ) {
         let mut cx = Cx {
             now,
-            unix: unix(now),
+            unix,
             draw: &mut self.chance,
             sign: &mut Hand(key),
             actions: &mut self.actions,
@@ -80,6 +86,8 @@ pub(super) struct World {
     tape: Tape,
     key: Keypair,
     pub(super) now: Instant,
+    /// What the wall clock shows more than it should, in milliseconds.
+    unix_ahead: i64,
     pub(super) scribe: Scribe<Names>,
     pub(super) book: Book,
     pub(super) transcript: Vec<String>,
@@ -102,6 +110,7 @@ impl World {
             main,
             key,
             now: Instant::ZERO,
+            unix_ahead: 0,
             scribe: Scribe::new(names, Instant::ZERO),
             book: Book::default(),
             transcript: Vec::new(),
@@ -140,8 +149,9 @@ impl World {
         self.book.happened(&event);
         // The script's own words stand for the event; the scribe hears it to know who is who.
         rules::printable(&self.scribe.event(&event))?;
-        self.main.handle(self.now, &self.key, event.clone(), None);
-        self.twin.handle(self.now, &self.key, event.clone(), Some(&mut self.tape));
+        let clocks = self.clocks();
+        self.main.handle(clocks, &self.key, event.clone(), None);
+        self.twin.handle(clocks, &self.key, event.clone(), Some(&mut self.tape));
         if self.main.agent != self.twin.agent || self.main.actions != self.twin.actions {
             return Err("two agents that saw the same differ".to_owned());
         }
@@ -178,7 +188,7 @@ impl World {
             return Err(format!("the wake-up {:?} at {} is not ahead", deadline.wake, deadline.at));
         }
         let mut idle = self.main.clone();
-        idle.handle(self.now, &self.key, Event::Tick, None);
+        idle.handle(self.clocks(), &self.key, Event::Tick, None);
         if idle.agent != self.main.agent || !idle.actions.is_empty() {
             return Err(format!("a tick with nothing due did {:?}", idle.actions.as_slice()));
         }
@@ -216,6 +226,24 @@ impl World {
         self.now = self.now + span;
         self.line("wake, late");
         self.feed(Event::Tick)
+    }
+
+    /// Let time pass while the machine is suspended; the node hears of it before anything else.
+    pub(super) fn resume(&mut self, slept: Duration) -> Result<(), String> {
+        self.now = self.now + slept;
+        self.line("resumed");
+        self.feed(Event::Resumed { slept })
+    }
+
+    /// Set the wall clock forward, or back.
+    pub(super) fn set_unix(&mut self, Shift(millis): Shift) {
+        self.unix_ahead = self.unix_ahead.saturating_add(millis);
+    }
+
+    /// The moment, by the clock that counts and by the one on the wall.
+    fn clocks(&self) -> (Instant, UnixTime) {
+        let true_ms = UNIX_START_MS + self.now.as_nanos() / 1_000_000;
+        (self.now, UnixTime::from_millis(true_ms.saturating_add_signed(self.unix_ahead)))
     }
 
     fn wake_by(&mut self, until: Instant) -> Result<bool, String> {

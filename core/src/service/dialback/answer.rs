@@ -20,6 +20,18 @@ pub(super) enum Verdict {
 }
 
 impl Verdict {
+    /// What is left of it where the dial ran while we slept: that it failed may be our doing.
+    pub(super) fn after_sleep(self) -> Verdict {
+        match self {
+            Verdict::Dialled(status) if status != DialStatus::Ok => Verdict::InternalError,
+            Verdict::Dialled(_)
+            | Verdict::Busy
+            | Verdict::Rejected
+            | Verdict::Refused
+            | Verdict::InternalError => self,
+        }
+    }
+
     /// The message that says so (autonat-v2 §Requirements for ResponseStatus) and the word for
     /// the operator.
     pub(super) fn answer(self, pick: Option<Pick>) -> (Message, Served) {

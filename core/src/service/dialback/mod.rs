@@ -11,8 +11,9 @@
 //!
 //! Only a dial that failed in a class from which we have heard says anything about the address;
 //! in any other class the fault may be ours, and the answer is `E_DIAL_REFUSED`. A success always
-//! counts. Whoever breaks a rule is reset without an answer; the dial he caused runs to its end
-//! and keeps its slot, so that going away buys nothing.
+//! counts. A dial that we slept through and that failed is our fault: `E_INTERNAL_ERROR`. Whoever
+//! breaks a rule is reset without an answer; the dial he caused runs to its end and keeps its slot,
+//! so that going away buys nothing.
 //!
 //! Limits: two open requests a peer, six streams a peer, 64 a network, 256 together (over them:
 //! rejected, then reset); dials in flight and rates as in `DialBackConfig` (over them: rejected).
@@ -34,6 +35,7 @@ use super::{Caller, View};
 use crate::wire::autonat::{DialBack, DialBackResponse, DialBackStatus, DialStatus, Message};
 use crate::words::checkpoint::{BadCheckpoint, Loader, are_counts, saved};
 use crate::words::deadline::earliest;
+use crate::words::sleep::Sleep;
 use crate::{
     Action, ConnId, Connected, Cx, Deadline, Dial, DialBackConfig, DialFailure, DialId, Group,
     Instant, Notice, Oddity, Protocol, Served, Side, StreamEnd, StreamId, Wake,
@@ -298,6 +300,12 @@ impl DialBackServer {
         }
     }
 
+    /// We slept: what was to be done for others can be done still.
+    pub(super) fn resumed(&mut self, sleep: Sleep) {
+        self.sessions.values_mut().for_each(|session| session.resumed(sleep));
+        self.flights.values_mut().for_each(|flight| sleep.put_off(&mut flight.over_at));
+    }
+
     /// Fire what is due.
     pub(super) fn advance(&mut self, cx: &mut Cx<'_>) {
         let now = cx.now;
@@ -443,6 +451,7 @@ impl DialBackServer {
         let Some(session) = self.sessions.get_mut(&stream) else {
             return;
         };
+        let verdict = if session.slept { verdict.after_sleep() } else { verdict };
         let (answer, served) = verdict.answer(session.pick());
         let notice =
             Notice::DialBackServed { peer: session.peer, addr: session.dialled(), answer: served };

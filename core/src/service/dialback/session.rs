@@ -10,6 +10,7 @@
 
 use crate::wire::autonat::DIAL_DATA_CHUNK_MAX;
 use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver, saved};
+use crate::words::sleep::Sleep;
 use crate::{Addr, ConnId, Deadline, DialId, Duration, Group, Instant, PeerId, Wake};
 
 /// How long a requester may take to say what it wants, ours: the request is one small message.
@@ -87,13 +88,15 @@ pub(super) struct Session {
     pub(super) network: Group,
     /// Whether the requester has finished sending.
     pub(super) is_half_closed: bool,
+    /// Whether we slept while the dial for it ran.
+    pub(super) slept: bool,
     state: State,
 }
 
 impl Session {
     pub(super) fn new(now: Instant, conn: ConnId, peer: PeerId, network: Group) -> Session {
         let state = State::Asked { overdue_at: now + REQUEST_TIMEOUT };
-        Session { conn, peer, network, is_half_closed: false, state }
+        Session { conn, peer, network, is_half_closed: false, slept: false, state }
     }
 
     pub(super) fn state(&self) -> State {
@@ -139,6 +142,24 @@ impl Session {
     /// The answer is out, maybe before its request came.
     pub(super) fn close(&mut self, now: Instant, owes_request: bool) {
         self.enter(State::Closing { owes_request, overdue_at: now + LINGER });
+    }
+
+    /// We slept.
+    pub(super) fn resumed(&mut self, sleep: Sleep) {
+        self.slept |= matches!(self.state, State::Dialling { .. } | State::Delivering { .. });
+        match &mut self.state {
+            State::Uploading { stalled_at, overdue_at, .. } => {
+                sleep.put_off(stalled_at);
+                sleep.put_off(overdue_at);
+            }
+            State::Dialling { overdue_at, answer_at, .. } => {
+                sleep.put_off(overdue_at);
+                sleep.put_off(answer_at);
+            }
+            State::Asked { overdue_at }
+            | State::Delivering { overdue_at, .. }
+            | State::Closing { overdue_at, .. } => sleep.put_off(overdue_at),
+        }
     }
 
     /// The request of a session that was answered before it came.
@@ -246,7 +267,7 @@ saved!(enum State {
     4 = Delivering { pick, dial, overdue_at },
     5 = Closing { owes_request, overdue_at },
 });
-saved!(struct Session { conn, peer, network, is_half_closed, state });
+saved!(struct Session { conn, peer, network, is_half_closed, slept, state });
 
 #[cfg(test)]
 mod tests {
