@@ -4,6 +4,7 @@ mod connect;
 mod hostile;
 mod life;
 mod streams;
+mod suspend;
 mod verdict;
 
 use futures::StreamExt;

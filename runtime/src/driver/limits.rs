@@ -79,6 +79,13 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How often interface addresses are read again, seconds; ours: reading them is a few
 /// microseconds, and a laptop that moved should notice before its user does.
 pub(crate) const INTERFACES_INTERVAL: Duration = Duration::from_secs(30);
+/// How often the driver looks at its clocks when nothing else wakes it, seconds; ours: timers may
+/// stand still while the machine is suspended, and then this long passes before it is noticed that
+/// they did. It costs one wake-up of the process and two readings of clocks.
+pub(crate) const CLOCKS_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest suspend that core hears of, seconds; ours: what a busy machine may keep any
+/// process waiting for anyway.
+pub(crate) const SUSPEND_MIN: Duration = Duration::from_secs(1);
 /// Frames that wait to be written on one stream, number; ours: dial data of 100 kB is 25 chunks;
 /// this is some times that. When full, the stream is reset.
 pub(crate) const STREAM_QUEUE_MAX: usize = 128;

@@ -42,7 +42,7 @@ use connection::Connection;
 use fact::Fact;
 use futures::channel::oneshot;
 use futures::{FutureExt, select};
-use limits::{CLOSE_TIMEOUT, INTERFACES_INTERVAL, LINGER};
+use limits::{CLOCKS_INTERVAL, CLOSE_TIMEOUT, INTERFACES_INTERVAL, LINGER, SUSPEND_MIN};
 use portolan_core::{
     Actions, Agent, ConnId, Connected, Cx, DialId, Duration, Event, Instant, StreamId,
 };
@@ -91,6 +91,8 @@ pub(crate) struct Driver<R: Runtime> {
     dials: usize,
     interfaces: Vec<IpAddr>,
     interfaces_at: Instant,
+    /// How long the machine had been suspended when the driver last looked.
+    slept: Duration,
     sweep_at: Instant,
     stopping: Option<Stopping>,
     /// Whether every handle was dropped.
@@ -117,6 +119,7 @@ enum Woken {
 impl<R: Runtime> Driver<R> {
     pub(crate) fn new(parts: Parts<R>) -> Driver<R> {
         let tasks = Tasks::new(parts.common.runtime.clone());
+        let slept = parts.common.runtime.slept();
         Driver {
             parts,
             actions: Actions::new(),
@@ -127,6 +130,7 @@ impl<R: Runtime> Driver<R> {
             dials: 0,
             interfaces: Vec::new(),
             interfaces_at: Instant::ZERO,
+            slept,
             sweep_at: Instant::ZERO,
             stopping: None,
             abandoned: false,
@@ -159,7 +163,8 @@ impl<R: Runtime> Driver<R> {
 
     async fn wait(&self, inputs: &Inputs) -> Woken {
         let now = self.now();
-        let sleep = self.parts.common.runtime.sleep(self.wake_at().since(now));
+        let span = self.wake_at().since(now).min(CLOCKS_INTERVAL);
+        let sleep = self.parts.common.runtime.sleep(span);
         let command = async {
             if self.abandoned {
                 std::future::pending().await
@@ -191,6 +196,9 @@ impl<R: Runtime> Driver<R> {
 
     /// Do what is due.
     fn time_passed(&mut self) {
+        if let Some(resumed) = self.resumed() {
+            self.feed(resumed);
+        }
         let now = self.now();
         if self.parts.agent.deadline().is_some_and(|deadline| deadline.at <= now) {
             self.feed(Event::Tick);
@@ -203,12 +211,31 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
+    /// The fact that the machine was suspended since the driver last looked. What the driver
+    /// counts by the same clock as core gets the time back, and the interfaces are to be read.
+    fn resumed(&mut self) -> Option<Event> {
+        let runtime = &self.parts.common.runtime;
+        let slept = runtime.slept().saturating_sub(self.slept);
+        if slept < SUSPEND_MIN {
+            return None;
+        }
+        self.slept += slept;
+        self.interfaces_at = runtime.now();
+        for (_, conn) in self.table.conns_mut() {
+            conn.idle_since = conn.idle_since + slept;
+        }
+        if let Some(stopping) = &mut self.stopping {
+            stopping.until = stopping.until + slept;
+        }
+        tracing::info!(?slept, "the machine was suspended");
+        Some(Event::Resumed { slept })
+    }
+
     /// Hand core one fact and perform all that follows from it.
     fn feed(&mut self, event: Event) {
         self.found.push_back(event);
-        while let Some(event) = self.found.pop_front() {
+        while let Some((now, event)) = self.next_event() {
             tracing::trace!(?event, "event");
-            let now = self.now();
             let mut cx = Cx {
                 now,
                 unix: self.parts.common.runtime.unix(),
@@ -228,6 +255,17 @@ impl<R: Runtime> Driver<R> {
             }
             // The sink goes back so that its memory is used again.
             self.actions = actions;
+        }
+    }
+
+    /// The next fact for core, and its moment. That the machine was suspended goes before all that
+    /// was found since.
+    fn next_event(&mut self) -> Option<(Instant, Event)> {
+        // Read first: if the machine is suspended right here, the fact is one from before.
+        let now = self.now();
+        match self.resumed() {
+            Some(resumed) => Some((self.now(), resumed)),
+            None => Some((now, self.found.pop_front()?)),
         }
     }
 

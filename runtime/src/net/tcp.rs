@@ -12,7 +12,7 @@ use super::muxer::Muxer;
 use super::{Established, Knock, Origin, Patience, Security, Shared};
 use super::{missed, unless_stopped, yamux};
 use crate::sockets::{self, Dialling};
-use crate::time::timeout;
+use crate::time::{Stopwatch, timeout};
 use crate::traits::Runtime;
 use ::yamux::Mode;
 use futures::FutureExt;
@@ -57,10 +57,10 @@ pub(super) async fn dial<R: Runtime>(
     patience: Patience,
 ) -> Result<Established, DialError> {
     let mut unsupported = HandshakeError::Unsupported("any security of ours");
-    let begun_at = shared.runtime.now();
+    let watch = Stopwatch::start(&shared.runtime);
     for security in &shared.config.securities {
         // A peer may take its time to refuse one security; the next has only what is left.
-        let left = patience.after(shared.runtime.now().since(begun_at));
+        let left = patience.after(watch.elapsed());
         if left.total.is_zero() {
             return Err(DialError::HandshakeTimedOut);
         }
@@ -98,7 +98,7 @@ async fn connect<R: Runtime>(
     patience: Duration,
 ) -> Result<Connected<R::Tcp>, DialError> {
     let runtime = &shared.runtime;
-    let begun_at = runtime.now();
+    let watch = Stopwatch::start(runtime);
     let Dialling { socket, port_reused } = match from {
         Origin::Listeners(listeners) => sockets::dial_from(to.socket(), listeners),
         Origin::Fresh(source) => sockets::dial_fresh(to.socket(), *source),
@@ -108,7 +108,7 @@ async fn connect<R: Runtime>(
         .await
         .ok_or(DialError::TimedOut)?
         .map_err(DialError::later)?;
-    let took = runtime.now().since(begun_at);
+    let took = watch.elapsed();
     let local = runtime.local_addr(&tcp).map_err(DialError::LocalFault)?;
     let local = Addr::tcp(local.ip(), local.port());
     Ok(Connected { tcp: Lingering(tcp), local, took, port_reused })
