@@ -1,6 +1,6 @@
 //! A machine that sleeps for two hours, and whose wall clock is set back a day.
 
-use super::{BOTH, builder, dial};
+use super::{BOTH, builder};
 use futures::future::BoxFuture;
 use portolan_core::flight::{Reader, Replay, Tail};
 use portolan_core::{
