@@ -1,8 +1,7 @@
-//! Frames on the bare streams of a rust-libp2p swarm.
+//! Frames on bare streams, for peers that follow a script.
 
 use bytes::{Bytes, BytesMut};
-use futures::{AsyncReadExt as _, AsyncWriteExt as _};
-use libp2p::Stream;
+use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use portolan_core::Framing;
 use portolan_core::wire::framing;
 use std::io;
@@ -11,7 +10,11 @@ use std::io;
 ///
 /// # Errors
 /// If the stream has ended, or the rule forbids the message.
-pub async fn write_frame(stream: &mut Stream, framing: Framing, body: &[u8]) -> io::Result<()> {
+pub async fn write_frame(
+    stream: &mut (impl AsyncWrite + Unpin),
+    framing: Framing,
+    body: &[u8],
+) -> io::Result<()> {
     let mut frame = BytesMut::new();
     framing::encode(framing, body, &mut frame).map_err(io::Error::other)?;
     stream.write_all(&frame).await?;
@@ -22,7 +25,11 @@ pub async fn write_frame(stream: &mut Stream, framing: Framing, body: &[u8]) -> 
 ///
 /// # Errors
 /// If the stream has ended, or the rule forbids such a message.
-pub async fn announce_frame(stream: &mut Stream, framing: Framing, len: usize) -> io::Result<()> {
+pub async fn announce_frame(
+    stream: &mut (impl AsyncWrite + Unpin),
+    framing: Framing,
+    len: usize,
+) -> io::Result<()> {
     let mut frame = BytesMut::new();
     framing::encode(framing, &vec![0; len], &mut frame).map_err(io::Error::other)?;
     stream.write_all(&frame[..frame.len() - len]).await?;
@@ -34,7 +41,7 @@ pub async fn announce_frame(stream: &mut Stream, framing: Framing, len: usize) -
 /// # Errors
 /// If the stream ends before the message does, or the message breaks the rule.
 pub async fn read_frame(
-    stream: &mut Stream,
+    stream: &mut (impl AsyncRead + Unpin),
     framing: Framing,
     buffer: &mut BytesMut,
 ) -> io::Result<Bytes> {

@@ -1,5 +1,6 @@
 //! What crosses crates: the scenario runner, and what the tests of other packages share.
 
+pub mod diff;
 pub mod frames;
 pub mod lab;
 pub mod portolan_peer;

@@ -6,7 +6,6 @@
 //! asserts after every single event what must hold always.
 
 mod book;
-mod diff;
 mod facts;
 mod frames;
 mod names;
@@ -15,6 +14,7 @@ mod script;
 mod settings;
 mod world;
 
+use crate::diff;
 use script::Script;
 use std::fmt;
 use std::fs;

@@ -1,10 +1,10 @@
-//! A diff of two transcripts that names the lines of the file.
+//! A diff of two transcripts.
 
 /// How many equal lines are shown around a difference.
 const CONTEXT: usize = 3;
 
 /// The index of the first line in which the two differ.
-pub(super) fn first_difference(expected: &[String], happened: &[String]) -> Option<usize> {
+pub fn first_difference(expected: &[String], happened: &[String]) -> Option<usize> {
     let shorter = expected.len().min(happened.len());
     let at = (0..shorter).find(|at| expected[*at] != happened[*at]);
     at.or_else(|| (expected.len() != happened.len()).then_some(shorter))
@@ -19,7 +19,7 @@ enum Mark {
 
 /// Both transcripts as one text: `-` is expected only, `+` happened only. `first_line` is the
 /// number of the first expected line in its file.
-pub(super) fn diff(expected: &[String], happened: &[String], first_line: usize) -> String {
+pub fn diff(expected: &[String], happened: &[String], first_line: usize) -> String {
     let lines = merge(expected, happened);
     let near = |at: usize| {
         let window = at.saturating_sub(CONTEXT)..lines.len().min(at + CONTEXT + 1);

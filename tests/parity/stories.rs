@@ -1,0 +1,220 @@
+//! The stories. Each says at its end what it must have led to, so that none passes because nothing
+//! happened.
+
+use crate::peer::{Line, Peer, Stream};
+use crate::stage::{Stage, config};
+use futures::future::join_all;
+use portolan_core::wire::autonat::{
+    DialBack, DialBackResponse, DialStatus, Message, ResponseStatus,
+};
+use portolan_core::wire::multiaddr::{Decoded, decode};
+use portolan_core::{Addr, Protocol, Transport};
+use portolan_runtime::Limits;
+use portolan_runtime::net::NetConfig;
+use portolan_tests::lab::Lab;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// What a server lists.
+const SERVER: [Protocol; 3] = [Protocol::Identify, Protocol::Ping, Protocol::DialRequest];
+/// What somebody else lists.
+const PLAIN: [Protocol; 2] = [Protocol::Identify, Protocol::Ping];
+
+pub(crate) async fn an_ordinary_probe<L: Lab>(stage: &mut Stage<L>) {
+    stage.start_listening().await;
+    let server = stage.peer("Server");
+    let line = stage.dial(&server).await;
+    stage.introduce(&line, &SERVER).await;
+    probe(stage, &server, &line).await;
+    stage.shutdown().await;
+    stage.expect(2, &["DialBack nonce=#0", "reachable contacted", "proved"]);
+}
+
+/// The node asks on `line`, and the server dials back.
+async fn probe<L: Lab>(stage: &mut Stage<L>, server: &Peer, line: &Line) {
+    let (mut exchange, addr, nonce) = request(line).await;
+    let back = server.dial_back(addr).await;
+    stage.introduce(&back, &PLAIN).await;
+    let mut stream = back.open(Protocol::DialBack).await;
+    stream.send(&DialBack { nonce }.encode()).await;
+    assert_eq!(DialBackResponse::decode(&stream.read().await), Ok(DialBackResponse::OK));
+    stream.ends().await;
+    stream.close().await;
+    stage.until_told("finished <dial-back", 1).await;
+    let (status, dial_status) = (ResponseStatus::Ok, DialStatus::Ok);
+    let answer = Message::DialResponse { status, addr_idx: 0, dial_status };
+    exchange.send(&answer.encode()).await;
+    exchange.ends().await;
+    exchange.close().await;
+    stage.until_told("finished >dial-request", 1).await;
+    stage.close(back).await;
+}
+
+/// The node's request on `line`: the stream, the address and the nonce.
+async fn request(line: &Line) -> (Stream, Addr, u64) {
+    let mut exchange = line.accept(Protocol::DialRequest).await;
+    let body = exchange.read().await;
+    let Ok(Message::DialRequest { addrs, nonce }) = Message::decode(&body) else {
+        panic!("no dial request: {body:?}");
+    };
+    let Some(Ok(Decoded::Direct { addr, .. })) = addrs.first().map(|addr| decode(addr)) else {
+        panic!("no address: {addrs:?}");
+    };
+    (exchange, addr, nonce)
+}
+
+pub(crate) async fn dial_before_listen<L: Lab>(stage: &mut Stage<L>) {
+    let mut net = NetConfig::default();
+    // Over QUIC, nobody says that nobody is there.
+    net.connect_timeout = std::time::Duration::from_millis(500);
+    stage.start(config(), Limits::default(), net).await;
+    stage.dial_nobody().await;
+    let peer = stage.peer("Peer");
+    let early = stage.dial(&peer).await;
+    stage.introduce(&early, &PLAIN).await;
+    stage.listen(stage.ip).await;
+    // The second connection leaves from the port that is listened on by now.
+    let late = stage.dial(&peer).await;
+    stage.introduce(&late, &PLAIN).await;
+    stage.close(early).await;
+    stage.shutdown().await;
+    stage.expect(2, &["dialling nobody", "/any", "/Node-l0", "observed+interface"]);
+}
+
+pub(crate) async fn a_reset_in_the_middle_of_a_frame<L: Lab>(stage: &mut Stage<L>) {
+    let at = stage.start_listening().await;
+    // A frame that the node asked for.
+    let asked = stage.peer("Asked");
+    let wire = stage.wire("Wire", asked.at).await;
+    let line = stage.dial_at(&asked, wire.at()).await;
+    let description = line.description(&PLAIN);
+    let mut stream = line.accept(Protocol::Identify).await;
+    stage.until_told("opened >identify", 1).await;
+    stream.send_raw(&half_of(&description)).await;
+    ping(stage, &line).await;
+    wire.cut(line).await;
+    stage.until_told("disconnected", 1).await;
+    // A frame that it did not ask for.
+    let pushing = stage.peer("Pushing");
+    let wire = stage.wire("Wire", at).await;
+    let line = pushing.dial(wire.at()).await;
+    stage.introduce(&line, &PLAIN).await;
+    let mut stream = line.open(Protocol::IdentifyPush).await;
+    stream.send_raw(&half_of(&description)).await;
+    stage.until_told("opened <push", 1).await;
+    ping(stage, &line).await;
+    wire.cut(line).await;
+    stage.until_told("disconnected", 1).await;
+    stage.shutdown().await;
+    // Over yamux the end of a connection reads as the end of its streams.
+    match stage.transport {
+        Transport::Tcp => stage.expect(2, &["bad-frame >identify", "bad-frame <push"]),
+        Transport::Quic => stage.expect(2, &["reset >identify", "reset <push"]),
+    }
+}
+
+/// A frame that breaks off half-way.
+fn half_of(body: &[u8]) -> Vec<u8> {
+    let mut frame = vec![u8::try_from(body.len()).expect("one byte of length")];
+    frame.extend_from_slice(&body[..body.len() / 2]);
+    assert!(body.len() < 0x80, "one byte of length");
+    frame
+}
+
+/// Ping the node: what was sent before has arrived when the echo comes.
+async fn ping<L: Lab>(stage: &mut Stage<L>, line: &Line) {
+    let mut stream = line.open(Protocol::Ping).await;
+    stream.send(&[7; 32]).await;
+    assert_eq!(stream.read().await, [7; 32].as_slice());
+    stream.close().await;
+    stream.ends().await;
+    stage.until_told("finished <ping", 1).await;
+}
+
+pub(crate) async fn a_listener_on_a_wildcard<L: Lab>(stage: &mut Stage<L>) {
+    stage.start(config(), Limits::default(), NetConfig::default()).await;
+    let bound = stage.listen(Ipv4Addr::UNSPECIFIED.into()).await;
+    let peer = stage.peer("Peer");
+    let out = stage.dial(&peer).await;
+    stage.introduce(&out, &PLAIN).await;
+    stage.close(out).await;
+    for host in [1, 2] {
+        let at = Addr { ip: IpAddr::from([127, 0, 0, host]), ..bound };
+        let line = peer.dial(at).await;
+        stage.introduce(&line, &PLAIN).await;
+        stage.close(line).await;
+    }
+    stage.shutdown().await;
+    stage.expect(3, &["local=/ip4/127.0.0.2/", "out /ip4/127.0.0.1/"]);
+}
+
+pub(crate) async fn ipv6_only<L: Lab>(stage: &mut Stage<L>) {
+    stage.ip = Ipv6Addr::LOCALHOST.into();
+    stage.start_listening().await;
+    let server = stage.peer("Server");
+    let line = stage.dial(&server).await;
+    stage.introduce(&line, &SERVER).await;
+    probe(stage, &server, &line).await;
+    // A peer of the other family is dialled from no listener.
+    let other = stage.peer_at("Other", Ipv4Addr::LOCALHOST.into());
+    let foreign = stage.dial(&other).await;
+    stage.introduce(&foreign, &PLAIN).await;
+    stage.close(foreign).await;
+    stage.shutdown().await;
+    stage.expect(3, &["local=/ip6/::1/", "local=/ip4/127.0.0.1/", "proved"]);
+}
+
+/// Connections of one batch.
+const BATCH: usize = 100;
+/// Batches.
+const BATCHES: usize = 10;
+
+pub(crate) async fn a_thousand_connections<L: Lab>(stage: &mut Stage<L>) {
+    let mut limits = Limits::default();
+    limits.inbound_per_source_max = BATCH;
+    let mut net = NetConfig::default();
+    net.pending_per_source_max = BATCH;
+    net.handshake_timeout = std::time::Duration::from_secs(20);
+    stage.start(config(), limits, net).await;
+    let at = stage.listen(stage.ip).await;
+    let peers: Vec<Peer> = (0..BATCH).map(|_| stage.peer("Peer")).collect();
+    for batch in 0..BATCHES {
+        eprintln!(
+            "BATCH {batch} {:?} {} {:?}",
+            stage.transport,
+            std::any::type_name::<L>(),
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap()
+        );
+        let lines = join_all(peers.iter().map(|peer| peer.dial(at))).await;
+        eprintln!(
+            "DIALLED {batch} {:?} {} {:?}",
+            stage.transport,
+            std::any::type_name::<L>(),
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap()
+        );
+        join_all(lines.iter().map(|line| line.describe(&PLAIN))).await;
+        stage.until_told("finished >identify", BATCH).await;
+        let pinged = lines.iter().filter(|line| line.is_pinged());
+        let echoes = join_all(pinged.map(Line::echo)).await.len();
+        stage.until_told("finished >ping", echoes).await;
+        if batch % 2 == 0 {
+            join_all(lines.into_iter().map(Line::close)).await;
+        } else {
+            join_all(peers.iter().map(|peer| stage.node().disconnect(peer.id()))).await;
+            join_all(lines.iter().map(Line::closed)).await;
+        }
+        stage.until_told("disconnected", BATCH).await;
+    }
+    stage.shutdown().await;
+    stage.expect(BATCH * BATCHES, &["finished >identify", "disconnected"]);
+}
+
+pub(crate) async fn shutdown_while_a_probe_is_in_flight<L: Lab>(stage: &mut Stage<L>) {
+    stage.start_listening().await;
+    let server = stage.peer("Server");
+    let line = stage.dial(&server).await;
+    stage.introduce(&line, &SERVER).await;
+    let (_unanswered, _, _) = request(&line).await;
+    stage.until_told("opened >dial-request", 1).await;
+    stage.shutdown().await;
+    stage.expect(1, &["a probe is in flight", "listener-closed", "disconnected"]);
+}
