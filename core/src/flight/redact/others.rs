@@ -191,3 +191,63 @@ impl Retell for Others {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libp2p_identity::Keypair;
+
+    fn key(seed: u8) -> PublicKey {
+        Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes are a key").public()
+    }
+
+    fn others(salt: u8) -> Others {
+        let mut found = Found::default();
+        (0..50).for_each(|seed| drop(found.key(&key(seed))));
+        found.ip(IpAddr::from([44, 1, 2, 3]));
+        found.ip(IpAddr::from([0x2600, 1, 2, 3, 4, 5, 6, 7]));
+        Others::new([salt; 16], found)
+    }
+
+    #[test]
+    fn peers_keep_their_order_and_nothing_else() {
+        let (mut first, mut second) = (others(1), others(2));
+        let all: BTreeSet<PeerId> = (0..50).map(|seed| key(seed).to_peer_id()).collect();
+        let fresh: Vec<PeerId> = all.iter().map(|peer| first.peer(*peer)).collect();
+        assert!(fresh.is_sorted_by(|a, b| a < b), "each stands for one, in their order");
+        for (peer, fresh) in all.iter().zip(&fresh) {
+            assert!(!all.contains(fresh));
+            assert_ne!(second.peer(*peer), *fresh, "another salt, another peer");
+        }
+        for seed in 0..50 {
+            let key = key(seed);
+            assert_eq!(first.key(&key).to_peer_id(), first.peer(key.to_peer_id()));
+        }
+        let stranger = key(99);
+        assert!(!fresh.contains(&first.peer(stranger.to_peer_id())));
+        assert_ne!(first.key(&stranger), stranger);
+    }
+
+    #[test]
+    fn names_are_others_and_texts_keep_all_but_whom_the_record_knows() {
+        let mut others = others(1);
+        let peer = key(3).to_peer_id();
+        let other = others.peer(peer);
+        let four = others.ip(IpAddr::from([44, 1, 2, 3]));
+        let six = others.ip(IpAddr::from([0x2600, 1, 2, 3, 4, 5, 6, 7]));
+        for (text, told) in [
+            (format!("/x/{peer}"), format!("/x/{other}")),
+            (format!("{peer}"), format!("{other}")),
+            ("44.1.2.3".into(), format!("{four}")),
+            ("at 44.1.2.3:80, [2600:1:2:3:4:5:6:7]:9".into(), format!("at {four}:80, [{six}]:9")),
+            ("a/2600:1:2:3:4:5:6:7/b".into(), format!("a/{six}/b")),
+            ("kubo/0.39.0 (44.1.2.4) \u{2026}".into(), "kubo/0.39.0 (44.1.2.4) \u{2026}".into()),
+            ("/ipfs/id/1.0.0".into(), "/ipfs/id/1.0.0".into()),
+            (String::new(), String::new()),
+        ] {
+            assert_eq!(others.text(&text), told);
+        }
+        assert_eq!(others.host("a.example"), others.host("a.example"));
+        assert_ne!(others.host("a.example"), others.host("b.example"));
+    }
+}
