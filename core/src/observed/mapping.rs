@@ -21,21 +21,17 @@ pub(super) struct Inferred {
 }
 
 /// The behaviour seen by the observers of whichever listening socket has most of them. Once two
-/// networks have spoken after a long sleep, they alone count. Until then what was said before it
-/// may agree with a new vote, but not contradict it: a change while we slept is not symmetry.
-pub(super) fn infer(groups: &BTreeMap<Group, Vec<Vote>>, class: Class) -> Inferred {
+/// networks have spoken after a long sleep, they alone count. Until then a new vote may agree with
+/// what was said before it, but if it does not, it stays as it `was`: a change while we slept is
+/// not symmetry.
+pub(super) fn infer(groups: &BTreeMap<Group, Vec<Vote>>, class: Class, was: Inferred) -> Inferred {
     let new = most_seen(groups, class, |vote| !vote.is_old);
     if let Some((socket, votes)) = new.filter(|(_, votes)| distinct_groups(votes) >= 2) {
         return judge(socket, &votes);
     }
-    let judged = |votes: Option<(Addr, Vec<_>)>| {
-        votes.map_or(Inferred::default(), |(socket, votes)| judge(socket, &votes))
-    };
-    let all = judged(most_seen(groups, class, |_| true));
-    if all.mapping.is_endpoint_dependent() {
-        return judged(most_seen(groups, class, |vote| vote.is_old));
-    }
-    all
+    let all = most_seen(groups, class, |_| true);
+    let inferred = all.map_or(Inferred::default(), |(socket, votes)| judge(socket, &votes));
+    if inferred.mapping.is_endpoint_dependent() { was } else { inferred }
 }
 
 /// The listening socket with most observers among the votes that are wanted, and those votes.
@@ -114,11 +110,15 @@ mod tests {
 
     /// Each observer: its network, its port, and the port it sees.
     fn seen(observers: &[(u8, u16, u16)]) -> Inferred {
-        seen_around_a_sleep(&[], observers)
+        seen_around_a_sleep(&[], observers, Inferred::default())
     }
 
-    /// The same, with those who spoke before a long sleep and those who did so after it.
-    fn seen_around_a_sleep(before: &[(u8, u16, u16)], after: &[(u8, u16, u16)]) -> Inferred {
+    /// The same, with those who spoke before a long sleep, and what it seemed to be then.
+    fn seen_around_a_sleep(
+        before: &[(u8, u16, u16)],
+        after: &[(u8, u16, u16)],
+        was: Inferred,
+    ) -> Inferred {
         let mut groups: BTreeMap<Group, Vec<Vote>> = BTreeMap::new();
         let socket = Addr::tcp(Ipv4Addr::new(192, 168, 1, 2).into(), 4001);
         let before = before.iter().map(|one| (one, true));
@@ -134,7 +134,7 @@ mod tests {
                 is_old,
             });
         }
-        infer(&groups, socket.class())
+        infer(&groups, socket.class(), was)
     }
 
     #[test]
@@ -169,14 +169,17 @@ mod tests {
         let (one, other) = ((1, 1, 7), (2, 1, 7));
         let independent =
             Inferred { mapping: MappingBehavior::EndpointIndependent, provisional: false };
-        assert_eq!(seen_around_a_sleep(&[one, other], &[]), independent, "nothing new is known");
-        assert_eq!(seen_around_a_sleep(&[one], &[other]), independent, "nothing has changed");
-        assert_eq!(seen_around_a_sleep(&[one, other], &[(3, 1, 8)]), independent);
-        assert_eq!(seen_around_a_sleep(&[one], &[(3, 1, 8)]), Inferred::default());
-        assert_eq!(seen_around_a_sleep(&[one], &[(3, 1, 8), (4, 1, 8)]), independent);
-        let dependent = seen_around_a_sleep(&[one, other], &[(3, 1, 8), (4, 1, 9)]);
-        assert!(dependent.mapping.is_endpoint_dependent(), "{dependent:?}");
-        let still = seen_around_a_sleep(&[one, (2, 1, 8), (3, 1, 9)], &[(4, 1, 6)]);
-        assert_eq!((still.mapping, still.provisional), (dependent.mapping, false));
+        let seen = |before: &[_], after: &[_]| seen_around_a_sleep(before, after, independent);
+        assert_eq!(seen(&[one, other], &[]), independent, "nothing new is known");
+        assert_eq!(seen(&[one], &[other]), independent, "nothing has changed");
+        assert_eq!(seen(&[one, other], &[(3, 1, 8)]), independent, "one against two");
+        assert_eq!(seen(&[one], &[(3, 1, 8)]), independent, "one against one");
+        assert_eq!(seen(&[one], &[(3, 1, 8), (4, 1, 8)]), independent, "it has changed");
+        assert_eq!(seen(&[], &[(3, 1, 8)]), Inferred::default(), "nobody is left");
+        let dependent =
+            Inferred { mapping: MappingBehavior::AddressAndPortDependent, provisional: true };
+        assert_eq!(seen(&[one, other], &[(3, 1, 8), (4, 1, 9)]), dependent, "they disagree");
+        let still = seen_around_a_sleep(&[one, (2, 1, 8)], &[(3, 1, 9)], dependent);
+        assert_eq!(still, dependent, "what it was it may be still");
     }
 }

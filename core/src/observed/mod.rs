@@ -231,9 +231,9 @@ impl ObservedAddrs {
         }
         tally.values = heaviest(values);
         tally.ips = heaviest(ips);
-        tally.inferred = mapping::infer(&self.groups, class);
         let old = self.tallies.get(&class);
         let inferred = old.map_or(Inferred::default(), |old| old.inferred);
+        tally.inferred = mapping::infer(&self.groups, class, inferred);
         if tally.inferred != inferred {
             let Inferred { mapping, provisional } = tally.inferred;
             cx.actions.notify(Notice::MappingInferred { class, mapping, provisional });

@@ -118,7 +118,6 @@ impl Exchange {
     /// Whether this end of it may be our own doing, or the line's, and is held against nobody.
     pub(super) fn excuses(&self, outcome: Outcome) -> bool {
         match outcome {
-            _ if self.proved => false,
             Outcome::Timeout | Outcome::Error => self.excuse != Excuse::None,
             Outcome::DialFailed | Outcome::DialBackError | Outcome::Lie => {
                 self.excuse == Excuse::Sleep

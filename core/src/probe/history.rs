@@ -169,13 +169,13 @@ impl History {
         }
     }
 
-    /// A connection is gone. What may have been its fault is asked again as soon as there is another.
+    /// A connection is gone. Who did not answer for its fault is as good as new, should there be
+    /// another.
     pub(super) fn disconnected(&mut self, conn: ConnId) {
         let answers = self.answers.len();
         self.answers.retain(|_, answer| answer.line != Some(conn));
         if self.answers.len() < answers {
             self.searched = None;
-            self.enter(Round::Search, Answers::Kept);
         }
     }
 
