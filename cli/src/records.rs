@@ -4,10 +4,11 @@ use crate::args::ReplayArgs;
 use crate::{FAILURE, Failed};
 use portolan::{Blessed, ReplayOptions, Replayed};
 use portolan_core::flight::{self, Divergence, ReadError, Reader, Tail};
+use portolan_runtime::private_file;
 use rand::TryRng;
 use rand::rngs::SysRng;
 use std::fmt::Display;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, StdoutLock, Write};
 use std::path::Path;
 
@@ -30,7 +31,8 @@ pub(crate) fn replay(args: &ReplayArgs) -> Result<u8, Failed> {
             said
         }
     };
-    writeln!(io::stderr(), "{}", said.join("\n"))?;
+    // Where stderr is gone as well, the exit code has to do.
+    let _ = writeln!(io::stderr(), "{}", said.join("\n"));
     Ok(0)
 }
 
@@ -44,7 +46,7 @@ fn redact(path: &Path, record: &[u8], out: &Path) -> Result<(Vec<u8>, Vec<String
     let mut salt = [0; 16];
     SysRng.try_fill_bytes(&mut salt)?;
     let redacted = flight::redact(record, salt).map_err(|error| about(path, &error))?;
-    create(out, &redacted.record).map_err(|error| about(out, &error))?;
+    private_file::write(out, &redacted.record).map_err(|error| about(out, &error))?;
     let mut said = Vec::from_iter(torn(redacted.steps, redacted.tail));
     said.extend(redacted.diverged.map(|Divergence { step, what }| {
         format!("event {step} went otherwise than recorded: {what}; it is redacted as it goes now")
@@ -136,24 +138,10 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let fresh = path.with_file_name(name);
-    create(&fresh, bytes)?;
+    private_file::write(&fresh, bytes)?;
     fs::rename(&fresh, &path).inspect_err(|_| {
         // That the removal may fail as well changes nothing.
         let _ = fs::remove_file(&fresh);
-    })
-}
-
-/// Write a new file that only its owner may read (mode 0600). One that could not be written whole
-/// is removed.
-fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).inspect_err(|_| {
-        // Half a record in a strange place helps nobody.
-        let _ = fs::remove_file(path);
     })
 }
 

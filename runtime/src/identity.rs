@@ -6,7 +6,7 @@
 use crate::private_file;
 pub use libp2p_identity::{KeyType, Keypair, PublicKey};
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 /// The largest key file that is read, bytes; ours: an RSA key of 16,384 bits takes 9 KiB.
@@ -81,15 +81,10 @@ pub fn store(path: &Path, keypair: &Keypair) -> Result<(), IdentityError> {
     let bytes = keypair
         .to_protobuf_encoding()
         .map_err(|error| IdentityError::Unwritable(error.to_string()))?;
-    let fault = |source| IdentityError::Io { path: path.into(), source };
-    let mut file = private_file::create(path).map_err(|source| {
+    private_file::write(path, &bytes).map_err(|source| {
         let exists = source.kind() == io::ErrorKind::AlreadyExists;
-        if exists { IdentityError::Exists(path.into()) } else { fault(source) }
-    })?;
-    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(|source| {
-        // Half a key helps nobody; that the removal may fail as well changes nothing.
-        let _ = std::fs::remove_file(path);
-        fault(source)
+        let path = path.into();
+        if exists { IdentityError::Exists(path) } else { IdentityError::Io { path, source } }
     })
 }
 

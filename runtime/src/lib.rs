@@ -10,7 +10,7 @@ mod driver;
 pub mod identity;
 pub mod net;
 mod node;
-mod private_file;
+pub mod private_file;
 pub mod reactor;
 pub mod record;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::private_file;
 use portolan_core::flight::{self, Recorder};
 use portolan_core::{Agent, Cx, Event, Instant, UnixTime};
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,10 @@ const PARTS_MAX: u32 = 4;
 /// Where a flight record goes, and how much of it is kept.
 ///
 /// Files are readable by their owner only. A record that is there already is kept as an older
-/// part; a file that is no record is never replaced.
+/// part; a file that is no record is never replaced, nor one that another node is writing.
+///
+/// Whenever the node has told its core something, it writes once to the file before it sleeps, and
+/// waits for that: a file on a slow disk slows the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a recording does nothing until a node is built with it"]
 pub struct Recording {
@@ -60,37 +63,58 @@ impl Recording {
         &self.path
     }
 
-    /// Make room for a new part: every older one moves on by one, and the oldest goes.
-    fn make_room(&self) -> Result<(), RecordError> {
-        let mut at = 0;
+    /// Look at every name that the record may need, before it begins: what is in the way is found
+    /// now rather than when the first part is full.
+    fn survey(&self) -> Result<(), RecordError> {
+        (0..self.parts_max).try_for_each(|part| self.is_taken(part).map(|_| ()))
+    }
+
+    /// Make room for a new part: every older one moves on by one, and the oldest goes. The first
+    /// `ours` are known to be there.
+    fn make_room(&self, ours: u32) -> Result<(), RecordError> {
+        let mut at = ours;
         while at < self.parts_max && self.is_taken(at)? {
             at += 1;
         }
-        if at == self.parts_max {
-            at -= 1;
+        if at >= self.parts_max {
+            at = self.parts_max - 1;
             let oldest = self.part(at);
             fs::remove_file(&oldest).map_err(|error| failed(oldest, error))?;
         }
         while at > 0 {
             let (from, to) = (self.part(at - 1), self.part(at));
-            fs::rename(&from, to).map_err(|error| failed(from, error))?;
+            match fs::rename(&from, to) {
+                // Somebody took it away; so much the better.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                moved => moved.map_err(|error| failed(from, error))?,
+            }
             at -= 1;
         }
         Ok(())
     }
 
-    /// Whether there is such a part. A file that is no record stays where it is.
+    /// Whether there is such a part. A file that is no record, or is being written by somebody
+    /// else, stays where it is; so does anything else that bears the name.
     fn is_taken(&self, part: u32) -> Result<bool, RecordError> {
         let path = self.part(part);
+        match fs::symlink_metadata(&path) {
+            Ok(found) if found.is_file() => {}
+            Ok(_) => return Err(RecordError::InTheWay { path }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(failed(path, error)),
+        }
+        let file = File::open(&path).map_err(|error| failed(path.clone(), error))?;
+        // Where files cannot be locked, nobody else has locked it.
+        if matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {
+            return Err(RecordError::InUse { path });
+        }
         let mut beginning = Vec::new();
-        let read = File::open(&path)
-            .and_then(|file| file.take(flight::MAGIC.len() as u64).read_to_end(&mut beginning));
+        let read = file.take(flight::MAGIC.len() as u64).read_to_end(&mut beginning);
         match read {
             Ok(_) if beginning == flight::MAGIC => Ok(true),
             // Somebody made room for us, or a machine stopped before anything was written.
             Ok(0) => fs::remove_file(&path).map(|()| false).map_err(|e| failed(path, e)),
             Ok(_) => Err(RecordError::InTheWay { path }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(failed(path, error)),
         }
     }
@@ -104,9 +128,15 @@ impl Recording {
         name.into()
     }
 
-    fn create(&self) -> Result<File, RecordError> {
-        self.make_room()?;
-        private_file::create(&self.path).map_err(|error| failed(self.path.clone(), error))
+    fn create(&self, ours: u32) -> Result<File, RecordError> {
+        self.make_room(ours)?;
+        let file = private_file::create(&self.path);
+        let file = file.map_err(|error| failed(self.path.clone(), error))?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(RecordError::InUse { path: self.path.clone() }),
+            // A file system without locks has to do.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+        }
     }
 }
 
@@ -114,9 +144,15 @@ impl Recording {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// A file that is no flight record bears the name of one.
+    /// Something that is no flight record bears the name of one.
     #[error("{} is no flight record, and is not replaced by one", path.display())]
     InTheWay {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another node writes its record there.
+    #[error("{} is being written by another node", path.display())]
+    InUse {
         /// The file.
         path: PathBuf,
     },
@@ -143,8 +179,8 @@ pub(crate) struct Record {
     buffer: Vec<u8>,
     /// Bytes in this part.
     written: u64,
-    /// Those of them that it began with.
-    head: u64,
+    /// How many it may have before the next one begins.
+    full_at: u64,
     part: u64,
 }
 
@@ -157,10 +193,12 @@ impl Record {
         agent: &Agent,
         (now, unix): (Instant, UnixTime),
     ) -> Result<Record, RecordError> {
-        let file = recording.create()?;
+        recording.survey()?;
+        let file = recording.create(0)?;
         let recorder = Recorder::new(mask);
         let buffer = Vec::new();
-        let mut record = Record { recording, recorder, file, buffer, written: 0, head: 0, part: 0 };
+        let mut record =
+            Record { recording, recorder, file, buffer, written: 0, full_at: 0, part: 0 };
         record.begin(agent, (now, unix))?;
         Ok(record)
     }
@@ -174,23 +212,31 @@ impl Record {
     pub(crate) fn flush(
         &mut self,
         agent: &Agent,
-        (now, unix): (Instant, UnixTime),
+        moment: (Instant, UnixTime),
     ) -> Result<(), RecordError> {
         if self.buffer.is_empty() {
             return Ok(());
         }
         self.write()?;
-        if self.is_full() {
-            self.file = self.recording.create()?;
-            self.part += 1;
-            self.begin(agent, (now, unix))?;
+        if self.written < self.full_at {
+            return Ok(());
         }
-        Ok(())
+        let part_max = self.recording.part_max;
+        match self.next_part(agent, moment) {
+            // Want of file descriptors passes. Until then this part grows, but not without end.
+            Err(error) if self.written > 0 && self.written < part_max.saturating_mul(4) => {
+                tracing::warn!(%error, "the next part of the flight record has to wait");
+                self.full_at = self.written + part_max / 8;
+                Ok(())
+            }
+            begun => begun,
+        }
     }
 
-    /// A head that is longer than a part may be must not make each step a part of its own.
-    fn is_full(&self) -> bool {
-        self.written >= self.recording.part_max.max(self.head.saturating_mul(2))
+    fn next_part(&mut self, agent: &Agent, moment: (Instant, UnixTime)) -> Result<(), RecordError> {
+        self.file = self.recording.create(1)?;
+        self.part += 1;
+        self.begin(agent, moment)
     }
 
     fn begin(
@@ -198,17 +244,25 @@ impl Record {
         agent: &Agent,
         (now, unix): (Instant, UnixTime),
     ) -> Result<(), RecordError> {
-        self.written = 0;
         self.recorder.begin(agent, self.part, now, unix, &mut self.buffer);
+        self.written = 0;
         self.write()?;
-        self.head = self.written;
+        // A head that is longer than a part may be must not make each step a part of its own.
+        self.full_at = self.recording.part_max.max(self.written.saturating_mul(2));
         Ok(())
     }
 
+    /// Write what was gathered. If that fails, the record ends with what was written before.
     fn write(&mut self) -> Result<(), RecordError> {
-        let path = || self.recording.path.clone();
-        self.file.write_all(&self.buffer).map_err(|error| failed(path(), error))?;
-        self.written += self.buffer.len() as u64;
+        let bytes = std::mem::take(&mut self.buffer);
+        let written = self.file.write_all(&bytes).inspect_err(|_| {
+            // What is left of half a frame is a torn tail, which a reader drops as well.
+            let _ = self.file.set_len(self.written);
+        });
+        written.map_err(|error| failed(self.recording.path.clone(), error))?;
+        self.written += bytes.len() as u64;
+        // The memory is used again.
+        self.buffer = bytes;
         self.buffer.clear();
         Ok(())
     }

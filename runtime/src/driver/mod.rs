@@ -146,7 +146,12 @@ impl<R: Runtime> Driver<R> {
         while !self.is_over() {
             debug_assert!(self.actions.is_empty() && self.found.is_empty(), "all was performed");
             self.write_record();
-            match self.wait(&inputs).await {
+            let woken = self.wait(&inputs).await;
+            // First of all: what comes in now begins its time after the sleep.
+            if let Some(resumed) = self.resumed() {
+                self.feed(resumed);
+            }
+            match woken {
                 Woken::Fact(fact) => self.take(fact),
                 Woken::Arrival(arrival) => self.arrived(arrival.connection),
                 Woken::Command(command) => self.command(command),
@@ -196,9 +201,6 @@ impl<R: Runtime> Driver<R> {
 
     /// Do what is due.
     fn time_passed(&mut self) {
-        if let Some(resumed) = self.resumed() {
-            self.feed(resumed);
-        }
         let now = self.now();
         if self.parts.agent.deadline().is_some_and(|deadline| deadline.at <= now) {
             self.feed(Event::Tick);
