@@ -20,6 +20,8 @@
 mod contacted;
 mod identify;
 mod ping;
+#[cfg(test)]
+mod tests;
 
 use crate::words::checkpoint::{are_counts, saved};
 use crate::words::deadline::earliest;

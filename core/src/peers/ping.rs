@@ -41,6 +41,12 @@ pub(super) struct Pinging {
 }
 
 impl Pinging {
+    /// For tests of what is refused.
+    #[cfg(test)]
+    pub(super) fn set_stream(&mut self, stream: StreamId) {
+        self.stream = Some(stream);
+    }
+
     /// The stream of a ping that is not over.
     pub(super) fn stream(&self) -> Option<StreamId> {
         self.stream

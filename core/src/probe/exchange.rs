@@ -290,3 +290,21 @@ saved!(struct Exchange {
 fn is_about_something(exchange: &Exchange) -> bool {
     exchange.judged < exchange.addrs.len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::checkpoint::reloaded;
+    use alloc::vec;
+    use core::net::Ipv4Addr;
+
+    #[test]
+    fn a_checkpoint_names_an_address_of_the_request() {
+        let addr = Addr::tcp(Ipv4Addr::new(44, 0, 0, 1).into(), 4001);
+        let server = (PeerId::random(), Group::prefix(addr.ip), ConnId(1));
+        let mut exchange = Exchange::new(Instant::ZERO, server, vec![addr], false, None);
+        assert_eq!(reloaded(&exchange), Ok(exchange.clone()));
+        exchange.judged = 1;
+        assert!(reloaded(&exchange).is_err());
+    }
+}

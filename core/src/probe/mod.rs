@@ -524,3 +524,28 @@ fn is_bounded(probe: &Probe) -> bool {
         && probe.exchanges.len() <= PROBES_MAX
         && probe.data_paid <= DATA_BUDGET
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::words::checkpoint::reloaded;
+    use crate::{Group, Protocol};
+    use alloc::vec;
+    use core::net::Ipv4Addr;
+
+    #[test]
+    fn a_checkpoint_keeps_to_the_limits() {
+        let addr = Addr::tcp(Ipv4Addr::new(44, 0, 0, 1).into(), 4001);
+        let server = (PeerId::random(), Group::prefix(addr.ip), ConnId(1));
+        let exchange = Exchange::new(Instant::ZERO, server, vec![addr], false, None);
+        let asking = |count: usize| {
+            let streams = (1..).map(|number| StreamId::outbound(Protocol::DialRequest, number));
+            let exchanges = streams.take(count).map(|stream| (stream, exchange.clone())).collect();
+            Probe { exchanges, ..Probe::new(false, 1) }
+        };
+        assert_eq!(reloaded(&asking(PROBES_MAX)), Ok(asking(PROBES_MAX)));
+        assert!(reloaded(&asking(PROBES_MAX + 1)).is_err());
+        assert!(reloaded(&Probe { data_paid: DATA_BUDGET + 1, ..asking(0) }).is_err());
+        assert!(reloaded(&Probe { asked: u64::MAX, ..asking(0) }).is_err());
+    }
+}

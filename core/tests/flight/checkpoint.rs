@@ -116,18 +116,26 @@ fn fixture() -> PathBuf {
         .join(format!("checkpoints-{LAYOUT}.txt"))
 }
 
-/// Parts of the story that together have been in every state that it knows: one line each.
+/// All that the agent knows, each thing under its name: two fields that have changed places read
+/// otherwise, even where they are saved as the same bytes.
+fn state(replay: &Replay) -> String {
+    format!("{replay:?}")
+}
+
+/// Parts of the story that together have been in every state that it knows: one line each, behind
+/// the checksum of what it says.
 fn telling_parts() -> String {
     let mut words = BTreeSet::new();
     let mut lines = String::new();
     for part in cached().nodes.iter().flat_map(|node| &node.parts) {
-        let state = format!("{:?}", Replay::new(&head_of(part)).expect("a readable state"));
+        let state = state(&Replay::new(&head_of(part)).expect("a readable state"));
         let named = state
             .split(|c: char| !c.is_alphanumeric())
             .filter(|word| word.starts_with(|c: char| c.is_ascii_uppercase()) && word.len() < 30);
         let before = words.len();
         words.extend(named.map(str::to_owned));
         if words.len() > before {
+            write!(lines, "{:08x} ", crc32fast::hash(state.as_bytes())).expect("memory");
             part.iter().for_each(|byte| write!(lines, "{byte:02x}").expect("memory"));
             lines.push('\n');
         }
@@ -147,7 +155,8 @@ fn the_layout_is_the_one_that_its_number_stands_for() {
     let text = fs::read_to_string(fixture()).expect("the file of this layout is committed");
     assert!(text.lines().count() >= 5);
     for line in text.lines() {
-        let digits = line.as_bytes().as_chunks::<2>().0.iter();
+        let (says, digits) = line.split_once(' ').expect("a checksum and a part");
+        let digits = digits.as_bytes().as_chunks::<2>().0.iter();
         let byte = |digits: &[u8; 2]| {
             let digits = str::from_utf8(digits).expect("digits");
             u8::from_str_radix(digits, 16).expect("digits")
@@ -156,6 +165,8 @@ fn the_layout_is_the_one_that_its_number_stands_for() {
         assert_eq!(head.checkpoint.as_ref().map(|bytes| bytes[0]), Some(LAYOUT));
         let replay = Replay::new(&head).expect("a state that was saved by this layout");
         assert_eq!(Some(replay.checkpoint()), head.checkpoint, "it is saved otherwise today");
+        let found = format!("{:08x}", crc32fast::hash(state(&replay).as_bytes()));
+        assert_eq!(found, says, "it says something else today: {}", state(&replay));
     }
 }
 

@@ -407,6 +407,14 @@ impl Saved for Bytes {
     }
 }
 
+/// What comes back of a state that is saved; for tests of what is refused.
+#[cfg(test)]
+pub(crate) fn reloaded<T: Saved>(value: &T) -> Result<T, BadCheckpoint> {
+    let mut out = Saver::new(&|nonce| nonce);
+    value.save(&mut out);
+    tests::loaded(&out.into_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -423,7 +431,7 @@ mod tests {
         out.into_bytes()
     }
 
-    fn loaded<T: Saved>(bytes: &[u8]) -> Result<T, BadCheckpoint> {
+    pub(super) fn loaded<T: Saved>(bytes: &[u8]) -> Result<T, BadCheckpoint> {
         let key = PublicKey::try_decode_protobuf(
             &[&[0x08, 0x01, 0x12, 0x20][..], &[0xd7; 32], &[]].concat(),
         );

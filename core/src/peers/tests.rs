@@ -1,0 +1,77 @@
+//! What a checkpoint may not claim of this room.
+
+use super::*;
+use crate::words::checkpoint::reloaded;
+use crate::{Actions, Draw, Protocol, Signer, UnixTime};
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+
+struct Zero;
+
+impl Draw for Zero {
+    fn below(&mut self, _: u64) -> u64 {
+        0
+    }
+
+    fn nonce(&mut self) -> u64 {
+        0
+    }
+}
+
+impl Signer for Zero {
+    fn sign(&mut self, _: &[u8]) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+const CONN: ConnId = ConnId(1);
+
+/// A connection whose peer is asked who it is and pinged.
+fn asking() -> Peers {
+    let addr = |last| Addr::tcp(Ipv4Addr::new(44, 0, last, 1).into(), 4001);
+    let facts = Connected {
+        conn: CONN,
+        peer: PeerId::random(),
+        side: Side::Outbound,
+        local: addr(0),
+        remote: addr(1),
+        relayed: false,
+        dial: None,
+        rtt: None,
+    };
+    let (mut peers, mut actions) = (Peers::default(), Actions::new());
+    let mut cx = Cx {
+        now: Instant::from_millis(5),
+        unix: UnixTime::from_millis(5),
+        draw: &mut Zero,
+        sign: &mut Zero,
+        actions: &mut actions,
+    };
+    peers.connected(&mut cx, &facts, true).expect("the first connection");
+    peers.keep_alive(&mut cx, None, |_| true);
+    peers
+}
+
+fn refused(spoil: impl FnOnce(&mut Peers, &mut Connection)) -> bool {
+    let mut peers = asking();
+    let mut connection = peers.connections.remove(&CONN).expect("it stands");
+    spoil(&mut peers, &mut connection);
+    peers.connections.insert(CONN, connection);
+    reloaded(&peers).is_err()
+}
+
+#[test]
+fn a_checkpoint_claims_only_what_a_step_leaves_behind() {
+    let peers = asking();
+    assert_eq!(reloaded(&peers), Ok(peers));
+    let question = StreamId::outbound(Protocol::Identify, 1);
+    assert!(!refused(|peers, _| assert_eq!(peers.streams.get(&question), Some(&CONN))));
+    assert!(refused(|peers, _| peers.touched = true));
+    assert!(refused(|peers, _| peers.due = None), "nobody would wake us");
+    assert!(refused(|peers, _| peers.minted = 0), "the next stream would be one that is there");
+    assert!(refused(|peers, _| peers.serial = u64::MAX));
+    assert!(refused(|peers, _| peers.streams.clear()), "it would never end");
+    assert!(refused(|peers, _| peers.streams.values_mut().for_each(|of| *of = ConnId(2))));
+    assert!(refused(|_, one| one.pinging.set_stream(question)), "it would go with the ping");
+    assert!(refused(|_, one| one.push = Some((question, Said::default()))));
+}
