@@ -30,7 +30,7 @@ use crate::words::sleep::Sleep;
 use crate::{
     Action, Addr, Class, Config, ConfigError, ConnId, Connected, Cx, Deadline, Duration, Event,
     Family, Instant, IpScope, Notice, Oddity, PeerId, Protocol, PublicKey, Side, StreamEnd,
-    StreamId, ip_scope,
+    StreamFailure, StreamId, ip_scope,
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -152,6 +152,9 @@ impl Agent {
                     let done = self.service.failed(cx, stream, reason);
                     self.note(cx, None, done);
                 } else {
+                    if reason == StreamFailure::Unsupported {
+                        self.peers.ping_unsupported(stream);
+                    }
                     self.stream_closed(cx, stream, StreamEnd::Reset);
                 }
             }
@@ -174,7 +177,7 @@ impl Agent {
         let sleep = Sleep::new(slept, self.now, cx.now);
         self.peers.resumed(cx, sleep, self.config.identify);
         self.observed.resumed(sleep);
-        self.probe.resumed(cx, sleep);
+        self.probe.resumed(cx, sleep, &self.peers);
         self.reachability.resumed(sleep);
         self.service.resumed(sleep);
     }

@@ -60,9 +60,18 @@ pub(super) fn cut(bytes: &[u8]) -> Cut<'_> {
     };
     if crc32fast::hash(payload) == u32::from_le_bytes(*crc) {
         Cut::Whole(payload)
+    } else if is_cut_off(payload, &rest[len..]) {
+        Cut::Torn
     } else {
         Cut::Damaged
     }
+}
+
+/// Whether a crash has left zeros from somewhere inside a payload to the end of the file: pages
+/// that never reached the disk. At least another frame would have fitted behind it, so that a
+/// damaged last frame is not taken for one.
+fn is_cut_off(payload: &[u8], behind: &[u8]) -> bool {
+    payload.last() == Some(&0) && behind.len() >= HEADER && behind.iter().all(|byte| *byte == 0)
 }
 
 fn check([a, b, c]: [u8; 3]) -> u8 {
@@ -101,6 +110,20 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(cut(&flipped), Cut::Damaged, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn pages_that_never_reached_the_disk_are_torn_off() {
+        let mut file = framed(&[7; 100]);
+        let len = file.len();
+        file[60..].fill(0);
+        assert_eq!(cut(&file), Cut::Damaged, "it could be a change of its last bytes");
+        file.resize(len + HEADER - 1, 0);
+        assert_eq!(cut(&file), Cut::Damaged);
+        file.resize(len + HEADER, 0);
+        assert_eq!(cut(&file), Cut::Torn);
+        file[len + 3] = 1;
+        assert_eq!(cut(&file), Cut::Damaged, "something was written behind it");
     }
 
     #[test]

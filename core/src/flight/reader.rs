@@ -25,10 +25,10 @@ pub enum ReadError {
     #[error("the record is empty")]
     Empty,
     /// The bytes do not begin as records do.
-    #[error("this is no flight record")]
+    #[error("this is no flight record: it does not begin as one, at byte 0")]
     NotARecord,
     /// Another version of the format.
-    #[error("the record has format {found}, this program reads format {VERSION}")]
+    #[error("the record has format {found}, at byte 7; this program reads format {VERSION}")]
     Version {
         /// The version that it is written in.
         found: u8,

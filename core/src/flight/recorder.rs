@@ -54,29 +54,41 @@ impl Recorder {
         let Recorder { mask, writer: Some(writer) } = self else {
             return agent.handle(cx, event);
         };
-        let masked = masked(&event, mask);
         let first = cx.actions.as_slice().len();
-        let mut draw = NotedDraw { draw: &mut *cx.draw, mask, drawn: Vec::new() };
-        let mut sign = NotedSigner { sign: &mut *cx.sign, signatures: Vec::new() };
-        let mut noted = Cx {
-            // What is written never runs backwards, and what is handed in is what is written.
-            now: cx.now.max(writer.now()),
-            unix: cx.unix,
-            draw: &mut draw,
-            sign: &mut sign,
-            actions: &mut *cx.actions,
-        };
-        agent.handle(&mut noted, event);
-        cx.now = noted.now;
+        // What is written never runs backwards, and what is handed in is what is written.
+        cx.now = cx.now.max(writer.now());
         let step = Step {
             now: cx.now,
             unix: cx.unix,
-            event: masked,
-            drawn: draw.drawn,
-            signatures: sign.signatures,
-            digest: digest::of(&cx.actions.as_slice()[first..], agent, Some(mask)),
+            event: masked(&event, mask),
+            drawn: Vec::new(),
+            signatures: Vec::new(),
+            digest: 0,
         };
-        writer.step(&step, out);
+        let mut noting = Noting { step, writer, out };
+        let Step { drawn, signatures, .. } = &mut noting.step;
+        let mut draw = NotedDraw { draw: &mut *cx.draw, mask, drawn };
+        let mut sign = NotedSigner { sign: &mut *cx.sign, signatures };
+        let (draw, sign, actions) = (&mut draw, &mut sign, &mut *cx.actions);
+        let mut noted = Cx { now: cx.now, unix: cx.unix, draw, sign, actions };
+        agent.handle(&mut noted, event);
+        cx.now = noted.now;
+        noting.step.now = cx.now;
+        noting.step.digest = digest::of(&cx.actions.as_slice()[first..], agent, Some(mask));
+    }
+}
+
+/// A step that is under way. It is written however it ends: if core panics, the fact that made it
+/// do so is the last one in the record.
+struct Noting<'a> {
+    step: Step,
+    writer: &'a mut Writer,
+    out: &'a mut Vec<u8>,
+}
+
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        self.writer.step(&self.step, self.out);
     }
 }
 
@@ -93,7 +105,7 @@ fn masked(event: &Event, mask: &Mask) -> Event {
 struct NotedDraw<'a> {
     draw: &'a mut dyn Draw,
     mask: &'a Mask,
-    drawn: Vec<Drawn>,
+    drawn: &'a mut Vec<Drawn>,
 }
 
 impl Draw for NotedDraw<'_> {
@@ -113,7 +125,7 @@ impl Draw for NotedDraw<'_> {
 /// A hand that remembers what it signed.
 struct NotedSigner<'a> {
     sign: &'a mut dyn Signer,
-    signatures: Vec<Bytes>,
+    signatures: &'a mut Vec<Bytes>,
 }
 
 impl Signer for NotedSigner<'_> {

@@ -12,6 +12,7 @@ use prost::Message as _;
 #[derive(Clone, Debug)]
 pub struct Writer {
     clock: Clock,
+    left_out: bool,
 }
 
 impl Writer {
@@ -22,17 +23,24 @@ impl Writer {
         out.push(VERSION);
         let message = head::encoded(head, now);
         frame::append(out, &message.encode_to_vec());
-        Writer { clock: Clock { now, unix: head.unix } }
+        Writer { clock: Clock { now, unix: head.unix }, left_out: false }
     }
 
-    /// Append one step to `out`. A time that runs backwards is written as one that stands still.
+    /// Append one step to `out`. A time that runs backwards is written as one that stands still;
+    /// a step that is too long is left out, and the record says so in its place.
     pub fn step(&mut self, step: &Step, out: &mut Vec<u8>) {
         let now = step.now.clamp(self.clock.now, NOW_MAX);
         let (elapsed, unix_off) = self.clock.advance(now, step.unix);
         let message = step::encoded(step, elapsed, unix_off);
         let len = message.encoded_len();
+        self.left_out |= len > STEP_MAX;
         let message = if len <= STEP_MAX { message } else { step::omitted(elapsed, unix_off, len) };
         frame::append(out, &message.encode_to_vec());
+    }
+
+    /// Whether any step was left out.
+    pub(super) fn has_left_out(&self) -> bool {
+        self.left_out
     }
 
     /// The moment of the last step.

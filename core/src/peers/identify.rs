@@ -3,7 +3,7 @@
 //! A message counts the moment it arrives; closing the stream adds nothing. Later messages of
 //! one answer are merged (up to ten), and a push overrides only what it carries.
 
-use super::{Connection, Heard, Peers};
+use super::{Connection, Heard, Life, Peers};
 use crate::wire::identify::Identify;
 use crate::wire::multiaddr::{self, Decoded};
 use crate::wire::peer_record::PeerRecord;
@@ -114,6 +114,10 @@ impl Peers {
             self.end_question(cx, stream);
             return Err(Oddity::MalformedFrame);
         };
+        if matches!(connection.asking, Asking::Asked { again: true, .. }) {
+            // Asked since we slept, so that this was no answer in a buffer.
+            connection.life = Life::Sound;
+        }
         let mut said = match connection.asking {
             Asking::Answering { said, .. } => said,
             Asking::Idle | Asking::Asked { .. } => Said::default(),

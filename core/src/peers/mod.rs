@@ -334,7 +334,7 @@ impl Peers {
     /// A stream of this room ended, or could not be opened.
     pub(crate) fn closed(&mut self, cx: &mut Cx<'_>, stream: StreamId, end: StreamEnd) -> Heard {
         match (stream.side, stream.protocol) {
-            (Side::Outbound, Protocol::Ping) => self.ping_closed(cx, stream).map(|()| None),
+            (Side::Outbound, Protocol::Ping) => self.ping_closed(cx, stream, end).map(|()| None),
             (Side::Outbound, _) => self.identify_closed(cx, stream, end).map(|()| None),
             (Side::Inbound, _) => self.push_closed(cx, stream).map(|()| None),
         }

@@ -7,7 +7,8 @@ use crate::words::config::PING_INTERVAL;
 use crate::words::deadline::earliest;
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, ConnId, Cx, Deadline, Duration, Instant, Oddity, PeerId, Protocol, StreamId, Wake,
+    Action, ConnId, Cx, Deadline, Duration, Instant, Oddity, PeerId, Protocol, StreamEnd, StreamId,
+    Wake,
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -153,13 +154,33 @@ impl Peers {
         Ok(())
     }
 
-    pub(super) fn ping_closed(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Result<(), Oddity> {
+    pub(super) fn ping_closed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stream: StreamId,
+        end: StreamEnd,
+    ) -> Result<(), Oddity> {
         let conn = self.streams.remove(&stream).ok_or(Oddity::UnknownStream)?;
         self.touched = true;
-        cx.actions.push(Action::CloseStream { stream });
+        if end == StreamEnd::Finished {
+            cx.actions.push(Action::CloseStream { stream });
+        }
         let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         connection.pinging = Pinging::default();
+        if connection.life == Life::InDoubt {
+            connection.life = Life::Silent;
+        }
         Ok(())
+    }
+
+    /// The peer says that it does not know ping: its connection is alive.
+    pub(crate) fn ping_unsupported(&mut self, stream: StreamId) {
+        let conn = self.streams.get(&stream);
+        let connection = conn.and_then(|conn| self.connections.get_mut(conn));
+        if let Some(one) = connection.filter(|one| one.pinging.stream == Some(stream)) {
+            one.life = Life::Sound;
+            self.touched = true;
+        }
     }
 
     pub(super) fn advance_pings(

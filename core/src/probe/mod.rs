@@ -251,8 +251,8 @@ impl Probe {
 
     /// We slept. After a nap the questions go on; a long sleep outlasts the patience of every server,
     /// and puts in doubt whatever was proven or refuted. No history is forgotten.
-    pub(crate) fn resumed(&mut self, cx: &mut Cx<'_>, sleep: Sleep) {
-        self.nonces.resumed(sleep);
+    pub(crate) fn resumed(&mut self, cx: &mut Cx<'_>, sleep: Sleep, peers: &Peers) {
+        self.nonces.resumed(sleep, peers.serial());
         self.exchanges.values_mut().for_each(|exchange| exchange.resumed(sleep));
         if !sleep.is_nap() {
             self.take_back(cx);

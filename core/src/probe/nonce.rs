@@ -156,10 +156,17 @@ impl Nonces {
         }
     }
 
-    /// We slept, and so did whatever brings a nonce that is still under way.
-    pub(super) fn resumed(&mut self, sleep: Sleep) {
-        let retired = self.expected.values_mut().filter_map(|one| one.forget_at.as_mut());
-        retired.for_each(|at| sleep.put_off(at));
+    /// We slept, and so did whatever brings a nonce that is still under way. What came in before a
+    /// long sleep proves nothing about the time after it: only connections beyond `serial` will do.
+    pub(super) fn resumed(&mut self, sleep: Sleep, serial: u64) {
+        for one in self.expected.values_mut() {
+            if let Some(at) = &mut one.forget_at {
+                sleep.put_off(at);
+            }
+            if !sleep.is_nap() {
+                one.serial = serial;
+            }
+        }
     }
 
     /// A nonce arrived on `conn`. autonat-v2 §Requirements for DialBack: it MUST equal that of an
@@ -175,11 +182,7 @@ impl Nonces {
         if expected.forget_at.is_some_and(|at| at <= now) {
             return Err(Oddity::UnknownNonce);
         }
-        // What came in before a long sleep proves nothing about the time after it.
-        let fresh = conn.side == Side::Inbound
-            && !conn.relayed
-            && conn.serial > expected.serial
-            && !conn.is_in_doubt();
+        let fresh = conn.side == Side::Inbound && !conn.relayed && conn.serial > expected.serial;
         let explains = |addr: &&Addr| addr.class() == conn.local.class();
         let addrs: Vec<Addr> = expected.addrs.iter().filter(explains).copied().collect();
         if !fresh || addrs.is_empty() {

@@ -2,6 +2,7 @@
 //! the file.
 
 mod checkpoint;
+mod crash;
 mod divergence;
 mod document;
 mod hostile;

@@ -51,6 +51,12 @@ pub enum RedactError {
     /// It cannot be replayed.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// What stands for a step's names takes more room than a step may have.
+    #[error("step {step} would be too long with other names in it")]
+    TooLong {
+        /// The number of the step; the first is 1.
+        step: u64,
+    },
 }
 
 /// The same record with other addresses and peers in it.
@@ -95,6 +101,9 @@ fn rewritten(
         let _ = after.step(&other, &mut actions);
         actions.drain().for_each(drop);
         writer.step(&after.renewed(&other), &mut record);
+        if writer.has_left_out() {
+            return Err(RedactError::TooLong { step: after.steps() });
+        }
     }
     Ok(Redacted { record, steps: after.steps(), tail: reader.tail(), diverged })
 }

@@ -13,8 +13,9 @@ use libp2p_identity::ed25519;
 use siphasher::sip::SipHasher24;
 
 /// Characters of the shortest and the longest peer id that is looked for in a text, number: a
-/// SHA-256 in base 58 begins with `Qm` and has 46, an Ed25519 key has 52.
-const ID_CHARS: core::ops::RangeInclusive<usize> = 46..=52;
+/// SHA-256 in base 58 begins with `Qm` and has 46, an Ed25519 key has 52, a secp256k1 key 53; an
+/// id holds a key of 42 bytes at most, which takes 60 with what stands before it.
+const ID_CHARS: core::ops::RangeInclusive<usize> = 46..=60;
 /// Characters of the longest text of an IP with its port, number: `[…]:65535` around an IPv6
 /// address that ends in an IPv4 one.
 const SOCKET_CHARS_MAX: usize = 53;
@@ -123,10 +124,19 @@ impl Others {
             return None;
         }
         if let Ok(ip) = word.parse::<IpAddr>() {
-            return self.ips.get(ip).map(|ip| ip.to_string());
+            return self.known_ip(ip).map(|ip| ip.to_string());
+        }
+        if let Some(inner) = word.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            let ip = inner.parse::<IpAddr>().ok()?;
+            return self.known_ip(ip).map(|ip| format!("[{ip}]"));
         }
         let socket = word.parse::<SocketAddr>().ok()?;
-        self.ips.get(socket.ip()).map(|ip| SocketAddr::new(ip, socket.port()).to_string())
+        self.known_ip(socket.ip()).map(|ip| SocketAddr::new(ip, socket.port()).to_string())
+    }
+
+    /// What stands for an IP of the record, however it is written.
+    fn known_ip(&self, ip: IpAddr) -> Option<IpAddr> {
+        self.ips.get(ip).or_else(|| self.ips.get(ip.to_canonical()))
     }
 }
 
@@ -201,9 +211,17 @@ mod tests {
         Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes are a key").public()
     }
 
+    /// A key of the kind whose peer id is the longest to write.
+    fn longest() -> PublicKey {
+        use libp2p_identity::secp256k1::{Keypair, SecretKey};
+        let secret = SecretKey::try_from_bytes([1; 32]).expect("32 bytes are a key");
+        PublicKey::from(Keypair::from(secret).public().clone())
+    }
+
     fn others(salt: u8) -> Others {
         let mut found = Found::default();
         (0..50).for_each(|seed| drop(found.key(&key(seed))));
+        found.key(&longest());
         found.ip(IpAddr::from([44, 1, 2, 3]));
         found.ip(IpAddr::from([0x2600, 1, 2, 3, 4, 5, 6, 7]));
         Others::new([salt; 16], found)
@@ -233,6 +251,8 @@ mod tests {
         let mut others = others(1);
         let peer = key(3).to_peer_id();
         let other = others.peer(peer);
+        let long = longest().to_peer_id();
+        assert_eq!(long.to_string().len(), 53);
         let four = others.ip(IpAddr::from([44, 1, 2, 3]));
         let six = others.ip(IpAddr::from([0x2600, 1, 2, 3, 4, 5, 6, 7]));
         for (text, told) in [
@@ -241,6 +261,9 @@ mod tests {
             ("44.1.2.3".into(), format!("{four}")),
             ("at 44.1.2.3:80, [2600:1:2:3:4:5:6:7]:9".into(), format!("at {four}:80, [{six}]:9")),
             ("a/2600:1:2:3:4:5:6:7/b".into(), format!("a/{six}/b")),
+            ("[2600:1:2:3:4:5:6:7] [44.1.2.3]".into(), format!("[{six}] [{four}]")),
+            ("::ffff:44.1.2.3".into(), format!("{four}")),
+            (format!("/x/{long}"), format!("/x/{}", others.peer(long))),
             ("kubo/0.39.0 (44.1.2.4) \u{2026}".into(), "kubo/0.39.0 (44.1.2.4) \u{2026}".into()),
             ("/ipfs/id/1.0.0".into(), "/ipfs/id/1.0.0".into()),
             (String::new(), String::new()),
