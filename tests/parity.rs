@@ -19,6 +19,8 @@ mod stage;
 mod stories;
 #[path = "parity/told.rs"]
 mod told;
+#[path = "parity/told_tests.rs"]
+mod told_tests;
 #[path = "parity/wire.rs"]
 mod wire;
 
@@ -60,6 +62,8 @@ parity! {
     ipv6_only,
     a_thousand_connections,
     shutdown_while_a_probe_is_in_flight,
+    dialling_back,
+    what_takes_too_long,
 
 
 

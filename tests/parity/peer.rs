@@ -29,8 +29,23 @@ pub(crate) struct Peer {
 impl Peer {
     /// A peer that listens on `ip`.
     pub(crate) fn start(ip: IpAddr, transport: Transport) -> Peer {
-        let tokio = Tokio::current().expect("stories are played on tokio");
+        Peer::start_with(ip, transport, NetConfig::default())
+    }
+
+    /// A peer whom nobody can reach: over TCP by not listening any more, over QUIC, where nobody
+    /// would say so, by refusing everybody.
+    pub(crate) async fn unreachable(ip: IpAddr, transport: Transport) -> Peer {
         let mut config = NetConfig::default();
+        config.pending_per_source_max = 0;
+        let peer = Peer::start_with(ip, transport, config);
+        if transport == Transport::Tcp {
+            soon(peer.net.shutdown()).await;
+        }
+        peer
+    }
+
+    fn start_with(ip: IpAddr, transport: Transport, mut config: NetConfig) -> Peer {
+        let tokio = Tokio::current().expect("stories are played on tokio");
         // A hundred handshakes at once take their time on a busy machine.
         config.connect_timeout = PATIENCE;
         config.handshake_timeout = PATIENCE;
@@ -47,11 +62,6 @@ impl Peer {
     /// The identity under which it dials back.
     pub(crate) fn dial_back_id(&self) -> PeerId {
         self.net.dial_back_peer()
-    }
-
-    /// Stop listening, and wait until the port is free.
-    pub(crate) async fn shutdown(self) {
-        soon(self.net.shutdown()).await;
     }
 
     /// The next connection that comes in.

@@ -6,7 +6,6 @@ use crate::told::{Known, Told};
 use crate::wire::Wire;
 use portolan_core::wire::multiaddr::to_multiaddr;
 use portolan_core::{Addr, Config, Protocol, Transport};
-use portolan_runtime::net::NetConfig;
 use portolan_runtime::{DialError, Limits, Node, identity};
 use portolan_tests::lab::{Lab, soon, until};
 use portolan_tests::portolan_peer::on_one_host;
@@ -55,17 +54,17 @@ impl<L: Lab> Stage<L> {
     }
 
     /// Start the node; it listens nowhere yet.
-    pub(crate) async fn start(&mut self, config: Config, limits: Limits, net: NetConfig) {
+    pub(crate) async fn start(&mut self, config: Config, limits: Limits) {
         let keypair = identity::generate();
         self.known.peer(keypair.public().to_peer_id(), "Node");
         let builder = Node::builder(self.lab.runtime(), keypair);
-        let builder = self.record.of(builder.config(config).limits(limits).net(net));
+        let builder = self.record.of(builder.config(config).limits(limits));
         self.node = Some(builder.start().await.expect("it opens nothing yet"));
     }
 
     /// Start the node as most stories need it, listening on [`Stage::ip`].
     pub(crate) async fn start_listening(&mut self) -> Addr {
-        self.start(config(), Limits::default(), NetConfig::default()).await;
+        self.start(config(), Limits::default()).await;
         self.listen(self.ip).await
     }
 
@@ -88,6 +87,13 @@ impl<L: Lab> Stage<L> {
     /// A peer that listens where everybody does.
     pub(crate) fn peer(&mut self, name: &str) -> Peer {
         self.peer_at(name, self.ip)
+    }
+
+    /// A peer with a name whom nobody can reach.
+    pub(crate) async fn unreachable(&mut self, name: &str) -> Peer {
+        let peer = Peer::unreachable(self.ip, self.transport).await;
+        self.known.port(peer.at, name);
+        peer
     }
 
     /// A wire to `to` that can be cut.
@@ -118,12 +124,10 @@ impl<L: Lab> Stage<L> {
         until(async || self.record.count(beginning) >= count).await;
     }
 
-    /// Have the node dial where nobody listens; what it says of that is compared.
+    /// Have the node dial in vain; what it says of that is compared.
     pub(crate) async fn dial_nobody(&mut self) {
-        let nobody = Peer::start(self.ip, self.transport);
-        let (at, id) = (nobody.at, nobody.id());
-        nobody.shutdown().await;
-        let error = soon(self.node().dial(to_multiaddr(at, Some(id)))).await;
+        let nobody = Peer::unreachable(self.ip, self.transport).await;
+        let error = soon(self.node().dial(to_multiaddr(nobody.at, Some(nobody.id())))).await;
         let DialError::Failed { error, .. } = error.expect_err("nobody listens") else {
             panic!("it can be dialled");
         };

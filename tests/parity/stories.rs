@@ -8,12 +8,12 @@ use futures::stream::{self, StreamExt as _};
 use portolan_core::wire::autonat::{
     DialBack, DialBackResponse, DialStatus, Message, ResponseStatus,
 };
-use portolan_core::wire::multiaddr::{Decoded, decode};
-use portolan_core::{Addr, Protocol, Transport};
+use portolan_core::wire::multiaddr::{Decoded, decode, encode};
+use portolan_core::{Addr, DialBackConfig, Protocol, Transport};
 use portolan_runtime::Limits;
-use portolan_runtime::net::NetConfig;
 use portolan_tests::lab::Lab;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// What a server lists.
 const SERVER: [Protocol; 3] = [Protocol::Identify, Protocol::Ping, Protocol::DialRequest];
@@ -64,10 +64,7 @@ async fn request(line: &Line) -> (Stream, Addr, u64) {
 }
 
 pub(crate) async fn dial_before_listen<L: Lab>(stage: &mut Stage<L>) {
-    let mut net = NetConfig::default();
-    // Over QUIC, nobody says that nobody is there.
-    net.connect_timeout = std::time::Duration::from_millis(500);
-    stage.start(config(), Limits::default(), net).await;
+    stage.start(config(), Limits::default()).await;
     stage.dial_nobody().await;
     let peer = stage.peer("Peer");
     let early = stage.dial(&peer).await;
@@ -78,7 +75,7 @@ pub(crate) async fn dial_before_listen<L: Lab>(stage: &mut Stage<L>) {
     stage.introduce(&late, &PLAIN).await;
     stage.close(early).await;
     stage.shutdown().await;
-    stage.expect(2, &["dialling nobody", "/any", "/Node-l0", "observed+interface"]);
+    stage.expect(2, &["dialling nobody: Refused", "/any", "/Node-l0", "observed+interface"]);
 }
 
 pub(crate) async fn a_reset_in_the_middle_of_a_frame<L: Lab>(stage: &mut Stage<L>) {
@@ -132,7 +129,7 @@ async fn ping<L: Lab>(stage: &mut Stage<L>, line: &Line) {
 }
 
 pub(crate) async fn a_listener_on_a_wildcard<L: Lab>(stage: &mut Stage<L>) {
-    stage.start(config(), Limits::default(), NetConfig::default()).await;
+    stage.start(config(), Limits::default()).await;
     let bound = stage.listen(Ipv4Addr::UNSPECIFIED.into()).await;
     let peer = stage.peer("Peer");
     let out = stage.dial(&peer).await;
@@ -175,7 +172,7 @@ const DIALS: usize = 8;
 pub(crate) async fn a_thousand_connections<L: Lab>(stage: &mut Stage<L>) {
     let mut limits = Limits::default();
     limits.inbound_per_source_max = BATCH;
-    stage.start(config(), limits, NetConfig::default()).await;
+    stage.start(config(), limits).await;
     let at = stage.listen(stage.ip).await;
     let peers: Vec<Peer> = (0..BATCH).map(|_| stage.peer("Peer")).collect();
     for batch in 0..BATCHES {
@@ -207,4 +204,76 @@ pub(crate) async fn shutdown_while_a_probe_is_in_flight<L: Lab>(stage: &mut Stag
     stage.until_told("opened >dial-request", 1).await;
     stage.shutdown().await;
     stage.expect(1, &["a probe is in flight", "listener-closed", "disconnected"]);
+}
+
+pub(crate) async fn dialling_back<L: Lab>(stage: &mut Stage<L>) {
+    let mut serving = config();
+    serving.dial_back = Some(DialBackConfig::unlimited());
+    stage.start(serving, Limits::default()).await;
+    let at = stage.listen(stage.ip).await;
+    let client = stage.peer("Client");
+    let line = client.dial(at).await;
+    stage.introduce(&line, &PLAIN).await;
+    // An address where the nonce is taken.
+    let mut exchange = ask(&line, client.at, 7).await;
+    let back = client.arrival().await;
+    let mut stream = back.accept(Protocol::DialBack).await;
+    assert_eq!(DialBack::decode(&stream.read().await), Ok(DialBack { nonce: 7 }));
+    stream.send(&DialBackResponse::OK.encode()).await;
+    stream.close().await;
+    back.closed().await;
+    stage.until_told("disconnected", 1).await;
+    assert_eq!(answer(stage, &mut exchange).await, DialStatus::Ok);
+    // An address where nobody is.
+    let nobody = stage.unreachable("Nobody").await;
+    let mut exchange = ask(&line, nobody.at, 8).await;
+    stage.until_told("dial-failed", 1).await;
+    assert_eq!(answer(stage, &mut exchange).await, DialStatus::DialError);
+    stage.shutdown().await;
+    stage.expect(2, &["dial=d1", "Delivered", "dial-failed d2 refused", "DialFailed"]);
+}
+
+/// Ask the node to dial `addr`.
+async fn ask(line: &Line, addr: Addr, nonce: u64) -> Stream {
+    let mut exchange = line.open(Protocol::DialRequest).await;
+    let (request, _) = Message::dial_request(vec![encode(addr)], nonce);
+    exchange.send(&request.encode()).await;
+    exchange
+}
+
+/// The node's answer, which ends the exchange.
+async fn answer<L: Lab>(stage: &mut Stage<L>, exchange: &mut Stream) -> DialStatus {
+    let body = exchange.read().await;
+    let Ok(Message::DialResponse { dial_status, .. }) = Message::decode(&body) else {
+        panic!("no answer: {body:?}");
+    };
+    exchange.ends().await;
+    exchange.close().await;
+    stage.until_told("finished <dial-request", 1).await;
+    dial_status
+}
+
+pub(crate) async fn what_takes_too_long<L: Lab>(stage: &mut Stage<L>) {
+    let mut limits = Limits::default();
+    limits.frame_timeout = Duration::from_millis(100);
+    limits.negotiation_timeout = Duration::from_millis(100);
+    limits.idle_timeout = Duration::from_millis(500);
+    stage.start(config(), limits).await;
+    let at = stage.listen(stage.ip).await;
+    let peer = stage.peer("Peer");
+    // One that never agrees to what the node opens.
+    let silent = peer.dial(at).await;
+    stage.until_told("failed >identify", 1).await;
+    silent.closed().await;
+    stage.until_told("disconnected", 1).await;
+    // A frame that breaks off, and the connection goes on until nobody has used it for long.
+    let slow = stage.dial(&peer).await;
+    stage.introduce(&slow, &PLAIN).await;
+    let mut stream = slow.open(Protocol::IdentifyPush).await;
+    stream.send_raw(&half_of(&slow.description(&PLAIN))).await;
+    stage.until_told("bad-frame <push", 1).await;
+    slow.closed().await;
+    stage.until_told("disconnected", 1).await;
+    stage.shutdown().await;
+    stage.expect(2, &["failed >identify:0 (Peer) timed-out", "bad-frame <push", "disconnected"]);
 }

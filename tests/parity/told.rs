@@ -96,8 +96,11 @@ impl Known {
 
     fn without_port(&self, word: &str) -> String {
         let Some(addr) = addr_in(word) else { return word.to_owned() };
-        let port = format!("/{}", addr.port);
-        word.replacen(&port, &format!("/{}", self.port_name(addr)), 1)
+        let with = |port: &str| match addr.transport {
+            Transport::Tcp => format!("/tcp/{port}"),
+            Transport::Quic => format!("/udp/{port}"),
+        };
+        word.replacen(&with(&addr.port.to_string()), &with(self.port_name(addr)), 1)
     }
 
     fn nonce(&mut self, nonce: &str) -> String {
@@ -184,17 +187,17 @@ struct Sorted {
 
 impl Sorted {
     fn take(&mut self, event: &Event, actions: &[Action]) {
-        let conn = self.take_event(event.clone());
+        let conn = self.take_event(event);
         for action in actions {
-            self.take_action(action.clone(), conn);
+            self.take_action(action, conn);
         }
     }
 
     /// Returns the connection that it is about.
-    fn take_event(&mut self, event: Event) -> Option<ConnId> {
-        let (conn, event) = match event {
+    fn take_event(&mut self, event: &Event) -> Option<ConnId> {
+        let (conn, event) = match *event {
             Event::Tick => return None,
-            Event::Connected(facts) => (Some(facts.conn), Event::Connected(plain_facts(facts))),
+            Event::Connected(ref facts) => (Some(facts.conn), Event::Connected(plain_facts(facts))),
             Event::Disconnected { conn } => (Some(conn), Event::Disconnected { conn: THIS }),
             Event::StreamOpened { conn, stream } => {
                 let stream = self.name(conn, stream);
@@ -204,9 +207,9 @@ impl Sorted {
                 let (conn, stream) = self.find(stream);
                 (conn, Event::StreamFailed { stream, reason })
             }
-            Event::Frame { stream, body } => {
+            Event::Frame { stream, ref body } => {
                 let (conn, stream) = self.find(stream);
-                (conn, Event::Frame { stream, body })
+                (conn, Event::Frame { stream, body: body.clone() })
             }
             Event::StreamClosed { stream, end } => {
                 let (conn, stream) = self.find(stream);
@@ -218,12 +221,12 @@ impl Sorted {
             Event::ProtocolsListed { conn, protocols } => {
                 (Some(conn), Event::ProtocolsListed { conn: THIS, protocols })
             }
-            event @ (Event::Resumed { .. }
+            Event::Resumed { .. }
             | Event::ListenerOpened { .. }
             | Event::ListenerClosed { .. }
             | Event::InterfacesChanged { .. }
             | Event::Contacted { .. }
-            | Event::DialFailed { .. }) => (None, event),
+            | Event::DialFailed { .. } => (None, event.clone()),
             _ => unreachable!("an event that this suite does not know: give it its place above"),
         };
         self.push(conn, Entry::Event(event));
@@ -231,15 +234,15 @@ impl Sorted {
     }
 
     /// `about` is the connection of the event that it came of.
-    fn take_action(&mut self, action: Action, about: Option<ConnId>) {
-        let (conn, action) = match action {
+    fn take_action(&mut self, action: &Action, about: Option<ConnId>) {
+        let (conn, action) = match *action {
             Action::OpenStream { conn, stream } => {
                 let stream = self.name(conn, stream);
                 (Some(conn), Action::OpenStream { conn: THIS, stream })
             }
-            Action::Send { stream, body } => {
+            Action::Send { stream, ref body } => {
                 let (conn, stream) = self.find(stream);
-                (conn, Action::Send { stream, body })
+                (conn, Action::Send { stream, body: body.clone() })
             }
             Action::CloseStream { stream } => {
                 let (conn, stream) = self.find(stream);
@@ -250,8 +253,8 @@ impl Sorted {
                 (conn, Action::ResetStream { stream })
             }
             Action::Disconnect { conn } => (Some(conn), Action::Disconnect { conn: THIS }),
-            Action::Notify(notice) => (about, Action::Notify(plain_notice(notice, about))),
-            dial @ Action::Dial(_) => (None, dial),
+            Action::Notify(ref notice) => (about, Action::Notify(plain_notice(notice, about))),
+            Action::Dial(_) => (None, action.clone()),
             _ => unreachable!("an action that this suite does not know: give it its place above"),
         };
         self.push(conn, Entry::Action(action));
@@ -280,20 +283,20 @@ impl Sorted {
     }
 }
 
-fn plain_facts(facts: Connected) -> Connected {
-    Connected { conn: THIS, rtt: facts.rtt.map(|_| Duration::ZERO), ..facts }
+fn plain_facts(facts: &Connected) -> Connected {
+    Connected { conn: THIS, rtt: facts.rtt.map(|_| Duration::ZERO), ..facts.clone() }
 }
 
 /// A notice that tells whether it is about this connection or another.
-fn plain_notice(notice: Notice, about: Option<ConnId>) -> Notice {
+fn plain_notice(notice: &Notice, about: Option<ConnId>) -> Notice {
     let plain = |conn: ConnId| if Some(conn) == about { THIS } else { ANOTHER };
-    match notice {
+    match *notice {
         Notice::Identified { conn, peer, observed, server } => {
             Notice::Identified { conn: plain(conn), peer, observed, server }
         }
         Notice::NotIdentified { conn, peer } => Notice::NotIdentified { conn: plain(conn), peer },
         Notice::Ignored { oddity, conn } => Notice::Ignored { oddity, conn: conn.map(plain) },
-        notice @ (Notice::CandidateChanged { .. }
+        Notice::CandidateChanged { .. }
         | Notice::VerdictChanged { .. }
         | Notice::ClassChanged { .. }
         | Notice::NodeChanged { .. }
@@ -302,7 +305,7 @@ fn plain_notice(notice: Notice, about: Option<ConnId>) -> Notice {
         | Notice::ProbeEnded { .. }
         | Notice::ServerDistrusted { .. }
         | Notice::AdvertisedChanged { .. }
-        | Notice::DialBackServed { .. }) => notice,
+        | Notice::DialBackServed { .. } => notice.clone(),
         _ => unreachable!("a notice that this suite does not know: give it its place above"),
     }
 }
