@@ -256,7 +256,7 @@ impl World {
                     }
                 }
             }
-            Op::Sleep(millis, how) => self.sleep(Duration::from_millis(millis.into()), how),
+            Op::Sleep(millis, how) => self.suspend(Duration::from_millis(millis.into()), how),
             Op::Clock(hours) => self.set_clock(hours),
             Op::Echo { which, right } => self.echo(which, right),
             Op::StreamEnds { which, how } => self.stream_ends(which, how),

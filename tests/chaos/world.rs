@@ -214,7 +214,7 @@ impl World {
         self.now = self.now + span;
     }
 
-    pub(crate) fn sleep(&mut self, span: Duration, how: u8) {
+    pub(crate) fn suspend(&mut self, span: Duration, how: u8) {
         let slept = match how {
             // A caller that cannot count.
             0..8 => Duration::MAX,

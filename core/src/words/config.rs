@@ -171,7 +171,7 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// The longest suspend that puts nothing in doubt, seconds; ours: the pause between two pings, so
 /// that no connection was silent for longer than it may be anyway. A device that dozes between two
 /// packets naps all the time. If it grows, what died meanwhile is found later.
-pub const NAP_MAX: Duration = PING_INTERVAL;
+pub const NAP: Duration = PING_INTERVAL;
 /// Addresses in one dial request, number; go-libp2p's value: it looks at no more. Requests grow
 /// by 23 bytes each. When full, the least wanted are left out.
 pub const ADDRS_PER_REQUEST_MAX: usize = 50;

@@ -1,6 +1,6 @@
 //! What a suspend of the machine does to the moments that rooms keep.
 
-use super::config::NAP_MAX;
+use super::config::NAP;
 use super::time::{Duration, Instant};
 
 /// A suspend that is over. What was in flight is put off by it; what ages in truth is not.
@@ -14,7 +14,7 @@ impl Sleep {
     /// We slept for `slept` some time between the last step and this one, so that nothing is put
     /// off by more than the time between the two, whatever the caller says.
     pub(crate) fn new(slept: Duration, last: Instant, now: Instant) -> Sleep {
-        Sleep { span: slept.min(now.since(last)), is_nap: slept <= NAP_MAX }
+        Sleep { span: slept.min(now.since(last)), is_nap: slept <= NAP }
     }
 
     /// Whether it was too short for anything to have changed meanwhile.
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn a_nap_is_as_long_as_the_pause_between_two_pings() {
         let is_nap = |slept| Sleep::new(slept, Instant::ZERO, Instant::ZERO).is_nap();
-        assert!(is_nap(NAP_MAX));
-        assert!(!is_nap(NAP_MAX + Duration::from_nanos(1)));
+        assert!(is_nap(NAP));
+        assert!(!is_nap(NAP + Duration::from_nanos(1)));
     }
 }
