@@ -67,8 +67,8 @@ impl<R: Runtime> Timers for Adrift<R> {
         self.inner.slept() + Duration::from_nanos(self.slept.load(Ordering::SeqCst))
     }
 
-    // Timers stand still while the machine sleeps.
     fn sleep(&self, span: Duration) -> impl Future<Output = ()> + Send + 'static {
+        // sleep: it is the trait's; timers stand still while the machine sleeps, and so does this.
         self.inner.sleep(span)
     }
 }
