@@ -23,6 +23,26 @@ target=$(cargo metadata --format-version 1 --no-deps --locked |
 "$target/release/portolan" demo --json >"$name-demo.json"
 "$target/release/bench-verdict" >"$name-bench-verdict.json"
 
+# Ten minutes of a server that is asked every two seconds, recorded, and then replayed.
+night=$(mktemp -d)
+"$target/release/portolan" serve --allow-private --dial-from 127.1.0.1 --record "$night/ten.rec" \
+    --listen /ip4/127.0.0.1/tcp/0 --listen /ip4/127.0.0.1/udp/0/quic-v1 >"$night/addresses" &
+server=$!
+trap 'kill "$server" 2>/dev/null || true; rm -rf "$night"' EXIT
+until [[ $(wc -l <"$night/addresses") -ge 2 ]]; do sleep 0.1; done
+peers=$(sed 's/^/--peer /' "$night/addresses" | tr '\n' ' ')
+for _ in $(seq 300); do
+    # shellcheck disable=SC2086 # Every word is one argument.
+    "$target/release/portolan" check --allow-private $peers --timeout 5 >"$night/report" || true
+    sleep 2
+done
+kill "$server"
+wait "$server"
+{
+    ls -l "$night/ten.rec" | awk '{ print "bytes: " $5 }'
+    "$target/release/portolan" replay --quiet "$night/ten.rec" 2>&1 >"$night/verdicts"
+} >"$name-replay.txt"
+
 {
     echo "commit: $commit"
     echo "date: $(date -u +%Y-%m-%dT%H:%M:%SZ)"
