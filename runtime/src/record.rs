@@ -352,17 +352,44 @@ mod tests {
         assert!(matches!(&refused, RecordError::InTheWay { path: at } if *at == path), "{refused}");
         assert_eq!(fs::read(&path).expect("it is there still"), b"a novel");
 
-        // An older part that would have to move on is looked at just the same.
+        // It is found in the place of an older part too, before anything was recorded.
         fs::rename(&path, scratch.path("a.rec.1")).expect("a writable directory");
-        record(Recording::to(&path), 1).expect("nothing is in the way yet");
         let refused = record(Recording::to(&path), 1).expect_err("something is in the way");
         assert!(matches!(refused, RecordError::InTheWay { .. }), "{refused}");
-        assert_eq!(steps(&path), 1, "and the record is where it was");
+        assert_eq!(scratch.files().len(), 1, "nothing was begun");
 
-        fs::remove_file(&path).expect("it is there");
         fs::write(&path, "").expect("a writable directory");
-        record(Recording::to(&path), 2).expect("an empty file is in nobody's way");
+        record(Recording::to(&path).parts_max(1), 2).expect("an empty file is in nobody's way");
         assert_eq!(steps(&path), 2);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_neither_replaced_nor_waited_for() {
+        let scratch = Scratch::new("record-odd");
+        let [file, link] = ["elsewhere", "link"].map(|name| scratch.path(name));
+        fs::write(&file, "").expect("a writable directory");
+        std::os::unix::fs::symlink(&file, &link).expect("a writable directory");
+        for path in [Path::new("/dev/null"), link.as_path(), scratch.path("").as_path()] {
+            let refused = record(Recording::to(path), 1).expect_err("it is no file");
+            assert!(matches!(refused, RecordError::InTheWay { .. }), "{refused}");
+        }
+        assert!(link.is_symlink() && file.is_file());
+    }
+
+    #[test]
+    fn a_record_that_is_being_written_is_left_alone() {
+        let scratch = Scratch::new("record-live");
+        let path = scratch.path("a.rec");
+        let keypair = identity::generate();
+        let agent = Agent::new(Config::default(), keypair.public()).expect("a good config");
+        let recording = Recording::to(&path);
+        let live = Record::start(recording.clone(), [7; 16], &agent, NOW).expect("it is free");
+        let refused = record(recording.clone(), 1).expect_err("somebody writes there");
+        assert!(matches!(refused, RecordError::InUse { .. }), "{refused}");
+        drop(live);
+        record(recording, 3).expect("nobody writes there any more");
+        assert_eq!((steps(&path), steps(&scratch.path("a.rec.1"))), (3, 0));
     }
 
     #[test]
