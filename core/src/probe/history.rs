@@ -165,6 +165,9 @@ impl History {
             let resting = matches!(self.round, Round::Rest { .. });
             if self.round == Round::Renew || resting && unjudged {
                 self.enter(Round::Search, Answers::Kept);
+            } else if resting && let Some(servers) = self.refuted {
+                // A newcomer that fails as well adds to a verdict that stands.
+                self.refuted = Some(servers.max(self.failed_servers()));
             }
         }
     }
@@ -211,6 +214,10 @@ impl History {
         failed.map(|one| one.group).collect::<BTreeSet<_>>().len()
     }
 
+    fn failed_servers(&self) -> u8 {
+        u8::try_from(self.failures()).unwrap_or(u8::MAX)
+    }
+
     /// Whether this round has its answer.
     pub(super) fn is_answered(&self) -> bool {
         match self.round {
@@ -226,9 +233,8 @@ impl History {
         let failures = self.failures();
         let refuting = self.round == Round::Search && !self.proved_in_round;
         if refuting && failures > 0 {
-            let servers = u8::try_from(failures).unwrap_or(u8::MAX);
             self.step = if self.refuted.is_some() { self.step } else { 0 };
-            self.refuted = Some(servers);
+            self.refuted = Some(self.failed_servers());
         }
         if self.round == Round::Search {
             self.searched = Some(met);
