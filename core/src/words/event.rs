@@ -33,11 +33,11 @@ pub enum Event {
     ///   too old proves nothing any more; one that is young enough stays.
     /// - After more than [`NAP`](crate::config::NAP), *every connection is in doubt,* and so
     ///   is every verdict. Connections are pinged, servers first, so that the runtime finds the
-    ///   dead ones. Until one has answered, others are preferred to it, what fails on it is not held
-    ///   against a server, and no nonce that it brings proves anything; one that stays silent is no
-    ///   longer kept. Peers that we dialled are asked where they see us now, and what others of them
-    ///   said before contradicts no new answer. Probes under way are taken back, and every server in
-    ///   reach is asked about every address; what is proven stays so meanwhile.
+    ///   dead ones. Until one has answered, others are preferred to it, and what fails on it is not
+    ///   held against a server; one that stays silent is no longer kept. A nonce that one of them
+    ///   brings proves nothing any more. Peers that we dialled are asked where they see us now, and
+    ///   what others of them said before contradicts no new answer. Probes under way are taken back,
+    ///   and every server in reach is asked about every address; what is proven stays so meanwhile.
     /// - *The wall clock decides nothing,* wherever it was set. The sequence number of our record
     ///   only rises.
     ///
