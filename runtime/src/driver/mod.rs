@@ -22,6 +22,7 @@ mod limits;
 mod negotiate;
 mod perform;
 mod stream;
+mod suspend;
 mod table;
 mod tasks;
 
@@ -42,13 +43,14 @@ use connection::Connection;
 use fact::Fact;
 use futures::channel::oneshot;
 use futures::{FutureExt, select};
-use limits::{CLOCKS_INTERVAL, CLOSE_TIMEOUT, INTERFACES_INTERVAL, LINGER, SUSPEND_MIN};
+use limits::{CLOCKS_INTERVAL, CLOSE_TIMEOUT, INTERFACES_INTERVAL, LINGER};
 use portolan_core::{
     Actions, Agent, ConnId, Connected, Cx, DialId, Duration, Event, Instant, StreamId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+use suspend::Told;
 use table::{Conn, Refusal, Table};
 use tasks::Tasks;
 
@@ -91,8 +93,7 @@ pub(crate) struct Driver<R: Runtime> {
     dials: usize,
     interfaces: Vec<IpAddr>,
     interfaces_at: Instant,
-    /// How long the machine had been suspended when the driver last looked.
-    slept: Duration,
+    told: Told,
     sweep_at: Instant,
     stopping: Option<Stopping>,
     /// Whether every handle was dropped.
@@ -119,7 +120,7 @@ enum Woken {
 impl<R: Runtime> Driver<R> {
     pub(crate) fn new(parts: Parts<R>) -> Driver<R> {
         let tasks = Tasks::new(parts.common.runtime.clone());
-        let slept = parts.common.runtime.slept();
+        let told = Told::new(parts.common.runtime.slept());
         Driver {
             parts,
             actions: Actions::new(),
@@ -130,7 +131,7 @@ impl<R: Runtime> Driver<R> {
             dials: 0,
             interfaces: Vec::new(),
             interfaces_at: Instant::ZERO,
-            slept,
+            told,
             sweep_at: Instant::ZERO,
             stopping: None,
             abandoned: false,
@@ -147,10 +148,8 @@ impl<R: Runtime> Driver<R> {
             debug_assert!(self.actions.is_empty() && self.found.is_empty(), "all was performed");
             self.write_record();
             let woken = self.wait(&inputs).await;
-            // First of all: what comes in now begins its time after the sleep.
-            if let Some(resumed) = self.resumed() {
-                self.feed(resumed);
-            }
+            // Whatever is found now is found after a suspend, if there was one.
+            self.tell_core();
             match woken {
                 Woken::Fact(fact) => self.take(fact),
                 Woken::Arrival(arrival) => self.arrived(arrival.connection),
@@ -213,29 +212,15 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    /// The fact that the machine was suspended since the driver last looked. What the driver
-    /// counts by the same clock as core gets the time back, and the interfaces are to be read.
-    fn resumed(&mut self) -> Option<Event> {
-        let runtime = &self.parts.common.runtime;
-        let slept = runtime.slept().saturating_sub(self.slept);
-        if slept < SUSPEND_MIN {
-            return None;
-        }
-        self.slept += slept;
-        self.interfaces_at = runtime.now();
-        for (_, conn) in self.table.conns_mut() {
-            conn.idle_since = conn.idle_since + slept;
-        }
-        if let Some(stopping) = &mut self.stopping {
-            stopping.until = stopping.until + slept;
-        }
-        tracing::info!(?slept, "the machine was suspended");
-        Some(Event::Resumed { slept })
-    }
-
     /// Hand core one fact and perform all that follows from it.
     fn feed(&mut self, event: Event) {
         self.found.push_back(event);
+        self.tell_core();
+    }
+
+    /// Hand core what was found, first of all that the machine was suspended if it was, and perform
+    /// all that follows from it.
+    fn tell_core(&mut self) {
         while let Some((now, event)) = self.next_event() {
             tracing::trace!(?event, "event");
             let mut cx = Cx {
@@ -257,17 +242,6 @@ impl<R: Runtime> Driver<R> {
             }
             // The sink goes back so that its memory is used again.
             self.actions = actions;
-        }
-    }
-
-    /// The next fact for core, and its moment. That the machine was suspended goes before all that
-    /// was found since.
-    fn next_event(&mut self) -> Option<(Instant, Event)> {
-        // Read first: if the machine is suspended right here, the fact is one from before.
-        let now = self.now();
-        match self.resumed() {
-            Some(resumed) => Some((self.now(), resumed)),
-            None => Some((now, self.found.pop_front()?)),
         }
     }
 
@@ -382,14 +356,24 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn read_interfaces(&mut self) {
+        if let Some(changed) = self.changed_interfaces() {
+            self.feed(changed);
+        }
+    }
+
+    /// Read the interface addresses; what became of them, if anything did.
+    fn changed_interfaces(&mut self) -> Option<Event> {
         self.interfaces_at = self.now() + INTERFACES_INTERVAL;
         match crate::net::interface_ips() {
-            Ok(ips) if ips == self.interfaces => {}
+            Ok(ips) if ips == self.interfaces => None,
             Ok(ips) => {
                 self.interfaces.clone_from(&ips);
-                self.feed(Event::InterfacesChanged { ips });
+                Some(Event::InterfacesChanged { ips })
             }
-            Err(error) => tracing::warn!(%error, "cannot read the interface addresses"),
+            Err(error) => {
+                tracing::warn!(%error, "cannot read the interface addresses");
+                None
+            }
         }
     }
 
