@@ -67,7 +67,8 @@ impl Requester {
         let mut rust = RustPeer::start(config).await;
         let (log, nonces) = watch::channel(Vec::new());
         tokio::spawn(take_nonces(rust.inbound().expect("nobody else has asked"), log));
-        rust.dial(server.full_addrs[0].clone()).await;
+        // Its own port may be taken by another socket of this host, which says nothing about ours.
+        rust.dial_from_fresh_port(server.full_addrs[0].clone()).await;
         let connected = rust.wait("connection", WITHIN, |seen| {
             matches!(seen, Seen::Connected { .. }).then_some(())
         });
