@@ -24,7 +24,7 @@ enum Outside {
 const RUNTIMES: &[&str] = &["tokio", "tokio-util", "smol", "async-io", "async-std", "libp2p"];
 
 /// One rule a package, downwards.
-const RULES: [Rule; 6] = [
+const RULES: [Rule; 7] = [
     Rule {
         folder: "core",
         package: "portolan-core",
@@ -42,6 +42,12 @@ const RULES: [Rule; 6] = [
             ],
             for_tests: &["proptest"],
         },
+    },
+    Rule {
+        folder: "sim",
+        package: "portolan-sim",
+        inside: &["portolan-core"],
+        outside: Outside::Not(RUNTIMES),
     },
     Rule {
         folder: "runtime",
@@ -64,7 +70,13 @@ const RULES: [Rule; 6] = [
     Rule {
         folder: "cli",
         package: "portolan",
-        inside: &["portolan-core", "portolan-runtime", "portolan-tokio", "portolan-smol"],
+        inside: &[
+            "portolan-core",
+            "portolan-sim",
+            "portolan-runtime",
+            "portolan-tokio",
+            "portolan-smol",
+        ],
         outside: Outside::Not(&["libp2p"]),
     },
     Rule {
@@ -72,6 +84,7 @@ const RULES: [Rule; 6] = [
         package: "portolan-tests",
         inside: &[
             "portolan-core",
+            "portolan-sim",
             "portolan-runtime",
             "portolan-tokio",
             "portolan-smol",
