@@ -1,2 +1,7 @@
 //! The simulated world: the unchanged core under a virtual clock, among NATs, lossy links, honest
 //! servers and liars. One seed decides everything.
+
+mod dice;
+pub mod net;
+
+pub use dice::Dice;
