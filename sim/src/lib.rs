@@ -3,5 +3,8 @@
 
 mod dice;
 pub mod net;
+mod watch;
+pub mod world;
 
 pub use dice::Dice;
+pub use watch::Violation;

@@ -1,0 +1,308 @@
+//! Connections at the level that core sees: handshakes in round trips, streams, frames in order,
+//! resets; and, below it, the packets that NATs look at.
+//!
+//! ```text
+//!  dialer    Open ─►          ─► Hand(1) ─► … ─► up, Hand(last) ─► segments ⇄
+//!  listener        ─► Accept ─►          ─► Hand(2) …             ─► up
+//! ```
+//!
+//! Everything that one side says in one moment goes as one segment. Segments are numbered,
+//! delivered in order, and sent again until they arrive or patience ends; the acknowledgement is
+//! taken for granted and counted as a packet.
+
+use bytes::Bytes;
+use portolan_core::{
+    Addr, ConnId, DialId, Duration, Instant, PeerId, Protocol, StreamId, Transport,
+};
+use std::collections::BTreeMap;
+
+/// How many round trips things take. Everything else takes none: frames go along with what opens
+/// their stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Costs {
+    /// Round trips of security and muxer on TCP, after the one of TCP itself.
+    pub tcp_upgrade: u8,
+    /// Round trips after the one of QUIC itself.
+    pub quic_upgrade: u8,
+    /// Whether a stream's first frame waits for the protocol to be agreed, one round trip.
+    pub streams_wait: bool,
+}
+
+impl Costs {
+    /// Portolan's runtime: both negotiations on TCP are optimistic, Noise takes one round trip,
+    /// and core's streams are lazy.
+    pub const PORTOLAN: Costs = Costs { tcp_upgrade: 1, quic_upgrade: 0, streams_wait: false };
+    /// A go-style stack: security and muxer are agreed one after the other, Noise takes one round
+    /// trip more, and streams wait for their protocol.
+    pub const EAGER: Costs = Costs { tcp_upgrade: 3, quic_upgrade: 0, streams_wait: true };
+
+    pub(super) const fn upgrade(self, transport: Transport) -> u8 {
+        match transport {
+            Transport::Tcp => self.tcp_upgrade,
+            Transport::Quic => self.quic_upgrade,
+        }
+    }
+}
+
+/// The first time-out of a SYN (RFC 6298 §2) and of an Initial (RFC 9002 §6.2.2: three times an
+/// initial round trip of 333 ms).
+pub(super) const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
+/// The least time-out of a segment; Linux's value.
+const RETRY_MIN: Duration = Duration::from_millis(200);
+/// How long something sent may stay without an acknowledgement on TCP: the runtime's value.
+const TCP_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a QUIC connection lives without hearing anything: the runtime's value.
+const QUIC_PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) fn patience(transport: Transport) -> Duration {
+    match transport {
+        Transport::Tcp => TCP_PATIENCE,
+        Transport::Quic => QUIC_PATIENCE,
+    }
+}
+
+/// When a segment that was sent so often is sent again, after it was sent last.
+pub(super) fn retry_after(rtt: Duration, tries: u32) -> Duration {
+    (rtt * 2).max(RETRY_MIN) * 2u32.saturating_pow(tries.min(6))
+}
+
+/// One side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Role {
+    Dialer,
+    Listener,
+}
+
+impl Role {
+    pub(super) const fn other(self) -> Role {
+        match self {
+            Role::Dialer => Role::Listener,
+            Role::Listener => Role::Dialer,
+        }
+    }
+
+    pub(super) const fn index(self) -> usize {
+        match self {
+            Role::Dialer => 0,
+            Role::Listener => 1,
+        }
+    }
+}
+
+/// Which end of which connection.
+pub(super) type EndId = (u64, Role);
+
+/// The part of a connection that a packet carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Open,
+    Accept,
+    Segment(u32),
+    Refuse,
+}
+
+/// What one side says to the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    /// A step of the handshake.
+    Hand(u8),
+    Open {
+        key: Key,
+        protocol: Protocol,
+    },
+    Opened {
+        key: Key,
+    },
+    Unsupported {
+        key: Key,
+    },
+    Frame {
+        key: Key,
+        body: Bytes,
+    },
+    Finish {
+        key: Key,
+    },
+    Reset {
+        key: Key,
+    },
+    Close,
+}
+
+/// A stream of a connection: who opened it, and its number there.
+pub(super) type Key = (Role, u32);
+
+/// Bytes of one handshake step on TCP: Noise's largest message, with a key and a signature.
+const HAND_BYTES: usize = 240;
+/// Bytes that opening a stream takes: Yamux's header, multistream-select's, and the name.
+const OPEN_BYTES: usize = 70;
+/// Bytes of a muxer's header.
+const HEADER_BYTES: usize = 12;
+
+impl Said {
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Said::Hand(_) => HAND_BYTES,
+            Said::Open { .. } | Said::Opened { .. } | Said::Unsupported { .. } => OPEN_BYTES,
+            Said::Frame { body, .. } => body.len() + HEADER_BYTES,
+            Said::Finish { .. } | Said::Reset { .. } | Said::Close => HEADER_BYTES,
+        }
+    }
+}
+
+/// What was said in one moment, until it has arrived.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) said: Vec<Said>,
+    pub(super) bytes: usize,
+    pub(super) first_sent: Instant,
+    pub(super) tries: u32,
+}
+
+/// Why somebody dialled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The application wants to talk to a target of this number.
+    Target(usize),
+    /// Core wants to dial back.
+    DialBack(DialId),
+    /// A bad server does, for the request of this number.
+    Scripted(u64),
+    /// A plain stranger, who hangs up after a while.
+    Stranger,
+}
+
+/// How far one side is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The dialer waits for an answer to its first packet.
+    Opening,
+    Shaking,
+    Up,
+    /// It has said that it closes, and only sees to it that all arrives.
+    Leaving,
+    Gone,
+}
+
+/// A stream as one side sees it.
+#[derive(Clone, Debug)]
+pub(super) struct StreamEnd {
+    pub(super) key: Key,
+    pub(super) ours_done: bool,
+    pub(super) theirs_done: bool,
+    /// Said before the protocol was agreed, where streams wait for that.
+    pub(super) held: Option<Vec<Said>>,
+    /// Not core's: a script of the world's speaks here.
+    pub(super) scripted: bool,
+}
+
+/// One side's half of a connection.
+#[derive(Clone, Debug)]
+pub(super) struct End {
+    pub(super) node: usize,
+    /// The actual local address of the socket.
+    pub(super) local: Addr,
+    /// Where packets to the other side go.
+    pub(super) remote: Addr,
+    /// Who this side says it is.
+    pub(super) peer: PeerId,
+    pub(super) phase: Phase,
+    pub(super) id: Option<ConnId>,
+    pub(super) purpose: Option<Purpose>,
+    pub(super) rtt: Duration,
+    pub(super) streams: BTreeMap<StreamId, StreamEnd>,
+    pub(super) by_key: BTreeMap<Key, StreamId>,
+    pub(super) next_key: u32,
+    pub(super) outbox: Vec<Said>,
+    pub(super) pending: BTreeMap<u32, Segment>,
+    pub(super) early: BTreeMap<u32, Vec<Said>>,
+    pub(super) next_out: u32,
+    pub(super) next_in: u32,
+    pub(super) heard_at: Instant,
+    pub(super) used_at: Instant,
+}
+
+impl End {
+    pub(super) fn new(
+        now: Instant,
+        node: usize,
+        (local, remote): (Addr, Addr),
+        peer: PeerId,
+    ) -> End {
+        End {
+            node,
+            local,
+            remote,
+            peer,
+            phase: Phase::Opening,
+            id: None,
+            purpose: None,
+            rtt: Duration::ZERO,
+            streams: BTreeMap::new(),
+            by_key: BTreeMap::new(),
+            next_key: 0,
+            outbox: Vec::new(),
+            pending: BTreeMap::new(),
+            early: BTreeMap::new(),
+            next_out: 0,
+            next_in: 0,
+            heard_at: now,
+            used_at: now,
+        }
+    }
+
+    /// Whether streams can be used on it.
+    pub(super) fn is_up(&self) -> bool {
+        self.phase == Phase::Up
+    }
+
+    /// Whether a peer may open streams: not towards one who dials back.
+    pub(super) fn serves(&self) -> bool {
+        !matches!(self.purpose, Some(Purpose::DialBack(_) | Purpose::Scripted(_)))
+    }
+
+    pub(super) fn insert_stream(&mut self, stream: StreamId, end: StreamEnd) {
+        self.by_key.insert(end.key, stream);
+        self.streams.insert(stream, end);
+    }
+
+    pub(super) fn remove_stream(&mut self, stream: StreamId) -> Option<StreamEnd> {
+        let end = self.streams.remove(&stream)?;
+        self.by_key.remove(&end.key);
+        Some(end)
+    }
+}
+
+/// A connection, from the first packet on.
+#[derive(Clone, Debug)]
+pub(super) struct Conn {
+    pub(super) dialer: End,
+    pub(super) listener: Option<End>,
+    /// Handshake steps until the listener is up.
+    pub(super) hands: u8,
+    pub(super) opened_at: Instant,
+    pub(super) tries: u32,
+    /// Whoever accepted it has dropped it since.
+    pub(super) abandoned: bool,
+}
+
+impl Conn {
+    pub(super) fn end(&self, role: Role) -> Option<&End> {
+        match role {
+            Role::Dialer => Some(&self.dialer),
+            Role::Listener => self.listener.as_ref(),
+        }
+    }
+
+    pub(super) fn end_mut(&mut self, role: Role) -> Option<&mut End> {
+        match role {
+            Role::Dialer => Some(&mut self.dialer),
+            Role::Listener => self.listener.as_mut(),
+        }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        let gone = |end: &End| end.phase == Phase::Gone;
+        gone(&self.dialer) && self.listener.as_ref().is_none_or(gone)
+    }
+}

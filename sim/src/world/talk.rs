@@ -1,0 +1,331 @@
+//! What the two sides of a connection say to each other: handshakes, streams, frames, farewells.
+
+use super::conn::{EndId, Phase, Purpose, Role, Said, StreamEnd};
+use super::{Occurrence, World};
+use bytes::Bytes;
+use portolan_core::{
+    ConnId, Connected, DialFailure, Duration, Event, Protocol, Side, StreamEnd as Ended,
+    StreamFailure, StreamId, Transport,
+};
+
+/// How long a plain stranger stays before he hangs up.
+const STRANGER_STAYS: Duration = Duration::from_secs(10);
+
+impl World {
+    /// One side will say this with the next segment.
+    pub(super) fn say(&mut self, end: EndId, said: Said) {
+        let now = self.now;
+        if let Some(it) = self.end_mut(end) {
+            it.used_at = now;
+            it.outbox.push(said);
+            self.unsent.push(end);
+        }
+    }
+
+    /// One side hears what the other said.
+    pub(super) fn hear(&mut self, end: EndId, said: Said) {
+        let Some(it) = self.end(end) else { return };
+        match said {
+            Said::Hand(step) => return self.shake(end, step),
+            Said::Close => return self.left(end),
+            _ if !it.is_up() => return,
+            Said::Open { .. }
+            | Said::Opened { .. }
+            | Said::Unsupported { .. }
+            | Said::Frame { .. }
+            | Said::Finish { .. }
+            | Said::Reset { .. } => {}
+        }
+        match said {
+            Said::Open { key, protocol } => self.stream_asked(end, key, protocol),
+            Said::Opened { key } => self.stream_agreed(end, key),
+            Said::Unsupported { key } => self.stream_refused(end, key),
+            Said::Frame { key, body } => self.frame_came(end, key, body),
+            Said::Finish { key } => self.stream_ended(end, key, Ended::Finished),
+            Said::Reset { key } => self.stream_ended(end, key, Ended::Reset),
+            Said::Hand(_) | Said::Close => {}
+        }
+    }
+
+    fn shake(&mut self, end: EndId, step: u8) {
+        let Some(hands) = self.conns.get(&end.0).map(|conn| conn.hands) else { return };
+        if step >= hands {
+            return self.established(end);
+        }
+        if step + 1 >= hands {
+            // Its answer is the last step, and whatever is said first goes along.
+            self.say(end, Said::Hand(step + 1));
+            return self.established(end);
+        }
+        self.say(end, Said::Hand(step + 1));
+    }
+
+    /// One side has done its handshakes.
+    pub(super) fn established(&mut self, end: EndId) {
+        let (conn, role) = end;
+        let Some(it) = self.end_mut(end) else { return };
+        if it.phase != Phase::Shaking {
+            return;
+        }
+        it.phase = Phase::Up;
+        let (node, local, remote, purpose, rtt) =
+            (it.node, it.local, it.remote, it.purpose, it.rtt);
+        let Some(peer) = self.end((conn, role.other())).map(|other| other.peer) else { return };
+        if let Some(Purpose::Target(target)) = purpose
+            && self.nodes[node].targets[target].peer != peer
+        {
+            return self.abandon(conn, DialFailure::Handshake);
+        }
+        let own = peer == self.nodes[node].peer || peer == self.nodes[node].dial_peer;
+        if own && role == Role::Listener {
+            // A node refuses itself; whoever dialled finds that the connection is gone.
+            return self.close(end);
+        }
+        let it = &mut self.nodes[node];
+        it.next_conn += 1;
+        let id = ConnId(it.next_conn);
+        it.conns.insert(id, end);
+        if let Some(end) = self.end_mut(end) {
+            end.id = Some(id);
+        }
+        match purpose {
+            Some(Purpose::Scripted(number)) => return self.script_dialled(node, number, Some(end)),
+            Some(Purpose::Stranger) => self.later(STRANGER_STAYS, Occurrence::HangsUp { end }),
+            Some(Purpose::Target(target)) => self.target_up(node, target, id),
+            Some(Purpose::DialBack(_)) | None => {}
+        }
+        let dial = match purpose {
+            Some(Purpose::DialBack(dial)) => Some(dial),
+            Some(Purpose::Target(_) | Purpose::Scripted(_) | Purpose::Stranger) | None => None,
+        };
+        let side = if role == Role::Dialer { Side::Outbound } else { Side::Inbound };
+        let measured = side == Side::Outbound || local.transport == Transport::Quic;
+        let rtt = measured.then_some(rtt);
+        let facts = Connected { conn: id, peer, side, local, remote, relayed: false, dial, rtt };
+        self.feed(node, Event::Connected(facts));
+    }
+
+    fn stream_asked(&mut self, end: EndId, key: (Role, u32), protocol: Protocol) {
+        let Some(it) = self.end(end) else { return };
+        let (node, id, serves) = (it.node, it.id, it.serves());
+        let offered = protocol != Protocol::DialRequest || self.nodes[node].serves().is_some();
+        let Some(conn) = id.filter(|_| serves && offered) else {
+            return self.say(end, Said::Unsupported { key });
+        };
+        let scripted = protocol == Protocol::DialRequest && self.is_scripted(node);
+        self.nodes[node].next_stream += 1;
+        let stream = StreamId::inbound(protocol, self.nodes[node].next_stream);
+        self.nodes[node].streams.insert(stream, end);
+        if let Some(it) = self.end_mut(end) {
+            let fresh =
+                StreamEnd { key, ours_done: false, theirs_done: false, held: None, scripted };
+            it.insert_stream(stream, fresh);
+        }
+        self.say(end, Said::Opened { key });
+        if !scripted {
+            self.feed(node, Event::StreamOpened { conn, stream });
+        }
+    }
+
+    fn stream_agreed(&mut self, end: EndId, key: (Role, u32)) {
+        let Some(it) = self.end_mut(end) else { return };
+        let Some(stream) = it.by_key.get(&key).copied() else { return };
+        let Some(known) = it.streams.get_mut(&stream) else { return };
+        let (held, scripted) = (known.held.take(), known.scripted);
+        let (node, id) = (it.node, it.id);
+        for said in held.into_iter().flatten() {
+            self.say(end, said);
+        }
+        if let Some(conn) = id.filter(|_| !scripted) {
+            self.feed(node, Event::StreamOpened { conn, stream });
+        }
+    }
+
+    fn stream_refused(&mut self, end: EndId, key: (Role, u32)) {
+        let Some(it) = self.end_mut(end) else { return };
+        let Some(stream) = it.by_key.get(&key).copied() else { return };
+        let node = it.node;
+        let scripted = it.remove_stream(stream).is_some_and(|known| known.scripted);
+        self.nodes[node].streams.remove(&stream);
+        if !scripted {
+            let reason = StreamFailure::Unsupported;
+            self.feed(node, Event::StreamFailed { stream, reason });
+        }
+    }
+
+    fn frame_came(&mut self, end: EndId, key: (Role, u32), body: Bytes) {
+        let now = self.now;
+        let Some(it) = self.end_mut(end) else { return };
+        it.used_at = now;
+        let Some(stream) = it.by_key.get(&key).copied() else { return };
+        let Some(known) = it.streams.get(&stream) else { return };
+        let (node, scripted) = (it.node, known.scripted);
+        if scripted {
+            self.script_asked(node, stream, &body);
+        } else {
+            self.feed(node, Event::Frame { stream, body });
+        }
+    }
+
+    fn stream_ended(&mut self, end: EndId, key: (Role, u32), how: Ended) {
+        let Some(it) = self.end_mut(end) else { return };
+        let Some(stream) = it.by_key.get(&key).copied() else { return };
+        let node = it.node;
+        let Some(known) = it.streams.get_mut(&stream) else { return };
+        known.theirs_done = true;
+        let (scripted, over) = (known.scripted, known.ours_done || how != Ended::Finished);
+        if over {
+            it.remove_stream(stream);
+            self.nodes[node].streams.remove(&stream);
+        }
+        if !scripted {
+            self.feed(node, Event::StreamClosed { stream, end: how });
+        }
+    }
+
+    /// One side closes: what it has said still arrives.
+    pub(super) fn close(&mut self, end: EndId) {
+        let Some(it) = self.end(end) else { return };
+        if !it.is_up() {
+            return;
+        }
+        self.say(end, Said::Close);
+        self.flush(end);
+        if let Some(it) = self.end_mut(end) {
+            it.phase = Phase::Leaving;
+        }
+        self.gone(end, false);
+    }
+
+    /// The other side closed.
+    fn left(&mut self, end: EndId) {
+        let Some(it) = self.end_mut(end) else { return };
+        let was_up = it.is_up();
+        it.phase = Phase::Gone;
+        it.pending.clear();
+        if was_up {
+            self.gone(end, true);
+        }
+        self.part((end.0, end.1.other()));
+        self.bury(end.0);
+    }
+
+    /// The connection broke on this side: the other finds out by itself.
+    pub(super) fn broken(&mut self, end: EndId) {
+        let Some(it) = self.end_mut(end) else { return };
+        let was_up = it.is_up();
+        let shaking = it.phase == Phase::Shaking;
+        it.phase = Phase::Gone;
+        it.pending.clear();
+        if was_up {
+            self.gone(end, true);
+        } else if shaking && end.1 == Role::Dialer {
+            return self.abandon(end.0, DialFailure::Handshake);
+        }
+        self.bury(end.0);
+    }
+
+    /// Whoever was only waiting for his last words to arrive need not any more.
+    fn part(&mut self, end: EndId) {
+        if let Some(it) = self.end_mut(end)
+            && it.phase == Phase::Leaving
+        {
+            it.phase = Phase::Gone;
+        }
+    }
+
+    /// Tell the node that a connection is gone. `lost` streams are told first or not at all, as
+    /// both happens in the field.
+    fn gone(&mut self, end: EndId, lost: bool) {
+        let Some(it) = self.end_mut(end) else { return };
+        let (node, id) = (it.node, it.id.take());
+        let streams: Vec<(StreamId, bool)> =
+            it.streams.iter().map(|(stream, known)| (*stream, known.scripted)).collect();
+        it.streams.clear();
+        it.by_key.clear();
+        let Some(conn) = id else { return };
+        let tells = lost && self.dice.percent(50);
+        for (stream, scripted) in streams {
+            self.nodes[node].streams.remove(&stream);
+            if tells && !scripted {
+                let end = Ended::Reset;
+                let event = Event::StreamClosed { stream, end };
+                self.later(Duration::ZERO, Occurrence::Tells { node, event });
+            }
+        }
+        self.nodes[node].conns.remove(&conn);
+        let event = Event::Disconnected { conn };
+        self.later(Duration::ZERO, Occurrence::Tells { node, event });
+        self.target_down(node, conn);
+    }
+
+    /// A script says something on a stream.
+    pub(super) fn say_on(&mut self, node: usize, stream: StreamId, body: Bytes) {
+        let Some(end) = self.nodes[node].streams.get(&stream).copied() else { return };
+        let Some(it) = self.end_mut(end) else { return };
+        let Some(known) = it.streams.get_mut(&stream) else { return };
+        let said = Said::Frame { key: known.key, body };
+        match &mut known.held {
+            Some(held) => held.push(said),
+            None => self.say(end, said),
+        }
+    }
+
+    /// One side has nothing more to say on a stream.
+    pub(super) fn finish_stream(&mut self, node: usize, stream: StreamId) {
+        let Some(end) = self.nodes[node].streams.get(&stream).copied() else { return };
+        let Some(it) = self.end_mut(end) else { return };
+        let Some(known) = it.streams.get_mut(&stream) else { return };
+        known.ours_done = true;
+        let (said, over) = (Said::Finish { key: known.key }, known.theirs_done);
+        match &mut known.held {
+            Some(held) => held.push(said),
+            None => self.say(end, said),
+        }
+        if over {
+            if let Some(it) = self.end_mut(end) {
+                it.remove_stream(stream);
+            }
+            self.nodes[node].streams.remove(&stream);
+        }
+    }
+
+    /// One side drops a stream.
+    pub(super) fn reset_stream(&mut self, node: usize, stream: StreamId) {
+        let Some(end) = self.nodes[node].streams.remove(&stream) else { return };
+        let known = self.end_mut(end).and_then(|it| it.remove_stream(stream));
+        if let Some(known) = known {
+            self.say(end, Said::Reset { key: known.key });
+        }
+    }
+
+    /// A script opens a dial-back stream, says a nonce on it, and finishes.
+    pub(super) fn script_opens(&mut self, end: EndId, body: Bytes) {
+        let number = self.fresh();
+        let Some(it) = self.end(end) else { return };
+        let node = it.node;
+        // Core counts its own streams from one; no run comes near the middle of the range.
+        let stream = StreamId::outbound(Protocol::DialBack, (1 << 62) + number);
+        self.open_stream(node, end, stream, true);
+        self.say_on(node, stream, body);
+        self.finish_stream(node, stream);
+    }
+
+    pub(super) fn open_stream(
+        &mut self,
+        node: usize,
+        end: EndId,
+        stream: StreamId,
+        scripted: bool,
+    ) {
+        let waits = self.nodes[node].costs.streams_wait;
+        let Some(it) = self.end_mut(end) else { return };
+        let key = (end.1, it.next_key);
+        it.next_key += 1;
+        let held = waits.then(Vec::new);
+        let fresh = StreamEnd { key, ours_done: false, theirs_done: false, held, scripted };
+        it.insert_stream(stream, fresh);
+        self.nodes[node].streams.insert(stream, end);
+        self.say(end, Said::Open { key, protocol: stream.protocol });
+    }
+}

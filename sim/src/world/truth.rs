@@ -1,0 +1,201 @@
+//! What is true: told by the network itself, and by nothing that core computes.
+//!
+//! A stranger can connect to an address if the gates of the network would let his first packet
+//! through to a listening socket of the node, right now. What a verdict may say is measured against
+//! that, and what no client can rule out is named:
+//!
+//! - *A neighbour called him.* Where a router keeps one set of contacted IPs, somebody whom a
+//!   neighbour called gets in, and the node cannot know that it was a neighbour.
+//! - *A nonce was handed on.* A server that delivers its nonce through another, truly open address
+//!   of the same socket makes the address look open that it was asked about.
+
+use super::conn::Phase;
+use super::node::Entered;
+use super::{NodeId, World};
+use portolan_core::{Addr, Class, Family, Protocol};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// An IP that nobody has and nobody ever calls: who asks from there is a stranger to all.
+pub const STRANGER: IpAddr = IpAddr::V4(Ipv4Addr::new(45, 255, 255, 1));
+/// The same over IPv6.
+const STRANGER6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2600, 0xffff, 0, 0, 0, 0, 0, 1));
+/// The port that he asks from.
+const STRANGERS_PORT: u16 = 50_000;
+
+/// What is true of one address of a node, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Truth {
+    /// Whether a stranger to all gets in.
+    pub strangers: bool,
+    /// How many servers in reach that tell the truth would get in with a dial-back.
+    pub servers_in: usize,
+    /// How many of those would come from an IP that the node never called.
+    pub cold_in: usize,
+    /// How many networks of servers in reach tell the truth and would not get in.
+    pub servers_out: usize,
+}
+
+/// What a node should come to know of a class once the world stands still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The address that most is true of.
+    pub best: Option<(Addr, Truth)>,
+    /// How many servers in reach tell the truth and can test the class.
+    pub servers: usize,
+}
+
+impl World {
+    /// What is true of an address of a node now.
+    pub fn truth(&self, NodeId(node): NodeId, addr: Addr) -> Truth {
+        let stranger = match Family::of(addr.ip) {
+            Family::Ip4 => STRANGER,
+            Family::Ip6 => STRANGER6,
+        };
+        let strangers =
+            self.gets_in(node, Addr { ip: stranger, port: STRANGERS_PORT, ..addr }, addr);
+        let mut truth = Truth { strangers, servers_in: 0, cold_in: 0, servers_out: 0 };
+        for server in self.honest_servers(node) {
+            let Some(from) = self.dials_back_from(server, node, addr) else { continue };
+            if self.gets_in(node, from, addr) {
+                truth.servers_in += 1;
+                truth.cold_in += usize::from(!self.nodes[node].called.contains(&from.ip));
+            } else {
+                truth.servers_out += 1;
+            }
+        }
+        truth
+    }
+
+    /// What a node should come to know of a class, if nothing changes any more.
+    pub fn expected(&self, id: NodeId, class: Class) -> Expected {
+        let addrs = self.discoverable(id, class);
+        let judged = addrs.into_iter().map(|addr| (addr, self.truth(id, addr)));
+        let best = judged.max_by_key(|(_, truth)| {
+            (truth.servers_in > 0, truth.cold_in, truth.strangers, truth.servers_in)
+        });
+        let NodeId(node) = id;
+        let probe = best.map(|(addr, _)| addr).or_else(|| {
+            let port = self.nodes[node].port_of(class)?;
+            let stranger = if class.family == Family::Ip4 { STRANGER } else { STRANGER6 };
+            Some(Addr { ip: stranger, port, transport: class.transport })
+        });
+        let servers = probe.map_or(0, |addr| {
+            let able = |server: &usize| self.dials_back_from(*server, node, addr).is_some();
+            self.honest_servers(node).filter(able).count()
+        });
+        Expected { best, servers }
+    }
+
+    /// The addresses of a class that a node can know of without being told: where servers in reach
+    /// see it, its own global ones, and what they make together with its listen ports.
+    pub fn discoverable(&self, NodeId(node): NodeId, class: Class) -> BTreeSet<Addr> {
+        let it = &self.nodes[node];
+        let mut found = BTreeSet::new();
+        let Some(port) = it.port_of(class) else { return found };
+        let ips = self.fabric.ips(it.host);
+        let global = |ip: &&IpAddr| {
+            Family::of(**ip) == class.family
+                && portolan_core::ip_scope(**ip) == portolan_core::IpScope::Global
+        };
+        found.extend(ips.iter().filter(global).map(|ip| Addr::new(*ip, port, class.transport)));
+        for (conn, role) in it.conns.values() {
+            let Some(conn) = self.conns.get(conn) else { continue };
+            // Those who came to us name what they dialled.
+            if *role != super::conn::Role::Dialer {
+                continue;
+            }
+            let Some(far) = conn.listener.as_ref().filter(|end| end.phase == Phase::Up) else {
+                continue;
+            };
+            let seen = far.remote;
+            if Family::of(seen.ip) != class.family || self.nodes[far.node].vice.is_some() {
+                continue;
+            }
+            found.insert(Addr::new(seen.ip, port, class.transport));
+            if seen.transport == class.transport && conn.dialer.local.port == port {
+                found.insert(seen);
+            }
+        }
+        found
+    }
+
+    /// Servers that a node is connected to, each once, that tell the truth and are not at odds with
+    /// it.
+    fn honest_servers(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
+        let it = &self.nodes[node];
+        let peers: BTreeSet<usize> = it
+            .conns
+            .values()
+            .filter_map(|(conn, role)| {
+                let end = self.conns.get(conn)?.end(role.other())?;
+                (end.phase == Phase::Up).then_some(end.node)
+            })
+            .collect();
+        peers.into_iter().filter(|peer| {
+            let it = &self.nodes[*peer];
+            let honest = it.vice.is_none_or(|vice| vice.is_honest(self.now));
+            it.serves().is_some() && honest && it.is_awake()
+        })
+    }
+
+    /// Where a dial-back of this server to an address would come from, if it can dial it.
+    fn dials_back_from(&self, server: usize, node: usize, addr: Addr) -> Option<Addr> {
+        let it = &self.nodes[server];
+        let ips = self.fabric.ips(it.host);
+        let family = |ip: &&IpAddr| Family::of(**ip) == Family::of(addr.ip);
+        // From where it has met the requester nothing new is learnt, so that another IP is best.
+        let met = self.nodes[node].conns.values().filter_map(|(conn, role)| {
+            let end = self.conns.get(conn)?.end(role.other())?;
+            (end.node == server).then_some(end.local.ip)
+        });
+        let met: BTreeSet<IpAddr> = met.collect();
+        let sources = it.serves()?;
+        let source = sources.iter().filter(family).find(|ip| !met.contains(ip));
+        let ip = source.or_else(|| ips.iter().find(family))?;
+        Some(Addr { ip: *ip, port: STRANGERS_PORT, ..addr })
+    }
+
+    fn gets_in(&self, node: usize, from: Addr, addr: Addr) -> bool {
+        let reached = self.fabric.would_reach(self.now, from, addr);
+        reached.is_some_and(|(host, at)| {
+            host == self.nodes[node].host && self.nodes[node].listens_at(at)
+        })
+    }
+
+    /// Somebody came in on an address of a node: what that says is written down.
+    pub(super) fn note_entry(&mut self, node: usize, addr: Addr, from: Addr) {
+        let stranger = self.truth_for_strangers(node, addr);
+        let host = self.nodes[node].host;
+        let home = self.fabric.router_of(host);
+        let neighbour = home.is_some()
+            && self.nodes.iter().enumerate().any(|(other, it)| {
+                other != node
+                    && self.fabric.router_of(it.host) == home
+                    && it.called.contains(&from.ip)
+            });
+        let now = self.now;
+        let entered = self.nodes[node].entered.entry(addr).or_insert_with(Entered::default);
+        entered.last = now;
+        if stranger {
+            entered.open = Some(now);
+        }
+        if neighbour {
+            entered.by_neighbour = Some(now);
+        }
+    }
+
+    fn truth_for_strangers(&self, node: usize, addr: Addr) -> bool {
+        let stranger = match Family::of(addr.ip) {
+            Family::Ip4 => STRANGER,
+            Family::Ip6 => STRANGER6,
+        };
+        self.gets_in(node, Addr { ip: stranger, port: STRANGERS_PORT, ..addr }, addr)
+    }
+
+    /// Whether a node offers to dial back: for reports.
+    pub fn is_server(&self, NodeId(node): NodeId) -> bool {
+        let _ = Protocol::DialRequest;
+        self.nodes[node].serves().is_some()
+    }
+}

@@ -1,0 +1,234 @@
+//! The catalogue of bad servers. They identify and ping as everybody does; what is wrong is how
+//! they answer dial requests, or where they say they see us.
+
+use super::conn::{EndId, Purpose};
+use super::{Occurrence, World};
+use bytes::Bytes;
+use portolan_core::wire::autonat::{DialBack, DialStatus, Message, ResponseStatus};
+use portolan_core::wire::identify::Identify;
+use portolan_core::wire::multiaddr::{self, Decoded};
+use portolan_core::{Addr, Duration, Instant, StreamId};
+
+/// What is wrong with a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vice {
+    /// Answers `E_REQUEST_REJECTED`.
+    Rejects,
+    /// Answers `E_DIAL_REFUSED`.
+    Refuses,
+    /// Answers `E_INTERNAL_ERROR`.
+    Errs,
+    /// Never answers.
+    Silent,
+    /// Does what it is asked, after so long.
+    Slow(Duration),
+    /// Claims success and never dials.
+    LiesOk,
+    /// Claims failure and never dials.
+    LiesFailure,
+    /// Dials back with another nonce, and claims success.
+    WrongNonce,
+    /// Delivers the nonce on the connection that it was asked on, and claims success.
+    NonceOnOldConnection,
+    /// Delivers the nonce where it sees the client, whatever address it was asked about.
+    NonceElsewhere,
+    /// Connects, says nothing, and claims success.
+    NoNonce,
+    /// Serves honestly, and says that it sees everybody at this address.
+    Poisons(Addr),
+    /// Is honest for so long, then claims failures for as long, and so on.
+    Flaps(Duration),
+}
+
+impl Vice {
+    /// The word in scenarios and reports.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Vice::Rejects => "rejects",
+            Vice::Refuses => "refuses",
+            Vice::Errs => "errs",
+            Vice::Silent => "silent",
+            Vice::Slow(_) => "slow",
+            Vice::LiesOk => "lies-ok",
+            Vice::LiesFailure => "lies-failure",
+            Vice::WrongNonce => "wrong-nonce",
+            Vice::NonceOnOldConnection => "nonce-on-old-connection",
+            Vice::NonceElsewhere => "nonce-elsewhere",
+            Vice::NoNonce => "no-nonce",
+            Vice::Poisons(_) => "poisons",
+            Vice::Flaps(_) => "flaps",
+        }
+    }
+
+    /// Whether the server says the truth about every address that it is asked about now.
+    pub fn is_honest(&self, now: Instant) -> bool {
+        match self {
+            Vice::Poisons(_) | Vice::Slow(_) => true,
+            Vice::Flaps(span) => is_honest_phase(now, *span),
+            Vice::Rejects
+            | Vice::Refuses
+            | Vice::Errs
+            | Vice::Silent
+            | Vice::LiesOk
+            | Vice::LiesFailure
+            | Vice::WrongNonce
+            | Vice::NonceOnOldConnection
+            | Vice::NonceElsewhere
+            | Vice::NoNonce => false,
+        }
+    }
+
+    /// What it does with a request, where core's own service does not answer.
+    fn plan(&self, now: Instant) -> Option<Plan> {
+        let answer = |status, dial| Plan::Answer(status, dial);
+        match self {
+            Vice::Rejects => Some(answer(ResponseStatus::Rejected, DialStatus::Unused)),
+            Vice::Refuses => Some(answer(ResponseStatus::Refused, DialStatus::Unused)),
+            Vice::Errs => Some(answer(ResponseStatus::InternalError, DialStatus::Unused)),
+            Vice::Silent => Some(Plan::Nothing),
+            Vice::Slow(wait) => {
+                Some(Plan::Dial { wait: *wait, to: To::Requested, deliver: Deliver::Nonce })
+            }
+            Vice::LiesOk => Some(answer(ResponseStatus::Ok, DialStatus::Ok)),
+            Vice::LiesFailure => Some(answer(ResponseStatus::Ok, DialStatus::DialError)),
+            Vice::WrongNonce => Some(dial(To::Requested, Deliver::AnotherNonce)),
+            Vice::NonceOnOldConnection => Some(Plan::OnOldConnection),
+            Vice::NonceElsewhere => Some(dial(To::Observed, Deliver::Nonce)),
+            Vice::NoNonce => Some(dial(To::Requested, Deliver::Nothing)),
+            Vice::Flaps(span) if !is_honest_phase(now, *span) => {
+                Some(answer(ResponseStatus::Ok, DialStatus::DialError))
+            }
+            Vice::Flaps(_) | Vice::Poisons(_) => None,
+        }
+    }
+}
+
+fn is_honest_phase(now: Instant, span: Duration) -> bool {
+    (now.as_nanos() / u64::try_from(span.as_nanos().max(1)).unwrap_or(u64::MAX)).is_multiple_of(2)
+}
+
+const fn dial(to: To, deliver: Deliver) -> Plan {
+    Plan::Dial { wait: Duration::ZERO, to, deliver }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    Requested,
+    Observed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deliver {
+    Nonce,
+    AnotherNonce,
+    Nothing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plan {
+    Answer(ResponseStatus, DialStatus),
+    Nothing,
+    OnOldConnection,
+    Dial { wait: Duration, to: To, deliver: Deliver },
+}
+
+/// A request that a script works on.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    stream: StreamId,
+    to: Addr,
+    nonce: Option<u64>,
+    /// Whether it claims success however the dial ends.
+    claims: bool,
+}
+
+/// How long a script's dial-back may take; as an honest server's longest.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl World {
+    /// Whether a script of the node's, and not its core, answers a dial request now.
+    pub(super) fn is_scripted(&self, node: usize) -> bool {
+        self.nodes[node].vice.is_some_and(|vice| vice.plan(self.now).is_some())
+    }
+
+    /// A dial request came in on a stream that a script answers.
+    pub(super) fn script_asked(&mut self, node: usize, stream: StreamId, body: &Bytes) {
+        let Ok(Message::DialRequest { addrs, nonce }) = Message::decode(body) else { return };
+        let Some(plan) = self.nodes[node].vice.and_then(|vice| vice.plan(self.now)) else { return };
+        let Some(&(conn, role)) = self.nodes[node].streams.get(&stream) else { return };
+        match plan {
+            Plan::Nothing => {}
+            Plan::Answer(status, dial) => self.script_answer(node, stream, status, dial),
+            Plan::OnOldConnection => {
+                self.deliver_nonce((conn, role), nonce);
+                self.script_answer(node, stream, ResponseStatus::Ok, DialStatus::Ok);
+            }
+            Plan::Dial { wait, to, deliver } => {
+                let requested = addrs.first().and_then(|bytes| match multiaddr::decode(bytes) {
+                    Ok(Decoded::Direct { addr, .. }) => Some(addr),
+                    Ok(_) | Err(_) => None,
+                });
+                let seen = self.end((conn, role)).map(|end| end.remote);
+                let to = if to == To::Observed { seen } else { requested };
+                let Some(to) = to else { return };
+                let nonce = match deliver {
+                    Deliver::Nonce => Some(nonce),
+                    Deliver::AnotherNonce => Some(nonce.wrapping_sub(1)),
+                    Deliver::Nothing => None,
+                };
+                let number = self.fresh();
+                let claims = deliver != Deliver::Nonce;
+                let request = Request { stream, to, nonce, claims };
+                self.nodes[node].requests.insert(number, request);
+                self.later(wait, Occurrence::ScriptDials { node, number });
+            }
+        }
+    }
+
+    pub(super) fn script_dials(&mut self, node: usize, number: u64) {
+        let Some(request) = self.nodes[node].requests.get(&number) else { return };
+        let to = request.to;
+        self.dial(node, to, Purpose::Scripted(number), None, DIAL_TIMEOUT);
+    }
+
+    /// The dial of a script ended; with a connection, or without.
+    pub(super) fn script_dialled(&mut self, node: usize, number: u64, conn: Option<EndId>) {
+        let Some(request) = self.nodes[node].requests.remove(&number) else { return };
+        if let (Some(end), Some(nonce)) = (conn, request.nonce) {
+            self.deliver_nonce(end, nonce);
+        }
+        let dial =
+            if conn.is_some() || request.claims { DialStatus::Ok } else { DialStatus::DialError };
+        self.script_answer(node, request.stream, ResponseStatus::Ok, dial);
+    }
+
+    fn script_answer(
+        &mut self,
+        node: usize,
+        stream: StreamId,
+        status: ResponseStatus,
+        dial_status: DialStatus,
+    ) {
+        let body = Message::DialResponse { status, addr_idx: 0, dial_status }.encode();
+        self.say_on(node, stream, body);
+        self.finish_stream(node, stream);
+    }
+
+    fn deliver_nonce(&mut self, end: EndId, nonce: u64) {
+        self.script_opens(end, DialBack { nonce }.encode());
+    }
+
+    /// What a node really says when it tells somebody where it sees him.
+    pub(super) fn twisted(&self, node: usize, body: Bytes) -> Bytes {
+        let Some(Vice::Poisons(addr)) = self.nodes[node].vice else { return body };
+        let Ok(mut identify) = Identify::decode(&body) else { return body };
+        if identify.observed.is_none() {
+            return body;
+        }
+        let seen = identify.observed.as_ref().and_then(|bytes| multiaddr::decode(bytes).ok());
+        // A word about another protocol would be ignored.
+        let Some(Decoded::Direct { addr: seen, .. }) = seen else { return body };
+        identify.observed = Some(multiaddr::encode(Addr { transport: seen.transport, ..addr }));
+        identify.encode_split().messages.into_iter().next().unwrap_or(body)
+    }
+}
