@@ -7,7 +7,7 @@
 
 use portolan::{ReplayFailed, ReplayOptions, replay};
 use portolan_core::flight::{Reader, Writer};
-use portolan_tests::diff::{diff, first_difference};
+use portolan_sim::diff::{diff, first_difference};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 

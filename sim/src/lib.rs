@@ -2,7 +2,12 @@
 //! servers and liars. One seed decides everything.
 
 mod dice;
+pub mod diff;
 pub mod net;
+pub mod plan;
+pub mod redaction;
+pub mod story;
+pub mod tape;
 mod watch;
 pub mod world;
 

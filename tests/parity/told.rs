@@ -21,7 +21,7 @@ use portolan_core::transcript::{Names, Scribe};
 use portolan_core::{
     Action, Addr, ConnId, Connected, Duration, Event, Instant, Notice, PeerId, StreamId, Transport,
 };
-use portolan_tests::diff::diff;
+use portolan_sim::diff::diff;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;

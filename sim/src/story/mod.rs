@@ -10,7 +10,7 @@ mod facts;
 mod frames;
 mod names;
 mod rules;
-mod script;
+pub(crate) mod script;
 mod settings;
 mod world;
 

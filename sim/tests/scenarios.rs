@@ -3,12 +3,12 @@
 //! `PORTOLAN_REWRITE=1` writes the transcripts anew instead; a human reads the difference. With
 //! `PORTOLAN_STORY=word` only the stories with that word in their names are played.
 
-use portolan_tests::scenario;
+use portolan_sim::story;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/scenarios")
 }
 
 /// The path as a reader at the root of the repository would write it.
@@ -21,16 +21,16 @@ fn shown(path: &Path) -> PathBuf {
 fn every_story_goes_as_written() {
     let rewrite = env::var_os("PORTOLAN_REWRITE").is_some_and(|value| value == "1");
     let wanted = env::var("PORTOLAN_STORY").unwrap_or_default();
-    let stories = scenario::stories(&folder()).expect("the folder of stories can be read");
+    let stories = story::stories(&folder()).expect("the folder of stories can be read");
     assert!(stories.len() >= 60, "only {} stories were found", stories.len());
     let mut faults = Vec::new();
     for path in stories.iter().filter(|path| path.to_string_lossy().contains(&wanted)) {
         let text = fs::read_to_string(path).expect("a story can be read");
         let outcome = if rewrite {
-            scenario::rewrite(&shown(path), &text)
+            story::rewrite(&shown(path), &text)
                 .map(|text| fs::write(path, text).expect("a story can be written"))
         } else {
-            scenario::compare(&shown(path), &text)
+            story::compare(&shown(path), &text)
         };
         faults.extend(outcome.err().map(|fault| fault.to_string()));
     }
@@ -44,7 +44,7 @@ fn every_story_goes_as_written() {
 }
 
 fn fault(text: &str) -> String {
-    let outcome = scenario::compare(Path::new("story.txt"), text);
+    let outcome = story::compare(Path::new("story.txt"), text);
     outcome.expect_err("the story is wrong").to_string()
 }
 
@@ -85,9 +85,9 @@ fn a_difference_names_the_line_and_shows_both_sides() {
 fn rewriting_keeps_the_facts_and_then_nothing_differs() {
     let path = Path::new("story.txt");
     let text = "# Nothing happens.\n\ntick   # a comment\n----\nold\n";
-    let rewritten = scenario::rewrite(path, text).expect("the story is right");
+    let rewritten = story::rewrite(path, text).expect("the story is right");
     assert!(
         rewritten.starts_with("# Nothing happens.\n\ntick   # a comment\n----\n    0.000 < tick\n")
     );
-    assert_eq!(scenario::compare(path, &rewritten), Ok(()));
+    assert_eq!(story::compare(path, &rewritten), Ok(()));
 }

@@ -8,7 +8,7 @@ use portolan_core::{
     Draw, Duration, Event, Instant, ListenerId, PeerId, Protocol, Side, Signer, StreamEnd,
     StreamId, UnixTime, wire::multiaddr,
 };
-use portolan_tests::tape::Tape;
+use portolan_sim::tape::Tape;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::LazyLock;

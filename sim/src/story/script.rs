@@ -7,21 +7,21 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 
 /// What stands between the facts and the transcript.
-pub(super) const DIVIDER: &str = "----";
+pub(crate) const DIVIDER: &str = "----";
 
 /// A story, cut into its parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Script {
+pub(crate) struct Script {
     /// Every line above the divider.
     facts: Vec<String>,
     /// Every line below it.
-    pub(super) expected: Vec<String>,
+    pub(crate) expected: Vec<String>,
     /// The number of the first line below the divider.
-    pub(super) expected_from: usize,
+    pub(crate) expected_from: usize,
 }
 
 impl Script {
-    pub(super) fn read(text: &str) -> Script {
+    pub(crate) fn read(text: &str) -> Script {
         let mut facts: Vec<String> = text.lines().map(|line| line.trim_end().to_owned()).collect();
         let divider = facts.iter().position(|line| line == DIVIDER).unwrap_or(facts.len());
         let expected = facts.split_off(divider).into_iter().skip(1).collect();
@@ -29,12 +29,12 @@ impl Script {
     }
 
     /// Whether the first line says what the story tells.
-    pub(super) fn is_titled(&self) -> bool {
+    pub(crate) fn is_titled(&self) -> bool {
         self.facts.first().is_some_and(|line| line.len() > 2 && line.starts_with("# "))
     }
 
     /// The lines that say something, with their numbers; comments are cut off.
-    pub(super) fn steps(&self) -> impl Iterator<Item = (usize, &str)> {
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (usize, &str)> {
         let cut = |line: &'_ str| line.split(" #").next().map_or(0, str::len);
         self.facts.iter().enumerate().filter_map(move |(index, line)| {
             let said = if line.starts_with('#') { "" } else { line[..cut(line)].trim() };
@@ -43,7 +43,7 @@ impl Script {
     }
 
     /// Everything above the divider, as it was written.
-    pub(super) fn facts_text(&self) -> String {
+    pub(crate) fn facts_text(&self) -> String {
         self.facts.iter().map(|line| format!("{line}\n")).collect()
     }
 }
@@ -51,16 +51,16 @@ impl Script {
 /// The words of one line, taken off one by one. A word with `=` in it is an option and may stand
 /// anywhere.
 #[derive(Clone, Debug)]
-pub(super) struct Words<'a> {
+pub(crate) struct Words<'a> {
     plain: VecDeque<&'a str>,
     options: Vec<(&'a str, &'a str)>,
 }
 
 /// What is wrong with a line.
-pub(super) type Wrong = String;
+pub(crate) type Wrong = String;
 
 impl<'a> Words<'a> {
-    pub(super) fn of(line: &'a str) -> Words<'a> {
+    pub(crate) fn of(line: &'a str) -> Words<'a> {
         let mut words = Words { plain: VecDeque::new(), options: Vec::new() };
         for word in line.split_whitespace() {
             match word.split_once('=') {
@@ -72,7 +72,7 @@ impl<'a> Words<'a> {
     }
 
     /// The next plain word, read as a `T`.
-    pub(super) fn take<T: Word>(&mut self) -> Result<T, Wrong> {
+    pub(crate) fn take<T: Word>(&mut self) -> Result<T, Wrong> {
         match self.plain.pop_front() {
             Some(word) => T::read(word).ok_or_else(|| expected(T::EXPECTED, word)),
             None => Err(format!("expected {} here, found the end of the line", T::EXPECTED)),
@@ -80,20 +80,20 @@ impl<'a> Words<'a> {
     }
 
     /// The next plain word, if it reads as a `T`.
-    pub(super) fn take_if<T: Word>(&mut self) -> Option<T> {
+    pub(crate) fn take_if<T: Word>(&mut self) -> Option<T> {
         let value = T::read(self.plain.front()?)?;
         self.plain.pop_front();
         Some(value)
     }
 
     /// Whether the plain word `flag` is there; takes it off.
-    pub(super) fn flag(&mut self, flag: &str) -> bool {
+    pub(crate) fn flag(&mut self, flag: &str) -> bool {
         let at = self.plain.iter().position(|word| *word == flag);
         at.and_then(|at| self.plain.remove(at)).is_some()
     }
 
     /// The value of the option `name`.
-    pub(super) fn option<T: Word>(&mut self, name: &str) -> Result<Option<T>, Wrong> {
+    pub(crate) fn option<T: Word>(&mut self, name: &str) -> Result<Option<T>, Wrong> {
         let Some(at) = self.options.iter().position(|(option, _)| *option == name) else {
             return Ok(None);
         };
@@ -103,7 +103,7 @@ impl<'a> Words<'a> {
     }
 
     /// The values of the option `name`, separated by commas.
-    pub(super) fn list<T: Word>(&mut self, name: &str) -> Result<Vec<T>, Wrong> {
+    pub(crate) fn list<T: Word>(&mut self, name: &str) -> Result<Vec<T>, Wrong> {
         let Some(all) = self.option::<String>(name)? else {
             return Ok(Vec::new());
         };
@@ -112,7 +112,7 @@ impl<'a> Words<'a> {
     }
 
     /// Nothing may be left over.
-    pub(super) fn done(self) -> Result<(), Wrong> {
+    pub(crate) fn done(self) -> Result<(), Wrong> {
         let option = self.options.first().map(|(name, value)| format!("{name}={value}"));
         match self.plain.front().map(|word| (*word).to_owned()).or(option) {
             None => Ok(()),
@@ -121,12 +121,12 @@ impl<'a> Words<'a> {
     }
 }
 
-pub(super) fn expected(what: &str, found: &str) -> Wrong {
+pub(crate) fn expected(what: &str, found: &str) -> Wrong {
     format!("expected {what}, found {found:?}")
 }
 
 /// Something that one word can say.
-pub(super) trait Word: Sized {
+pub(crate) trait Word: Sized {
     /// What to write, for the error.
     const EXPECTED: &'static str;
 
@@ -193,7 +193,7 @@ impl Word for Duration {
 
 /// By how much a clock is set forward or back, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Shift(pub(super) i64);
+pub(crate) struct Shift(pub(crate) i64);
 
 impl Word for Shift {
     const EXPECTED: &'static str = "a span with its sign such as +10m or -24h";
@@ -271,7 +271,7 @@ impl Word for StreamId {
 
 /// A name of a peer: letters and digits, at most 16, starting with a capital.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Name(pub(super) String);
+pub(crate) struct Name(pub(crate) String);
 
 impl Word for Name {
     const EXPECTED: &'static str = "a peer's name such as S1";
