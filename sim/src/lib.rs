@@ -3,6 +3,7 @@
 
 mod dice;
 pub mod diff;
+pub mod matrix;
 pub mod net;
 pub mod plan;
 pub mod redaction;

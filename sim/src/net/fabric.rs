@@ -10,7 +10,7 @@ use super::link::Link;
 use super::packet::Packet;
 use super::rule::{self, Rule, RuleVerdict};
 use crate::dice::Dice;
-use portolan_core::{Addr, Duration, Family, Instant};
+use portolan_core::{Addr, Duration, Family, Instant, IpScope, ip_scope};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -175,10 +175,10 @@ impl Fabric {
         }
     }
 
-    /// IPv6 addresses are reached from further out through every router on the way.
+    /// Global addresses are reached from further out through every router on the way.
     fn route(&mut self, home: Level, ip: IpAddr, exists: bool) {
         let mut level = home;
-        while let Some(router) = level.filter(|_| Family::of(ip) == Family::Ip6) {
+        while let Some(router) = level.filter(|_| ip_scope(ip) == IpScope::Global) {
             level = self.routers[router.0].parent;
             if exists {
                 self.owners.insert((level, ip), Owner::Router(router));

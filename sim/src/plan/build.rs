@@ -193,9 +193,7 @@ impl Run {
     /// The first class of a node that dials somebody which does not agree with what is true.
     fn disagreement(&self) -> Option<Violation> {
         let dialling = |node: usize| {
-            let dials = |(_, change): &(Duration, Change)| {
-                matches!(change, Change::Dial { node: one, .. } if *one == node)
-            };
+            let dials = |(_, change): &(Duration, Change)| matches!(change, Change::Dial { node: one, .. } if *one == node);
             self.plan.changes.iter().any(dials)
         };
         (0..self.plan.nodes.len()).filter(|node| dialling(*node)).find_map(|node| {
@@ -218,7 +216,8 @@ impl Run {
         promise: &'static str,
         what: impl FnOnce() -> String,
     ) -> Violation {
-        let what = format!("{} {}: {}", self.plan.nodes[standing.node].name, standing.class, what());
+        let what =
+            format!("{} {}: {}", self.plan.nodes[standing.node].name, standing.class, what());
         Violation { at: self.world.now(), node: NodeId(standing.node), promise, what }
     }
 
@@ -245,7 +244,9 @@ impl Run {
             Change::Link(node, up) => world.fabric.link_mut(HostId(node)).up = up,
             Change::Faults(node, link) => {
                 let it = world.fabric.link_mut(HostId(node));
-                *it = crate::net::Link { latency: it.latency, mtu: it.mtu, ..*link };
+                let (latency, mtu) = (it.latency, it.mtu);
+                *it = *link;
+                (it.latency, it.mtu) = (latency, mtu);
             }
             Change::Rule(rule) => world.fabric.rules.push(rule),
             Change::Kill(node) => world.kill(NodeId(node)),

@@ -5,6 +5,7 @@ mod build;
 mod draw;
 mod shrink;
 mod text;
+mod words;
 
 pub use build::{Report, Run, Standing};
 pub use draw::{Odds, drawn};
@@ -144,6 +145,27 @@ impl Plan {
             lasts: Duration::from_secs(30),
             still_at: None,
             expects: Vec::new(),
+        }
+    }
+
+    /// Have a node call on every server in every class in which both can, so that servers have heard
+    /// from each of them: what they never heard from they say they cannot test.
+    pub fn greet_servers(&mut self, at: Duration, node: usize) {
+        let mut visits = Vec::new();
+        for server in self.nodes.iter().filter(|server| server.serves.is_some()) {
+            let ips = server.ips.iter().filter(|ip| {
+                let family = |other: &&IpAddr| Family::of(**other) == Family::of(**ip);
+                self.nodes[node].ips.iter().any(|other| family(&other))
+            });
+            for ip in ips {
+                let here =
+                    |bound: &&Addr| bound.ip == *ip || bound.ip == unspecified(Family::of(*ip));
+                let sockets = server.listen.iter().filter(here);
+                visits.extend(sockets.map(|bound| Addr { ip: *ip, ..*bound }));
+            }
+        }
+        for addr in visits {
+            self.at(at, Change::Visit(node, addr));
         }
     }
 

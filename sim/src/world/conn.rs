@@ -80,13 +80,6 @@ impl Role {
             Role::Listener => Role::Dialer,
         }
     }
-
-    pub(super) const fn index(self) -> usize {
-        match self {
-            Role::Dialer => 0,
-            Role::Listener => 1,
-        }
-    }
 }
 
 /// Which end of which connection.
