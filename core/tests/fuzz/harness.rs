@@ -18,6 +18,8 @@ const SEED: u64 = 1;
 const POOL_MAX: usize = 4_096;
 /// Attempts at a smaller failing input, number.
 const SHRINKS_MAX: u32 = 3_000;
+/// Attempts at a smaller input for the corpus, number: there may be dozens of them.
+const GROWN_SHRINKS_MAX: u32 = 150;
 
 /// One target.
 pub(crate) struct Target {
@@ -130,7 +132,7 @@ fn tried(target: &Target, bytes: &[u8], origin: &dyn Fn() -> String) -> Trail {
     if let Some(trail) = quietly(target, bytes) {
         return trail;
     }
-    let small = shrunk(bytes, |bytes| quietly(target, bytes).is_none());
+    let small = shrunk(bytes, SHRINKS_MAX, |bytes| quietly(target, bytes).is_none());
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     let path = path.join(format!("{}-{:016x}", target.name, hash(&small)));
     std::fs::write(&path, &small).expect("the failing input can be written");
@@ -168,10 +170,9 @@ fn quietly(target: &Target, bytes: &[u8]) -> Option<Trail> {
 }
 
 /// A smaller input of which the same holds.
-fn shrunk(bytes: &[u8], mut holds: impl FnMut(&[u8]) -> bool) -> Vec<u8> {
+fn shrunk(bytes: &[u8], mut left: u32, mut holds: impl FnMut(&[u8]) -> bool) -> Vec<u8> {
     let mut small = bytes.to_vec();
     let mut part = small.len().div_ceil(2);
-    let mut left = SHRINKS_MAX;
     while part > 0 {
         let mut at = 0;
         while at < small.len() && left > 0 {
@@ -198,7 +199,7 @@ fn grow(target: &Target, mut pool: Vec<Found>) {
         let news: Vec<String> = trail.news(&known).cloned().collect();
         let Some(first) = news.first() else { continue };
         if !committed {
-            let small = shrunk(&bytes, |bytes| {
+            let small = shrunk(&bytes, GROWN_SHRINKS_MAX, |bytes| {
                 quietly(target, bytes).is_some_and(|trail| trail.news(&known).count() >= news.len())
             });
             commit(target.name, &format!("grown-{}", slug(first)), &small);
