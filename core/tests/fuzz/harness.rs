@@ -210,8 +210,8 @@ fn grow(target: &Target, mut pool: Vec<Found>) {
 
 /// A word as a file name.
 fn slug(word: &str) -> String {
-    let kept = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
-    word.chars().map(kept).collect()
+    let parts = word.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
+    parts.map(str::to_ascii_lowercase).collect::<Vec<_>>().join("-")
 }
 
 fn hash(bytes: &[u8]) -> u64 {

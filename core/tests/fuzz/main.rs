@@ -11,8 +11,8 @@
 //! PORTOLAN_FUZZ_INPUT=FILE cargo test -p portolan-core --test fuzz agent        this input alone
 //! ```
 //!
-//! Coverage-guided fuzzers attach from outside, on the stable toolchain as well: `docs/fuzzing.md`
-//! says how, how to add a target or a file, and why the harness is our own.
+//! `docs/fuzzing.md` says how to add a target or a file, what to do with a finding, where a
+//! coverage-guided fuzzer can be attached, and why the harness is our own.
 
 #![allow(
     clippy::print_stdout,

@@ -1,8 +1,10 @@
 //! Target: binary multiaddrs.
 
 use crate::trail::{Trail, variant};
+use ::multiaddr::Protocol;
 use portolan_core::wire::multiaddr::{self, Decoded, Multiaddr};
-use portolan_core::{Addr, IpScope, ip_scope};
+use portolan_core::{Addr, PeerId, ip_scope};
+use std::net::IpAddr;
 
 /// `/p2p-circuit`.
 const CIRCUIT: [u8; 2] = [0xa2, 0x02];
@@ -13,6 +15,7 @@ pub(crate) fn run(bytes: &[u8], trail: &mut Trail) {
     match Multiaddr::try_from(bytes.to_vec()) {
         Ok(multiaddr) => {
             assert_eq!(decoded, Ok(multiaddr::from_multiaddr(&multiaddr)), "{multiaddr}");
+            assert_eq!(decoded, Ok(second_opinion(&multiaddr)), "{multiaddr}");
         }
         Err(_) => assert!(decoded.is_err(), "no multiaddr, but {decoded:?}"),
     }
@@ -35,10 +38,33 @@ pub(crate) fn run(bytes: &[u8], trail: &mut Trail) {
     }
 }
 
-fn direct(addr: Addr, peer: Option<portolan_core::PeerId>) {
+/// The meaning by the shape of the whole address.
+fn second_opinion(multiaddr: &Multiaddr) -> Decoded {
+    let parts: Vec<Protocol<'_>> = multiaddr.iter().collect();
+    if parts.contains(&Protocol::P2pCircuit) {
+        return Decoded::Relayed;
+    }
+    let (parts, peer) = match parts.as_slice() {
+        [parts @ .., Protocol::P2p(peer)] => (parts, Some(*peer)),
+        parts => (parts, None),
+    };
+    let (ip, rest) = match parts {
+        [Protocol::Ip4(ip), rest @ ..] => (IpAddr::V4(*ip), rest),
+        [Protocol::Ip6(ip), rest @ ..] => (IpAddr::V6(*ip), rest),
+        _ => return Decoded::Other,
+    };
+    match rest {
+        [Protocol::Tcp(port @ 1..)] => Decoded::Direct { addr: Addr::tcp(ip, *port), peer },
+        [Protocol::Udp(port @ 1..), Protocol::QuicV1] => {
+            Decoded::Direct { addr: Addr::quic(ip, *port), peer }
+        }
+        _ => Decoded::Other,
+    }
+}
+
+fn direct(addr: Addr, peer: Option<PeerId>) {
     assert_ne!(addr.port, 0, "an address that can be dialled has a port");
     assert_eq!(addr.ip, addr.ip.to_canonical(), "IPv4 is never dressed up as IPv6");
-    let _: IpScope = ip_scope(addr.ip);
     let written = multiaddr::encode(addr);
     assert_eq!(multiaddr::decode(&written), Ok(Decoded::Direct { addr, peer: None }));
     let whole = multiaddr::to_multiaddr(addr, peer);

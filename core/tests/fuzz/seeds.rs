@@ -69,6 +69,7 @@ fn multiaddrs() -> Vec<(&'static str, Vec<u8>)> {
         ("through-a-relay", text(&format!("/ip4/192.0.2.1/tcp/4001/p2p/{peer}/p2p-circuit"))),
         ("a-name", text("/dns4/example.com/tcp/443/wss")),
         ("port-zero", text("/ip4/192.0.2.1/tcp/0")),
+        ("port-zero-with-a-peer", text(&format!("/ip4/192.0.2.1/tcp/0/p2p/{peer}"))),
         ("quic-before-version-1", text("/ip4/192.0.2.1/udp/4001/quic")),
         ("webtransport", text("/ip4/192.0.2.1/udp/4001/quic-v1/webtransport")),
         ("link-local-with-a-zone", text("/ip6zone/eth0/ip6/fe80::1/tcp/4001")),
