@@ -31,7 +31,7 @@ fn at_home(servers: u8) -> Vec<u8> {
 
 /// The stories by their names.
 pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    [asking(), serving()].concat()
+    [asking(), serving(), others()].concat()
 }
 
 fn then(begin: &[u8], rest: &[&[u8]]) -> Vec<u8> {
@@ -70,19 +70,11 @@ fn asking() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// Stories of a node that is asked, and of names that are none.
+/// Stories of a node that dials back for others.
 fn serving() -> Vec<(&'static str, Vec<u8>)> {
-    let home = at_home(1);
-    let mut serving = home.clone();
+    let mut serving = at_home(1);
     serving[1] = 1;
     vec![
-        (
-            "identify-is-answered",
-            then(
-                &home,
-                &[&[code::OUTBOUND, 2, 0, 6, 0, code::OPENED, 0, code::IDENTIFIED, 0, 2, 1, 0, 9]],
-            ),
-        ),
         (
             "serves-a-request",
             then(
@@ -112,32 +104,29 @@ fn serving() -> Vec<(&'static str, Vec<u8>)> {
                 &[INBOUND, REQUEST, &[code::DISCONNECTED, 0, code::DIALLED, 0, 2], WAKE],
             ),
         ),
+    ]
+}
+
+/// Stories of other streams, and of names that are none.
+fn others() -> Vec<(&'static str, Vec<u8>)> {
+    let home = at_home(1);
+    vec![
+        (
+            "identify-is-answered",
+            then(
+                &home,
+                &[&[code::OUTBOUND, 2, 0, 6, 0, code::OPENED, 0, code::IDENTIFIED, 0, 2, 1, 0, 9]],
+            ),
+        ),
         (
             "pings-and-pushes",
             then(
                 &home,
                 &[
                     INBOUND,
-                    &[
-                        code::INCOMING,
-                        0,
-                        2,
-                        code::ANSWER,
-                        0,
-                        5,
-                        code::INCOMING,
-                        0,
-                        1,
-                        code::ANSWER,
-                        0,
-                        0,
-                        1,
-                        0,
-                        code::PASS,
-                        2,
-                        code::PONG,
-                        0,
-                    ],
+                    &[code::INCOMING, 0, 2, code::ANSWER, 0, 5],
+                    &[code::INCOMING, 0, 1, code::ANSWER, 0, 0, 1, 0],
+                    &[code::PASS, 2, code::PONG, 0],
                 ],
             ),
         ),
@@ -145,35 +134,11 @@ fn serving() -> Vec<(&'static str, Vec<u8>)> {
             "names-that-are-not",
             then(
                 &home,
-                &[&[
-                    code::NONSENSE,
-                    1,
-                    2,
-                    3,
-                    1,
-                    0,
-                    code::NONSENSE,
-                    2,
-                    2,
-                    3,
-                    0,
-                    2,
-                    0,
-                    code::NONSENSE,
-                    1,
-                    1,
-                    0,
-                    1,
-                    8,
-                    1,
-                    1,
-                    1,
-                    0,
-                    3,
-                    0,
-                    0,
-                    1,
-                ]],
+                &[
+                    &[code::NONSENSE, 1, 2, 3, 1, 0],
+                    &[code::NONSENSE, 2, 2, 3, 0, 2, 0],
+                    &[code::NONSENSE, 1, 1, 0, 1, 8, 1, 1, 1, 0, 3, 0, 0, 1],
+                ],
             ),
         ),
     ]
