@@ -14,6 +14,10 @@ mkdir -p "$results"
 
 .ci/run
 
+# Two minutes of every fuzz target, from a seed that the next commit does not share.
+PORTOLAN_FUZZ_SECONDS=120 PORTOLAN_FUZZ_SEED=$((16#${commit:0:12})) \
+    cargo test --release --locked -p portolan-core --test fuzz -- --show-output
+
 cargo build --release --locked
 cargo build --release --locked -p portolan-tests --bin bench-verdict
 # The same folder that cargo builds into, wherever the environment has put it.

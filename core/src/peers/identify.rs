@@ -229,11 +229,18 @@ impl Peers {
         }
     }
 
-    pub(super) fn push_closed(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Result<(), Oddity> {
+    pub(super) fn push_closed(
+        &mut self,
+        cx: &mut Cx<'_>,
+        stream: StreamId,
+        end: StreamEnd,
+    ) -> Result<(), Oddity> {
         let conn = self.streams.remove(&stream).ok_or(Oddity::UnknownStream)?;
         let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         connection.push = None;
-        cx.actions.push(Action::CloseStream { stream });
+        if end == StreamEnd::Finished {
+            cx.actions.push(Action::CloseStream { stream });
+        }
         Ok(())
     }
 }

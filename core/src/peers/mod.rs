@@ -336,7 +336,7 @@ impl Peers {
         match (stream.side, stream.protocol) {
             (Side::Outbound, Protocol::Ping) => self.ping_closed(cx, stream, end).map(|()| None),
             (Side::Outbound, _) => self.identify_closed(cx, stream, end).map(|()| None),
-            (Side::Inbound, _) => self.push_closed(cx, stream).map(|()| None),
+            (Side::Inbound, _) => self.push_closed(cx, stream, end).map(|()| None),
         }
     }
 

@@ -123,6 +123,7 @@ impl Probe {
         body: &Bytes,
     ) -> Result<(), Oddity> {
         let exchange = self.exchanges.get_mut(&stream).ok_or(Oddity::UnknownStream)?;
+        let closed = exchange.awaits_nonce();
         let progress = exchange.answered(cx.now, body);
         // The answer may have said which address an early nonce was for.
         let proof = exchange.take_arrived(progress);
@@ -131,7 +132,8 @@ impl Probe {
             self.proved(proof);
         }
         match progress {
-            Progress::Goes if awaits_nonce => {
+            // Only once: whoever answers twice finds the stream closed already.
+            Progress::Goes if awaits_nonce && !closed => {
                 // autonat-v2 §Overview: the client MUST close the stream after the response.
                 cx.actions.push(Action::CloseStream { stream });
                 self.dirty = true;

@@ -15,10 +15,10 @@
 //! the seconds since the beginning (11 characters beside a number, 9 without); the mark, `<` for
 //! an event and nothing for what came of it; and the text, in which `*` marks a notice.
 //!
-//! A line is printable ASCII, but for the `…` that stands where something was cut off. What a peer
-//! chose (its agent version, names of protocols, names in addresses) is quoted and escaped where
-//! it could pass for anything else, and cut where it is long: a peer writes neither to the
-//! terminal nor into the columns, and makes no line longer than some 16 kB.
+//! A line is printable ASCII, but for the `…` that stands where something was cut off and the `µ`
+//! of microseconds. What a peer chose (its agent version, names of protocols, names in addresses)
+//! is quoted and escaped where it could pass for anything else, and cut where it is long: a peer
+//! writes neither to the terminal nor into the columns, and makes no line longer than some 16 kB.
 //!
 //! A good first change here: a word that says what a step number cannot, such as the size of a gap
 //! between two events.
