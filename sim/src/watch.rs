@@ -219,7 +219,7 @@ impl Watch {
             }
             Ok(Message::DialDataResponse { data }) => {
                 let book = &mut self.books[number];
-                book.paid.retain(|(at, _)| now.since(*at) < Duration::from_secs(1_200));
+                book.paid.retain(|(at, _)| now.since(*at) < Duration::from_secs(600));
                 book.paid.push((now, u64::try_from(data.len()).unwrap_or(u64::MAX)));
                 let sum: u64 = book.paid.iter().map(|(_, bytes)| bytes).sum();
                 if sum > DATA_MAX {

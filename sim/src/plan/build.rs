@@ -21,6 +21,8 @@ pub struct Standing {
     pub reason: Reason,
     /// The widest scope that it has proven.
     pub scope: Option<Scope>,
+    /// The address that it says this of, and what is true of that.
+    pub claimed: Option<(Addr, Truth)>,
     /// The address that most is true of, and what that is.
     pub best: Option<(Addr, Truth)>,
     /// How many servers in reach tell the truth.
@@ -177,14 +179,18 @@ impl Run {
     pub fn standing(&self, node: usize, class: Class) -> Standing {
         let reachability = self.world.node(NodeId(node)).agent().reachability();
         let status = reachability.class(class);
-        let scopes = reachability.addresses().filter(|(addr, _)| addr.class() == class);
+        let of_class = reachability.addresses().filter(|(addr, _)| addr.class() == class);
+        let scopes = of_class.filter_map(|(addr, verdict)| Some((verdict.scope()?, addr)));
+        let claimed = scopes.max();
+        let truth = |(_, addr)| (addr, self.world.truth(NodeId(node), addr));
         let expected = self.world.expected(NodeId(node), class);
         Standing {
             node,
             class,
             state: status.map_or(NodeState::Unknown, |status| status.state),
             reason: status.map_or(Reason::NotListening, |status| status.reason),
-            scope: scopes.filter_map(|(_, verdict)| verdict.scope()).max(),
+            scope: claimed.map(|(scope, _)| scope),
+            claimed: claimed.map(truth),
             best: expected.best,
             servers: expected.servers,
         }
@@ -291,18 +297,27 @@ impl Standing {
     /// Where what the node says and what is true differ, though nothing has changed for long.
     fn problem(&self) -> Option<&'static str> {
         let in_reach = self.best.is_some_and(|(_, truth)| truth.servers_in > 0);
-        let cold = self.best.is_some_and(|(_, truth)| truth.cold_in > 0);
-        match (self.scope, in_reach, self.servers) {
-            (_, _, 0) => self.scope.is_some().then_some("proven though nobody could prove it"),
-            (None, true, _) => Some("servers get in, and the node does not know"),
-            (Some(_), false, _) => Some("nobody gets in, and the node says reachable"),
-            (None, false, _) if self.state != NodeState::Private => {
+        let claims = self.claimed.map(|(_, truth)| truth);
+        match (self.scope, claims) {
+            (Some(_), _) if self.servers == 0 => Some("proven, and nobody could prove it"),
+            (Some(Scope::Anywhere), Some(truth)) if !truth.strangers => {
+                Some("strangers are kept out, and the node says anywhere")
+            }
+            (Some(_), Some(truth)) if truth.servers_in == 0 => {
+                Some("nobody gets in, and the node says reachable")
+            }
+            (Some(Scope::Contacted | Scope::ContactedOnly), Some(truth)) if truth.cold_in > 0 => {
+                Some("strangers get in and could test it, and the node does not know")
+            }
+            (Some(_), _) => None,
+            (None, _) if in_reach => Some("servers get in, and the node does not know"),
+            // What keeps it from a verdict has a name.
+            (None, _) if self.servers == 0 => None,
+            (None, _) if self.best.is_none() && self.reason == Reason::NoCandidates => None,
+            (None, _) if self.state != NodeState::Private => {
                 Some("nobody gets in, and the node has no verdict")
             }
-            (Some(Scope::Contacted | Scope::ContactedOnly), true, _) if cold => {
-                Some("strangers get in and tested it, and the node does not know")
-            }
-            (Some(_) | None, _, _) => None,
+            (None, _) => None,
         }
     }
 }
