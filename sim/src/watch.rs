@@ -82,7 +82,7 @@ pub(crate) struct Watch {
     /// What the twin ordered in this step.
     pub(crate) copied: Option<Actions>,
     /// Servers that hand nonces on: what they prove may be another address.
-    pub(crate) hands_on: BTreeSet<PeerId>,
+    hands_on: BTreeSet<PeerId>,
 }
 
 impl Watch {
@@ -291,7 +291,7 @@ impl Watch {
     /// Somebody really came in on an address that is called reachable; and where it is called
     /// reachable from anywhere, a stranger to all could have.
     fn claim(&mut self, step: &Step<'_>, node: &Node, (addr, scope): (Addr, Scope), by: PeerId) {
-        if self.hands_on.contains(&by) {
+        if self.may_hand_on(by) {
             // What no client can rule out: see `Truth`.
             return;
         }
@@ -303,7 +303,7 @@ impl Watch {
             let what = format!("{addr} by {by}, entered {entered:?}");
             return self.fail(step, "reachable means that somebody came in", what);
         }
-        let open = entered.open.is_some_and(young) || entered.by_neighbour.is_some_and(young);
+        let open = entered.open.is_some_and(young) || entered.excused.is_some_and(young);
         if scope == Scope::Anywhere && !open {
             let what = format!("{addr} by {by}, entered {entered:?}");
             self.fail(step, "anywhere means that strangers get in", what);
@@ -312,6 +312,11 @@ impl Watch {
 }
 
 impl Watch {
+    /// Whether a server may have handed a nonce on to another address.
+    pub(crate) fn may_hand_on(&self, server: PeerId) -> bool {
+        self.hands_on.contains(&server)
+    }
+
     /// A server of this kind may do what no client can see.
     pub(crate) fn learn(&mut self, peer: PeerId, vice: Option<&Vice>) {
         if matches!(vice, Some(Vice::NonceElsewhere)) {

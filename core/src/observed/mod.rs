@@ -173,8 +173,9 @@ impl ObservedAddrs {
         let now = cx.now;
         for votes in self.groups.values_mut() {
             votes.retain_mut(|vote| {
-                // A port whose listener is gone means nothing any more.
-                vote.listening &= local.listens_on(vote.socket);
+                // A port whose listener is gone means nothing, until somebody listens there again:
+                // the NAT has mapped the port, whoever had it.
+                vote.listening = local.listens_on(vote.socket);
                 // A vote about an address that we lost is about another network.
                 vote.weight(now) > 0 && !local.has_lost(vote.socket.ip)
             });

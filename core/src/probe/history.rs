@@ -73,6 +73,9 @@ pub(super) struct History {
     /// How many servers had been met when a search last ended with nobody left to ask; later ones
     /// are news.
     pub(super) searched: Option<u64>,
+    /// Servers in reach that a search got no word from: they rested, were silent or at fault. They
+    /// are asked as soon as they can be, as if they were new.
+    pub(super) missed: BTreeSet<PeerId>,
     pub(super) provers: Vec<PeerId>,
     step: u32,
 }
@@ -91,6 +94,7 @@ impl History {
             cold_failures: BTreeMap::new(),
             refuted: None,
             searched: None,
+            missed: BTreeSet::new(),
             provers: Vec::new(),
             step: 0,
         }
@@ -101,6 +105,11 @@ impl History {
         self.step = 0;
         self.searched = None;
         self.enter(Round::Search, Answers::Forgotten);
+    }
+
+    /// Whether the pause is over.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        matches!(self.round, Round::Rest { until } if until <= now)
     }
 
     /// The pause is over.
@@ -133,6 +142,7 @@ impl History {
             self.by_stranger = Some(proof);
             self.cold_failures.clear();
         }
+        self.missed.remove(&proof.server());
         self.provers.retain(|peer| *peer != proof.server());
         // Those who prove more come first.
         let place = if proof.by_stranger() { 0 } else { self.provers.len() };
@@ -153,6 +163,7 @@ impl History {
         }
         self.answers.insert(peer, answer);
         if answer.outcome == Outcome::DialFailed {
+            self.missed.remove(&peer);
             if cold {
                 self.cold_failures.retain(|_, at| now < *at + PROOF_LIFETIME);
                 if self.cold_failures.len() < SERVERS_ASKED_MAX {
@@ -193,6 +204,12 @@ impl History {
         said.map(|answer| answer.group).chain(self.in_flight.values().copied()).collect()
     }
 
+    /// Whether this server is to be asked though the address was searched through: we met it later,
+    /// or got no word from it then. `met` is its number.
+    pub(super) fn is_news(&self, peer: PeerId, met: u64) -> bool {
+        self.searched.is_none_or(|searched| met >= searched) || self.missed.contains(&peer)
+    }
+
     /// Whether the proof of this round has aged out meanwhile: we were asleep.
     pub(super) fn is_stale(&self, now: Instant) -> bool {
         self.proved_in_round && !self.last.is_some_and(|proof| proof.is_alive(now))
@@ -228,8 +245,14 @@ impl History {
         }
     }
 
-    /// Nobody is left to ask in this round: judge it, and pause. `met` counts the servers met.
-    pub(super) fn conclude(&mut self, now: Instant, met: u64, draw: &mut dyn Draw) {
+    /// Nobody is left to ask in this round: judge it, and pause. `met` counts the servers met, and
+    /// `missed` are those in reach that said nothing.
+    pub(super) fn conclude(
+        &mut self,
+        now: Instant,
+        (met, missed): (u64, BTreeSet<PeerId>),
+        draw: &mut dyn Draw,
+    ) {
         let failures = self.failures();
         let refuting = self.round == Round::Search && !self.proved_in_round;
         if refuting && failures > 0 {
@@ -238,6 +261,7 @@ impl History {
         }
         if self.round == Round::Search {
             self.searched = Some(met);
+            self.missed = missed;
         }
         let mut pause = (PAUSE_FIRST * 2u32.saturating_pow(self.step.min(16))).min(PAUSE_MAX);
         if let Some(proof) = self.last.filter(|proof| proof.is_alive(now)) {
@@ -276,6 +300,7 @@ saved!(struct History {
     cold_failures,
     refuted,
     searched,
+    missed,
     provers,
     step,
 });
@@ -302,7 +327,7 @@ mod tests {
         let woken_after = |seconds: u64| {
             let mut history = History::new();
             history.answered(Instant::ZERO, PeerId::random(), failed, true);
-            history.conclude(Instant::ZERO, 1, &mut Lowest);
+            history.conclude(Instant::ZERO, (1, BTreeSet::new()), &mut Lowest);
             history.wake(Instant::from_millis(seconds * 1_000));
             (history.searched, history.cold_failures.len())
         };

@@ -80,10 +80,7 @@ impl Probe {
 
     /// Ask about one address as much as its round wants and the limits allow.
     fn pursue(&mut self, cx: &mut Cx<'_>, peers: &Peers, targets: &[Addr], addr: Addr) {
-        if let Some(history) = self.histories.get_mut(&addr)
-            && let Round::Rest { until } = history.round
-            && until <= cx.now
-        {
+        if let Some(history) = self.histories.get_mut(&addr).filter(|one| one.is_due(cx.now)) {
             history.wake(cx.now);
         }
         // Whatever newcomers are asked meanwhile, the pause ends when it ends.
@@ -134,7 +131,12 @@ impl Probe {
                 // own, until a server appears or comes back from its rest.
                 return self.wake_at(rested, Wake::ServerRested);
             }
-            history.conclude(cx.now, self.servers.met(), cx.draw);
+            let heard = history.heard();
+            let silent = |(_, server): &(PeerId, &Server)| {
+                server.is_connected() && !heard.contains(&server.group(self.allow_private))
+            };
+            let missed = self.servers.iter().filter(silent).map(|(peer, _)| peer).collect();
+            history.conclude(cx.now, (self.servers.met(), missed), cx.draw);
         }
         self.wake_after_pause(addr);
     }
@@ -166,9 +168,8 @@ impl Probe {
                 || history.in_flight.contains_key(&peer)
                 || heard.contains(&group);
             // What is searched through is asked again of newcomers only.
-            let news = history.searched.is_none_or(|met| server.met >= met);
             let thorough = resting || history.proved_in_round && history.searched.is_some();
-            if asked || thorough && !news {
+            if asked || thorough && !history.is_news(peer, server.met) {
                 continue;
             }
             match server.askable(now, peers, addr) {

@@ -6,6 +6,7 @@ use crate::watch::Violation;
 use crate::world::{Counts, NodeConfig, NodeId, Truth, World};
 use portolan_core::{
     Addr, Class, Config, DialBackConfig, Duration, Family, Instant, NodeState, Reason, Scope,
+    Verdict,
 };
 
 /// How a class of a node stands, beside what is true.
@@ -25,6 +26,8 @@ pub struct Standing {
     pub claimed: Option<(Addr, Truth)>,
     /// The address that most is true of, and what that is.
     pub best: Option<(Addr, Truth)>,
+    /// Whether the proof came by a server that hands nonces on.
+    pub handed_on: bool,
     /// How many servers in reach tell the truth.
     pub servers: usize,
 }
@@ -180,16 +183,20 @@ impl Run {
         let reachability = self.world.node(NodeId(node)).agent().reachability();
         let status = reachability.class(class);
         let of_class = reachability.addresses().filter(|(addr, _)| addr.class() == class);
-        let scopes = of_class.filter_map(|(addr, verdict)| Some((verdict.scope()?, addr)));
-        let claimed = scopes.max();
-        let truth = |(_, addr)| (addr, self.world.truth(NodeId(node), addr));
+        let scopes = of_class.filter_map(|(addr, verdict)| match verdict {
+            Verdict::Reachable { proof, scope, .. } => Some((*scope, addr, proof.server())),
+            _ => None,
+        });
+        let claimed = scopes.max_by_key(|(scope, addr, _)| (*scope, *addr));
+        let truth = |(_, addr, _)| (addr, self.world.truth(NodeId(node), addr));
         let expected = self.world.expected(NodeId(node), class);
         Standing {
             node,
             class,
             state: status.map_or(NodeState::Unknown, |status| status.state),
             reason: status.map_or(Reason::NotListening, |status| status.reason),
-            scope: claimed.map(|(scope, _)| scope),
+            scope: claimed.map(|(scope, ..)| scope),
+            handed_on: claimed.is_some_and(|(.., by)| self.world.watch.may_hand_on(by)),
             claimed: claimed.map(truth),
             best: expected.best,
             servers: expected.servers,
@@ -299,11 +306,11 @@ impl Standing {
         let in_reach = self.best.is_some_and(|(_, truth)| truth.servers_in > 0);
         let claims = self.claimed.map(|(_, truth)| truth);
         match (self.scope, claims) {
-            (Some(_), _) if self.servers == 0 => Some("proven, and nobody could prove it"),
-            (Some(Scope::Anywhere), Some(truth)) if !truth.strangers => {
+            (Some(_), _) if self.handed_on => None,
+            (Some(Scope::Anywhere), Some(truth)) if !truth.strangers && truth.cold_in == 0 => {
                 Some("strangers are kept out, and the node says anywhere")
             }
-            (Some(_), Some(truth)) if truth.servers_in == 0 => {
+            (Some(_), Some(truth)) if truth.anybody_in == 0 => {
                 Some("nobody gets in, and the node says reachable")
             }
             (Some(Scope::Contacted | Scope::ContactedOnly), Some(truth)) if truth.cold_in > 0 => {

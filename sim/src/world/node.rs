@@ -69,8 +69,9 @@ pub struct Entered {
     pub last: Instant,
     /// When somebody last did while a stranger to all could have.
     pub open: Option<Instant>,
-    /// When somebody last did whom a neighbour behind the same router had called.
-    pub by_neighbour: Option<Instant>,
+    /// When somebody last did whom a neighbour behind the same router had called or answered, or
+    /// whom the node itself had answered elsewhere.
+    pub excused: Option<Instant>,
 }
 
 /// A running node.
@@ -109,6 +110,8 @@ pub struct Node {
     pub(super) entered: BTreeMap<Addr, Entered>,
     /// IPs that this host has sent a first packet to.
     pub(super) called: BTreeSet<IpAddr>,
+    /// IPs that called this host and were answered.
+    pub(super) answered: BTreeSet<IpAddr>,
     pub(super) first_dial_at: Option<Instant>,
     pub(super) scribe: Option<Box<Scribe<WorldNames>>>,
     pub(super) steps: u64,
@@ -152,6 +155,7 @@ impl Node {
             running: false,
             entered: BTreeMap::new(),
             called: BTreeSet::new(),
+            answered: BTreeSet::new(),
             first_dial_at: None,
             scribe: None,
             steps: 0,

@@ -181,16 +181,15 @@ impl World {
             Part::Refuse => self.refused(node, to),
             Part::Segment(seq) => {
                 let known = self.end(to).filter(|end| {
-                    let quic = packet.src.transport == Transport::Quic;
-                    // QUIC finds its connection by an id; TCP by both addresses.
-                    let same = quic || (end.remote, end.local) == (packet.src, packet.dst);
+                    // QUIC would find its connection by an id, but the runtime lets no path move.
+                    let same = (end.remote, end.local) == (packet.src, packet.dst);
                     same && end.node == node && end.phase != Phase::Gone
                 });
                 if known.is_none() {
                     self.lost((conn, from), part, sent_at);
                     return self.turn_away(node, packet, (conn, from));
                 }
-                self.arrived(to, packet, seq);
+                self.arrived(to, seq);
             }
         }
     }
@@ -222,6 +221,7 @@ impl World {
         }
         if known.is_none() {
             self.note_entry(node, dialled, packet.src);
+            self.nodes[node].answered.insert(packet.src.ip);
             let peer = self.nodes[node].peer;
             let mut end = End::new(self.now, node, (packet.dst, packet.src), peer);
             end.phase = Phase::Shaking;
@@ -317,17 +317,13 @@ impl World {
     }
 
     /// A segment arrived: it is acknowledged, and what it says is taken in order.
-    fn arrived(&mut self, to: EndId, packet: Packet, seq: u32) {
+    fn arrived(&mut self, to: EndId, seq: u32) {
         let (conn, role) = to;
         let from = (conn, role.other());
         let delivered = self.end_mut(from).and_then(|end| end.pending.remove(&seq));
         let now = self.now;
         let Some(end) = self.end_mut(to) else { return };
         end.heard_at = now;
-        if packet.src.transport == Transport::Quic {
-            // RFC 9000 §9: the path moved, the connection stays.
-            end.remote = packet.src;
-        }
         if let Some(segment) = delivered {
             end.early.insert(seq, segment.said);
         }
@@ -358,10 +354,10 @@ impl World {
         let there = self.fabric.send(self.now, self.nodes[node].host, packet, &mut self.dice);
         let Some((other, seen)) = self.passes(there) else { return false };
         let Some(far) = self.end_mut((conn, role.other())) else { return false };
-        if !matches!(far.phase, Phase::Up | Phase::Leaving) || far.node != other {
+        let same = far.node == other && far.remote == seen.src;
+        if !same || !matches!(far.phase, Phase::Up | Phase::Leaving) {
             return false;
         }
-        far.remote = seen.src;
         let answer = Packet::carrying(far.local, far.remote, 30);
         let back = self.fabric.send(self.now, self.nodes[other].host, answer, &mut self.dice);
         let heard = self.passes(back).is_some_and(|(near, _)| near == node);

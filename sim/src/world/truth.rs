@@ -6,13 +6,15 @@
 //!
 //! - *A neighbour called him.* Where a router keeps one set of contacted IPs, somebody whom a
 //!   neighbour called gets in, and the node cannot know that it was a neighbour.
+//! - *He was only answered.* Such a router also lets in, on every port, whoever came in on one that
+//!   is forwarded and got an answer.
 //! - *A nonce was handed on.* A server that delivers its nonce through another, truly open address
 //!   of the same socket makes the address look open that it was asked about.
 
 use super::conn::Phase;
 use super::node::Entered;
 use super::{NodeId, World};
-use portolan_core::{Addr, Class, Family, Protocol};
+use portolan_core::{Addr, Class, Family};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -32,6 +34,8 @@ pub struct Truth {
     pub servers_in: usize,
     /// How many of those would come from an IP that the node never called.
     pub cold_in: usize,
+    /// How many servers in reach would get in, whatever they tell.
+    pub anybody_in: usize,
     /// How many networks of servers in reach tell the truth and would not get in.
     pub servers_out: usize,
 }
@@ -54,10 +58,16 @@ impl World {
         };
         let strangers =
             self.gets_in(node, Addr { ip: stranger, port: STRANGERS_PORT, ..addr }, addr);
-        let mut truth = Truth { strangers, servers_in: 0, cold_in: 0, servers_out: 0 };
-        for server in self.honest_servers(node) {
+        let mut truth =
+            Truth { strangers, servers_in: 0, cold_in: 0, anybody_in: 0, servers_out: 0 };
+        for server in self.servers(node) {
             let Some(from) = self.dials_back_from(server, node, addr) else { continue };
-            if self.gets_in(node, from, addr) {
+            let gets_in = self.gets_in(node, from, addr);
+            truth.anybody_in += usize::from(gets_in);
+            if !self.is_honest(server) {
+                continue;
+            }
+            if gets_in {
                 truth.servers_in += 1;
                 truth.cold_in += usize::from(!self.nodes[node].called.contains(&from.ip));
             } else {
@@ -82,7 +92,7 @@ impl World {
         });
         let servers = probe.map_or(0, |addr| {
             let able = |server: &usize| self.dials_back_from(*server, node, addr).is_some();
-            self.honest_servers(node).filter(able).count()
+            self.servers(node).filter(|one| self.is_honest(*one)).filter(able).count()
         });
         Expected { best, servers }
     }
@@ -120,11 +130,9 @@ impl World {
         found
     }
 
-    /// Servers that a node is connected to, each once, that tell the truth and are not at odds with
-    /// it.
-    fn honest_servers(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
-        let it = &self.nodes[node];
-        let peers: BTreeSet<usize> = it
+    /// Servers that a node is connected to, each once.
+    fn servers(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
+        let peers: BTreeSet<usize> = self.nodes[node]
             .conns
             .values()
             .filter_map(|(conn, role)| {
@@ -134,9 +142,13 @@ impl World {
             .collect();
         peers.into_iter().filter(|peer| {
             let it = &self.nodes[*peer];
-            let honest = it.vice.is_none_or(|vice| vice.is_honest(self.now));
-            it.serves().is_some() && honest && it.is_awake()
+            it.serves().is_some() && it.is_awake()
         })
+    }
+
+    /// Whether a server tells the truth now.
+    fn is_honest(&self, server: usize) -> bool {
+        self.nodes[server].vice.is_none_or(|vice| vice.is_honest(self.now))
     }
 
     /// Where a dial-back of this server to an address would come from, if it can dial it.
@@ -168,11 +180,11 @@ impl World {
         let stranger = self.truth_for_strangers(node, addr);
         let host = self.nodes[node].host;
         let home = self.fabric.router_of(host);
-        let neighbour = home.is_some()
+        let excused = home.is_some()
             && self.nodes.iter().enumerate().any(|(other, it)| {
-                other != node
-                    && self.fabric.router_of(it.host) == home
-                    && it.called.contains(&from.ip)
+                let near = self.fabric.router_of(it.host) == home;
+                let called = other != node && it.called.contains(&from.ip);
+                near && (called || it.answered.contains(&from.ip))
             });
         let now = self.now;
         let entered = self.nodes[node].entered.entry(addr).or_insert_with(Entered::default);
@@ -180,8 +192,8 @@ impl World {
         if stranger {
             entered.open = Some(now);
         }
-        if neighbour {
-            entered.by_neighbour = Some(now);
+        if excused {
+            entered.excused = Some(now);
         }
     }
 
@@ -191,11 +203,5 @@ impl World {
             Family::Ip6 => STRANGER6,
         };
         self.gets_in(node, Addr { ip: stranger, port: STRANGERS_PORT, ..addr }, addr)
-    }
-
-    /// Whether a node offers to dial back: for reports.
-    pub fn is_server(&self, NodeId(node): NodeId) -> bool {
-        let _ = Protocol::DialRequest;
-        self.nodes[node].serves().is_some()
     }
 }

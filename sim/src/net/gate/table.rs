@@ -29,6 +29,8 @@ struct Flow {
     refreshed: Instant,
     /// Whether the inside, and whether the outside, has spoken.
     spoken: (bool, bool),
+    /// Whether the inside began it.
+    ours: bool,
 }
 
 impl Flow {
@@ -116,7 +118,8 @@ impl Table {
             }
         };
         let spoken = (true, false);
-        self.open(external, dst, Flow { inside: src, created: now, refreshed: now, spoken });
+        let flow = Flow { inside: src, created: now, refreshed: now, spoken, ours: true };
+        self.open(external, dst, flow);
         Some(external)
     }
 
@@ -143,7 +146,8 @@ impl Table {
         }
         let spoken = (false, true);
         if self.has_room(now, config) {
-            self.open(external, remote, Flow { inside, created: now, refreshed: now, spoken });
+            let flow = Flow { inside, created: now, refreshed: now, spoken, ours: false };
+            self.open(external, remote, flow);
         }
     }
 
@@ -160,7 +164,7 @@ impl Table {
             return Some(flow.inside);
         }
         // Whoever came in over a forward, or was let in, opens the way for nobody else.
-        let ours = self.flows_on(external).filter(|(_, flow)| flow.spoken.0 && alive(flow));
+        let ours = self.flows_on(external).filter(|(_, flow)| flow.ours && alive(flow));
         let known = |ip: IpAddr| {
             config.shares_contacts
                 && self.contacts.get(&ip).is_some_and(|at| now < *at + behavior.idle)

@@ -91,6 +91,7 @@ fn who_was_let_in_opens_the_way_for_nobody() {
     assert_eq!(bench.out(inside(4001), remote(7, 1)), Some(external), "replies leave as dialled");
     bench.gate.unforward(external);
     assert!(bench.lets_in(remote(7, 1), external), "the flow outlives the forward");
+    assert!(!bench.lets_in(remote(7, 2), external), "though it was answered");
     assert!(!bench.lets_in(remote(8, 1), external));
 }
 
