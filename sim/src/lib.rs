@@ -3,11 +3,13 @@
 
 mod dice;
 pub mod diff;
+pub mod liars;
 pub mod matrix;
 pub mod net;
 pub mod plan;
 pub mod redaction;
 pub mod story;
+pub mod swarm;
 pub mod tape;
 mod watch;
 pub mod world;

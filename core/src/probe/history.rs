@@ -73,8 +73,9 @@ pub(super) struct History {
     /// How many servers had been met when a search last ended with nobody left to ask; later ones
     /// are news.
     pub(super) searched: Option<u64>,
-    /// Servers in reach that a search got no word from: they rested, were silent or at fault. They
-    /// are asked as soon as they can be, as if they were new.
+    /// Servers that a search got no word from, since they rested, were silent, at fault or away; and
+    /// those that failed where others proved. They are asked in every pause, as if they were new:
+    /// one of them may yet show that strangers get in.
     pub(super) missed: BTreeSet<PeerId>,
     pub(super) provers: Vec<PeerId>,
     step: u32,
@@ -163,7 +164,9 @@ impl History {
         }
         self.answers.insert(peer, answer);
         if answer.outcome == Outcome::DialFailed {
-            self.missed.remove(&peer);
+            if !self.is_proven() {
+                self.missed.remove(&peer);
+            }
             if cold {
                 self.cold_failures.retain(|_, at| now < *at + PROOF_LIFETIME);
                 if self.cold_failures.len() < SERVERS_ASKED_MAX {
@@ -202,6 +205,19 @@ impl History {
     pub(super) fn heard(&self) -> BTreeSet<Group> {
         let said = self.answers.values().filter(|answer| answer.outcome.is_evidence());
         said.map(|answer| answer.group).chain(self.in_flight.values().copied()).collect()
+    }
+
+    fn is_proven(&self) -> bool {
+        self.last.is_some() && self.refuted.is_none()
+    }
+
+    /// Whether this server's word in this round is the last that is wanted of it: a proof, or a
+    /// failure where nobody proved.
+    pub(super) fn is_heard_out(&self, peer: PeerId) -> bool {
+        self.answers.get(&peer).is_some_and(|answer| match answer.outcome {
+            Outcome::DialFailed => !self.proved_in_round,
+            outcome => outcome.is_evidence(),
+        })
     }
 
     /// Whether this server is to be asked though the address was searched through: we met it later,
@@ -246,7 +262,7 @@ impl History {
     }
 
     /// Nobody is left to ask in this round: judge it, and pause. `met` counts the servers met, and
-    /// `missed` are those in reach that said nothing.
+    /// `missed` are those that were not heard out.
     pub(super) fn conclude(
         &mut self,
         now: Instant,

@@ -131,11 +131,8 @@ impl Probe {
                 // own, until a server appears or comes back from its rest.
                 return self.wake_at(rested, Wake::ServerRested);
             }
-            let heard = history.heard();
-            let silent = |(_, server): &(PeerId, &Server)| {
-                server.is_connected() && !heard.contains(&server.group(self.allow_private))
-            };
-            let missed = self.servers.iter().filter(silent).map(|(peer, _)| peer).collect();
+            let unheard = |(peer, _): &(PeerId, &Server)| !history.is_heard_out(*peer);
+            let missed = self.servers.iter().filter(unheard).map(|(peer, _)| peer).collect();
             history.conclude(cx.now, (self.servers.met(), missed), cx.draw);
         }
         self.wake_after_pause(addr);

@@ -228,6 +228,11 @@ impl World {
         self.nodes.iter().enumerate().map(|(number, node)| (NodeId(number), node))
     }
 
+    /// How often a node left *reachable* by a refutation.
+    pub fn flips(&self, id: NodeId) -> u64 {
+        self.watch.flips(id)
+    }
+
     /// What happened in how many steps.
     pub fn counts(&self) -> Counts {
         self.counts
