@@ -78,6 +78,9 @@ pub(super) struct History {
     /// one of them may yet show that strangers get in.
     pub(super) missed: BTreeSet<PeerId>,
     pub(super) provers: Vec<PeerId>,
+    /// Whom rechecks asked, the one asked longest ago first: a server that denies it always, being
+    /// the nearest or a liar, must not be the only one that is asked.
+    rechecked: Vec<PeerId>,
     step: u32,
 }
 
@@ -97,6 +100,7 @@ impl History {
             searched: None,
             missed: BTreeSet::new(),
             provers: Vec::new(),
+            rechecked: Vec::new(),
             step: 0,
         }
     }
@@ -163,6 +167,13 @@ impl History {
             return;
         }
         self.answers.insert(peer, answer);
+        if self.round == Round::Recheck {
+            self.rechecked.retain(|one| *one != peer);
+            self.rechecked.push(peer);
+            if self.rechecked.len() > ANSWERS_MAX {
+                self.rechecked.remove(0);
+            }
+        }
         if answer.outcome == Outcome::DialFailed {
             if !self.is_proven() {
                 self.missed.remove(&peer);
@@ -209,6 +220,13 @@ impl History {
 
     fn is_proven(&self) -> bool {
         self.last.is_some() && self.refuted.is_none()
+    }
+
+    /// Whose turn it is in a recheck: those not asked yet, then the one asked longest ago.
+    pub(super) fn turn(&self, peer: PeerId) -> usize {
+        let asked = self.rechecked.iter().position(|one| *one == peer);
+        let is_turn = self.round == Round::Recheck;
+        asked.filter(|_| is_turn).map_or(0, |place| place + 1)
     }
 
     /// Whether this server's word in this round is the last that is wanted of it: a proof, or a
@@ -318,6 +336,7 @@ saved!(struct History {
     searched,
     missed,
     provers,
+    rechecked,
     step,
 });
 

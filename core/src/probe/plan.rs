@@ -16,7 +16,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 /// Who comes first; see [`Probe::rank`].
-type Rank = (usize, bool, bool, Duration, u64);
+type Rank = (usize, usize, bool, bool, Duration, u64);
 
 /// What can be done about one address at this moment.
 enum Next {
@@ -190,7 +190,7 @@ impl Probe {
         }
     }
 
-    /// Who is asked first: earlier provers of this address, then servers that we chose to dial
+    /// Who is asked first: in a recheck whose turn it is; earlier provers of this address, then servers that we chose to dial
     /// (whoever comes to us may come in numbers), then those with nothing to do, then the nearest.
     fn rank(
         &self,
@@ -203,7 +203,8 @@ impl Probe {
         let busy = !server.is_idle();
         let uninvited = !server.was_dialled();
         let rtt = rtt.unwrap_or(Duration::MAX);
-        (prover.unwrap_or(usize::MAX), uninvited, busy, rtt, server.met)
+        let turn = history.turn(peer);
+        (turn, prover.unwrap_or(usize::MAX), uninvited, busy, rtt, server.met)
     }
 
     /// The wanted address, and as many others as may go along: those that this server was not

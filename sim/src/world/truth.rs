@@ -146,9 +146,9 @@ impl World {
         })
     }
 
-    /// Whether a server tells the truth now.
+    /// Whether a server always tells the truth.
     fn is_honest(&self, server: usize) -> bool {
-        self.nodes[server].vice.is_none_or(|vice| vice.is_honest(self.now))
+        self.nodes[server].vice.is_none_or(|vice| vice.is_honest())
     }
 
     /// Where a dial-back of this server to an address would come from, if it can dial it.

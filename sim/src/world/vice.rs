@@ -7,7 +7,8 @@ use bytes::Bytes;
 use portolan_core::wire::autonat::{DialBack, DialStatus, Message, ResponseStatus};
 use portolan_core::wire::identify::Identify;
 use portolan_core::wire::multiaddr::{self, Decoded};
-use portolan_core::{Addr, Duration, Instant, StreamId};
+use portolan_core::{Addr, Duration, Family, Instant, StreamId};
+use std::net::IpAddr;
 
 /// What is wrong with a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +61,12 @@ impl Vice {
         }
     }
 
-    /// Whether the server says the truth about every address that it is asked about now.
-    pub fn is_honest(&self, now: Instant) -> bool {
+    /// Whether the server says the truth about every address that it is asked about, always.
+    pub const fn is_honest(&self) -> bool {
         match self {
             Vice::Poisons(_) | Vice::Slow(_) => true,
-            Vice::Flaps(span) => is_honest_phase(now, *span),
-            Vice::Rejects
+            Vice::Flaps(_)
+            | Vice::Rejects
             | Vice::Refuses
             | Vice::Errs
             | Vice::Silent
@@ -188,7 +189,10 @@ impl World {
     pub(super) fn script_dials(&mut self, node: usize, number: u64) {
         let Some(request) = self.nodes[node].requests.get(&number) else { return };
         let to = request.to;
-        self.dial(node, to, Purpose::Scripted(number), None, DIAL_TIMEOUT);
+        let sources = self.nodes[node].serves().unwrap_or_default();
+        let family = |ip: &&IpAddr| Family::of(**ip) == Family::of(to.ip);
+        let source = sources.iter().find(family).copied();
+        self.dial(node, to, Purpose::Scripted(number), source, DIAL_TIMEOUT);
     }
 
     /// The dial of a script ended; with a connection, or without.
