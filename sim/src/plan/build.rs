@@ -5,8 +5,8 @@ use crate::net::{Gate, HostId, RouterId};
 use crate::watch::Violation;
 use crate::world::{Counts, NodeConfig, NodeId, Truth, World};
 use portolan_core::{
-    Addr, Class, Config, DialBackConfig, Duration, Family, Instant, NodeState, Reason, Scope,
-    Verdict,
+    Addr, Class, Config, DialBackConfig, Duration, Family, Instant, NodeState, Outcome, Reason,
+    Scope, ServerExplanation, Verdict,
 };
 
 /// How a class of a node stands, beside what is true.
@@ -28,6 +28,8 @@ pub struct Standing {
     pub best: Option<(Addr, Truth)>,
     /// Whether the proof came by a server that hands nonces on.
     pub handed_on: bool,
+    /// Whether the node could not pay what some server asked for.
+    pub declined: bool,
     /// How many servers in reach tell the truth.
     pub servers: usize,
 }
@@ -180,7 +182,11 @@ impl Run {
 
     /// How a class of a node stands.
     pub fn standing(&self, node: usize, class: Class) -> Standing {
-        let reachability = self.world.node(NodeId(node)).agent().reachability();
+        let agent = self.world.node(NodeId(node)).agent();
+        let (reachability, explained) = (agent.reachability(), agent.explain());
+        let declined = |server: &ServerExplanation| {
+            server.outcomes.iter().any(|(outcome, _)| *outcome == Outcome::Declined)
+        };
         let status = reachability.class(class);
         let of_class = reachability.addresses().filter(|(addr, _)| addr.class() == class);
         let scopes = of_class.filter_map(|(addr, verdict)| match verdict {
@@ -197,6 +203,7 @@ impl Run {
             reason: status.map_or(Reason::NotListening, |status| status.reason),
             scope: claimed.map(|(scope, ..)| scope),
             handed_on: claimed.is_some_and(|(.., by)| self.world.watch.may_hand_on(by)),
+            declined: explained.servers.iter().any(declined),
             claimed: claimed.map(truth),
             best: expected.best,
             servers: expected.servers,
@@ -313,7 +320,9 @@ impl Standing {
             (Some(_), Some(truth)) if truth.anybody_in == 0 => {
                 Some("nobody gets in, and the node says reachable")
             }
-            (Some(Scope::Contacted | Scope::ContactedOnly), Some(truth)) if truth.cold_in > 0 => {
+            (Some(Scope::Contacted | Scope::ContactedOnly), Some(truth))
+                if truth.cold_in > 0 && !self.declined =>
+            {
                 Some("strangers get in and could test it, and the node does not know")
             }
             (Some(_), _) => None,
