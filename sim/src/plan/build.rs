@@ -74,6 +74,9 @@ impl Run {
     pub fn new(mut plan: Plan) -> Run {
         plan.changes.sort_by_key(|(at, _)| *at);
         let mut world = World::new(plan.seed, plan.twins);
+        if !plan.signs {
+            world.leave_out_signatures();
+        }
         for router in &plan.routers {
             let mut ip4 = Gate::new(router.ip4.clone(), router.outside);
             let mut ip6 = Gate::new(router.ip6.clone(), None);

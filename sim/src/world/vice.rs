@@ -61,11 +61,13 @@ impl Vice {
         }
     }
 
-    /// Whether the server says the truth about every address that it is asked about, always.
+    /// Whether the server says the truth about every address that it is asked about, always, and in
+    /// good time.
     pub const fn is_honest(&self) -> bool {
         match self {
-            Vice::Poisons(_) | Vice::Slow(_) => true,
-            Vice::Flaps(_)
+            Vice::Poisons(_) => true,
+            Vice::Slow(_)
+            | Vice::Flaps(_)
             | Vice::Rejects
             | Vice::Refuses
             | Vice::Errs
@@ -222,17 +224,26 @@ impl World {
         self.script_opens(end, DialBack { nonce }.encode());
     }
 
-    /// What a node really says when it tells somebody where it sees him.
+    /// What a node really says when it describes itself: where it sees the other side, and, unless
+    /// the world has them, no keys and signed records, whose arithmetic takes longer than all the rest.
     pub(super) fn twisted(&self, node: usize, body: Bytes) -> Bytes {
-        let Some(Vice::Poisons(addr)) = self.nodes[node].vice else { return body };
-        let Ok(mut identify) = Identify::decode(&body) else { return body };
-        if identify.observed.is_none() {
+        let poison = match self.nodes[node].vice {
+            Some(Vice::Poisons(addr)) => Some(addr),
+            _ => None,
+        };
+        if poison.is_none() && self.signs {
             return body;
         }
-        let seen = identify.observed.as_ref().and_then(|bytes| multiaddr::decode(bytes).ok());
+        let Ok(mut identify) = Identify::decode(&body) else { return body };
+        if !self.signs {
+            identify.public_key = None;
+            identify.signed_peer_record = None;
+        }
         // A word about another protocol would be ignored.
-        let Some(Decoded::Direct { addr: seen, .. }) = seen else { return body };
-        identify.observed = Some(multiaddr::encode(Addr { transport: seen.transport, ..addr }));
+        let seen = identify.observed.as_ref().and_then(|bytes| multiaddr::decode(bytes).ok());
+        if let (Some(addr), Some(Decoded::Direct { addr: seen, .. })) = (poison, seen) {
+            identify.observed = Some(multiaddr::encode(Addr { transport: seen.transport, ..addr }));
+        }
         identify.encode_split().messages.into_iter().next().unwrap_or(body)
     }
 }
