@@ -14,7 +14,7 @@
 //!
 //! A good first change here: learn the gateway and make it part of the network's identity.
 
-use crate::words::checkpoint::{are_counts, saved};
+use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::words::config::{INTERFACES_MAX, LISTENERS_MAX};
 use crate::{Addr, Class, Family, IpScope, ListenerId, Oddity, ip_scope};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -155,7 +155,12 @@ impl Local {
     }
 }
 
-saved!(struct Local { listeners, ips, addresses, revision }, if has_counts);
+saved!(struct Local {
+    listeners,
+    ips,
+    addresses,
+    revision as revision(Room::Local),
+}, if has_counts);
 
 fn has_counts(local: &Local) -> bool {
     are_counts(&[local.revision])

@@ -143,7 +143,9 @@ saved!(enum Bucket {
     5 = Target(ip),
     6 = TargetNetwork(group),
 });
-saved!(struct Admission { full_at } given { limits, allow_private } by fresh);
+saved!(struct Admission {
+    full_at as current(|now, full_at: &Instant| now < *full_at),
+} given { limits, allow_private } by fresh);
 
 fn fresh(from: &Loader<'_>) -> Result<Admission, BadCheckpoint> {
     let limits = from.config.dial_back.as_ref().ok_or(BadCheckpoint)?;
