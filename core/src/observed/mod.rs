@@ -137,6 +137,8 @@ impl ObservedAddrs {
             self.dirty |= old.value != vote.value
                 || old.listening != vote.listening
                 || old.is_old
+                // Mappings are told from live connections alone.
+                || old.conn.is_none()
                 || old.weight(now) != vote.weight(now);
             *old = vote;
             return;
