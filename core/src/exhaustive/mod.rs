@@ -18,6 +18,12 @@
 //!
 //! A good first change here: a world for a room that has none.
 
+mod candidates;
 mod explore;
+mod local;
+mod observed;
+mod peers;
 mod probe;
+mod reachability;
+mod service;
 mod stage;

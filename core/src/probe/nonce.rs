@@ -58,6 +58,12 @@ impl Proof {
         self.port
     }
 
+    /// For tests of what follows from one.
+    #[cfg(test)]
+    pub(super) fn claimed(addr: Addr, server: PeerId, stranger: bool, at: Instant) -> Proof {
+        Proof { addr, server, from: addr.ip, stranger, port: addr.port, at }
+    }
+
     /// Whether it is young enough to prove anything now.
     pub(crate) fn is_alive(&self, now: Instant) -> bool {
         now < self.at + PROOF_LIFETIME

@@ -478,7 +478,7 @@ fn run(name: &'static str, shape: Shape, judged: bool, bound: Bound) {
 #[test]
 fn two_servers_that_can_say_anything() {
     let shape = Shape { servers: 2, addrs: 1, said: ALL, ways: WAYS, before: true, upsets: 1 };
-    let bound = Bound { depth: depth(3, 6), floor: 10, complete: false };
+    let bound = Bound { depth: depth(3, 6), floor: 10_000, complete: false };
     run("probe, 2 servers, every word", shape, false, bound);
 }
 
@@ -486,7 +486,7 @@ fn two_servers_that_can_say_anything() {
 fn three_servers_in_two_networks() {
     let ways = &[Way::Known, Way::Stranger];
     let shape = Shape { servers: 3, addrs: 1, said: FEW, ways, before: false, upsets: 0 };
-    let bound = Bound { depth: depth(3, 7), floor: 10, complete: false };
+    let bound = Bound { depth: depth(4, 7), floor: 10_000, complete: false };
     run("probe, 3 servers", shape, false, bound);
 }
 
@@ -494,14 +494,14 @@ fn three_servers_in_two_networks() {
 fn two_addresses() {
     let ways = &[Way::Known];
     let shape = Shape { servers: 2, addrs: 2, said: FEW, ways, before: false, upsets: 1 };
-    let bound = Bound { depth: depth(3, 6), floor: 10, complete: false };
+    let bound = Bound { depth: depth(3, 6), floor: 10_000, complete: false };
     run("probe, 2 addresses", shape, false, bound);
 }
 
 #[test]
 fn one_server_for_long() {
     let shape = Shape { servers: 1, addrs: 1, said: FEW, ways: WAYS, before: true, upsets: 0 };
-    let bound = Bound { depth: depth(3, 12), floor: 10, complete: false };
+    let bound = Bound { depth: depth(5, 9), floor: 10_000, complete: false };
     run("probe, 1 server", shape, false, bound);
 }
 
@@ -509,6 +509,6 @@ fn one_server_for_long() {
 fn with_reachability_above() {
     let ways = &[Way::Known, Way::Stranger];
     let shape = Shape { servers: 2, addrs: 1, said: FEW, ways, before: false, upsets: 1 };
-    let bound = Bound { depth: depth(3, 8), floor: 10, complete: false };
+    let bound = Bound { depth: depth(4, 8), floor: 10_000, complete: false };
     run("probe and reachability", shape, true, bound);
 }
