@@ -53,7 +53,7 @@ pub(super) struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { states, transitions, depth, followed, .. } = self;
-        write!(f, "{states} states, {transitions} transitions, {followed} repeated, ")?;
+        write!(f, "{states} states, {transitions} transitions, {followed} twins compared, ")?;
         if self.complete {
             write!(f, "complete: no new states at depth {depth}")
         } else {
@@ -102,8 +102,9 @@ pub(super) fn explore<W: World>(name: &'static str, first: Vec<W>, bound: Bound)
     let (mut depth, mut done) = (0, 0);
     while done < here.origins.len() && depth < bound.depth {
         depth += 1;
-        for number in done..here.origins.len() {
-            done = number + 1;
+        let layer = done..here.origins.len();
+        done = layer.end;
+        for number in layer {
             let world = here.lived(number);
             for event in world.events() {
                 here.follow(number, &world, &event);

@@ -2,7 +2,7 @@
 
 use super::explore::{Bound, World, depth, explore, promise};
 use super::stage::{Chance, Jump, Stage, connection, lies_ahead, peer, tcp};
-use crate::peers::{Learnt, Peers};
+use crate::peers::{Heard, Peers};
 use crate::wire::identify::Identify;
 use crate::words::checkpoint::{Saved, canonical};
 use crate::words::sleep::Sleep;
@@ -98,12 +98,7 @@ impl Meeting {
         self.streams.iter().find_map(of)
     }
 
-    fn hear(
-        &mut self,
-        stream: StreamId,
-        body: &Bytes,
-        chance: Chance,
-    ) -> (Result<Option<(ConnId, Learnt)>, Oddity>, Vec<Action>) {
+    fn hear(&mut self, stream: StreamId, body: &Bytes, chance: Chance) -> (Heard, Vec<Action>) {
         self.act(chance, |peers, cx| peers.frame(cx, stream, body))
     }
 
@@ -185,12 +180,7 @@ impl Meeting {
         })
     }
 
-    fn learnt(
-        &mut self,
-        place: usize,
-        serves: Option<bool>,
-        heard: Result<Option<(ConnId, Learnt)>, Oddity>,
-    ) -> Result<(), String> {
+    fn learnt(&mut self, place: usize, serves: Option<bool>, heard: Heard) -> Result<(), String> {
         let conn = self.conns[place].ok_or("nobody is there")?;
         match (serves, heard) {
             (None, Err(Oddity::MalformedFrame)) => Ok(()),
@@ -327,6 +317,6 @@ impl World for Meeting {
 
 #[test]
 fn three_connections_that_can_say_anything() {
-    let bound = Bound { depth: depth(5, 7), floor: 1_000, complete: false };
+    let bound = Bound { depth: depth(5, 7), floor: 10_000, complete: false };
     explore("peers", vec![Meeting::new()], bound);
 }

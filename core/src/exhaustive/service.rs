@@ -238,7 +238,9 @@ impl Serving {
                 let addrs = vec![multiaddr::encode(wanted_addr(wanted, requester))];
                 let body = match wanted {
                     Wanted::Garbage => Bytes::from_static(&[0xff]),
-                    _ => Message::DialRequest { addrs, nonce: 7 }.encode(),
+                    Wanted::Home | Wanted::Other | Wanted::Private => {
+                        Message::DialRequest { addrs, nonce: 7 }.encode()
+                    }
                 };
                 self.send(request, &body, chance).1
             }
@@ -283,21 +285,23 @@ impl Serving {
                 self.stage.pass(self.service.deadline(), jump);
                 self.act(chance, |_, _, _| Ok(())).1
             }
-            Event::Sleep => {
-                let (slept, last) = (Duration::from_secs(5), self.stage.now);
-                self.stage.now = last + slept;
-                self.flights.iter_mut().for_each(|flight| {
-                    flight.slept = true;
-                    flight.since = flight.since + slept;
-                });
-                self.sleeps -= 1;
-                self.act(chance, |service, cx, _| {
-                    service.resumed(Sleep::new(slept, last, cx.now));
-                    Ok(())
-                })
-                .1
-            }
+            Event::Sleep => self.sleep(chance),
         }
+    }
+
+    fn sleep(&mut self, chance: Chance) -> Vec<Action> {
+        let (slept, last) = (Duration::from_secs(5), self.stage.now);
+        self.stage.now = last + slept;
+        self.flights.iter_mut().for_each(|flight| {
+            flight.slept = true;
+            flight.since = flight.since + slept;
+        });
+        self.sleeps -= 1;
+        self.act(chance, |service, cx, _| {
+            service.resumed(Sleep::new(slept, last, cx.now));
+            Ok(())
+        })
+        .1
     }
 
     fn land(&mut self, landing: Landing, chance: Chance) -> Vec<Action> {
@@ -425,14 +429,20 @@ impl Serving {
     }
 
     fn dials(&mut self, event: Event, dial: DialId, addr: Addr) -> Result<(), String> {
-        let (Event::Request(request, wanted), paid) = (match event {
-            Event::Pay(request, _) => {
-                (Event::Request(request, Wanted::Other), self.requests[&request].paid)
-            }
-            other => (other, 0),
-        }) else {
-            return Err(format!("{event:?} makes us dial"));
+        let (request, wanted) = match event {
+            Event::Pay(request, true) => (request, Wanted::Other),
+            Event::Request(request, wanted) => (request, wanted),
+            Event::Open(..)
+            | Event::Pay(_, false)
+            | Event::End(..)
+            | Event::Land(_)
+            | Event::Delivered(_)
+            | Event::Drop
+            | Event::GoAway(_)
+            | Event::Pass(_)
+            | Event::Sleep => return Err(format!("{event:?} makes us dial")),
         };
+        let paid = self.requests[&request].paid;
         let requester = usize::from(self.requests[&request].conn == CONNS[1]);
         let asked = wanted_addr(wanted, requester);
         promise(addr == asked && ip_scope(addr.ip) == IpScope::Global, || format!("dials {addr}"))?;
@@ -482,9 +492,9 @@ impl World for Serving {
     fn events(&self) -> Vec<Event> {
         let mut all = Vec::new();
         let next = (0..REQUESTS).find(|request| !self.requests.contains_key(request));
-        for requester in 0..CONNS.len() {
+        for (requester, conn) in CONNS.iter().enumerate() {
             all.extend(next.map(|request| Event::Open(requester, request)));
-            if self.of(CONNS[requester]).next().is_some() {
+            if self.of(*conn).next().is_some() {
                 all.push(Event::GoAway(requester));
             }
         }
@@ -580,6 +590,6 @@ impl World for Serving {
 
 #[test]
 fn a_dial_back_server_with_tiny_limits() {
-    let bound = Bound { depth: depth(5, 8), floor: 1_000, complete: false };
+    let bound = Bound { depth: depth(7, 9), floor: 10_000, complete: false };
     explore("service", vec![Serving::new()], bound);
 }

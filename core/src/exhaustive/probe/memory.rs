@@ -300,7 +300,12 @@ impl Memory {
                 promise(silent, || format!("server {server} has not lied"))?;
                 self.lied.insert(server, turn.now + HOUR);
             }
-            _ => {}
+            Outcome::Refused
+            | Outcome::Rejected
+            | Outcome::Error
+            | Outcome::DialBackError
+            | Outcome::Timeout
+            | Outcome::Declined => {}
         }
         if outcome.is_evidence() {
             self.unhelpful.remove(&pair);
@@ -316,7 +321,13 @@ impl Memory {
             Outcome::Refused => REFUSED,
             Outcome::Rejected => REST,
             Outcome::Timeout | Outcome::Error if !slept && !self.doubtful => REST,
-            _ => return,
+            Outcome::Proved
+            | Outcome::DialFailed
+            | Outcome::Error
+            | Outcome::DialBackError
+            | Outcome::Timeout
+            | Outcome::Lie
+            | Outcome::Declined => return,
         };
         let until = self.barred.entry(server).or_insert(now);
         *until = (*until).max(now + rest);
