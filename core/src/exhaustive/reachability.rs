@@ -63,6 +63,8 @@ struct Judging {
     told: BTreeSet<Addr>,
     /// Since when there is no more reason to serve.
     unfit_since: Option<Instant>,
+    /// Whether it served after the last step.
+    served: bool,
 }
 
 fn addr(number: usize) -> Addr {
@@ -93,6 +95,7 @@ impl Judging {
             strangers: vec![None; addrs],
             told: BTreeSet::new(),
             unfit_since: None,
+            served: false,
         };
         for number in 0..addrs {
             world.step(&Event::Listener(number), Chance::Lowest).expect("it listens");
@@ -254,6 +257,7 @@ impl Judging {
     /// A role begins at once, and ends a minute after its reason.
     fn role(&mut self, fit: bool) -> Result<(), String> {
         let (now, serves) = (self.stage.now, self.rooms.reachability.may_serve());
+        let served = core::mem::replace(&mut self.served, serves);
         if fit {
             self.unfit_since = None;
             return promise(serves, || "it may not serve".into());
@@ -262,8 +266,8 @@ impl Judging {
             let since = *self.unfit_since.get_or_insert(now);
             return promise(now < since + HELD, || "it may serve still".into());
         }
-        let early = self.unfit_since.take().is_some_and(|since| now < since + HELD);
-        promise(!early, || "its role was not held".into())
+        let held = self.unfit_since.take().is_some_and(|since| since + HELD <= now);
+        promise(held || !served, || "its role was not held".into())
     }
 
     /// The difference that is told makes the new set of the old one.
