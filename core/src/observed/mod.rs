@@ -139,6 +139,8 @@ impl ObservedAddrs {
                 || old.conn.is_none()
                 || old.listening != vote.listening
                 || old.is_old
+                // Mappings are told from live connections alone.
+                || old.conn.is_none()
                 || old.weight(now) != vote.weight(now);
             *old = vote;
             return;

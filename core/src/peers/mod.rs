@@ -23,7 +23,7 @@ mod ping;
 #[cfg(test)]
 mod tests;
 
-use crate::words::checkpoint::{Kind, Room, are_counts, saved};
+use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::words::deadline::earliest;
 use crate::{
     Addr, Class, ConnId, Connected, Cx, Deadline, Duration, Family, Instant, IpScope, Oddity,
@@ -386,7 +386,7 @@ saved!(struct Connection {
     remote,
     relayed,
     stranger,
-    serial as beside(Kind::Question),
+    serial as serial(),
     rtt,
     protocols,
     observed,

@@ -20,6 +20,8 @@
 //! A good first change here: ask a server that is about to disconnect no more.
 
 mod exchange;
+#[cfg(test)]
+mod fake;
 mod history;
 mod nonce;
 mod plan;
@@ -41,6 +43,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use exchange::{Exchange, Progress};
+#[cfg(test)]
+pub(crate) use fake::Claim;
 use history::{Answer, History, Round};
 pub use nonce::Proof;
 use nonce::{Arrival, Nonces};

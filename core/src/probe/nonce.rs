@@ -2,7 +2,7 @@
 //! that skipping the check does not compile.
 
 use crate::peers::Connection;
-use crate::words::checkpoint::{BadCheckpoint, Kind, Loader, Saved, Saver, saved};
+use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver, saved};
 use crate::words::config::PROOF_LIFETIME;
 use crate::words::sleep::Sleep;
 use crate::{Addr, Draw, Duration, Instant, Oddity, PeerId, Side, StreamId};
@@ -56,6 +56,12 @@ impl Proof {
     /// address.
     pub fn listen_port(&self) -> u16 {
         self.port
+    }
+
+    /// For tests of what follows from one.
+    #[cfg(test)]
+    pub(super) fn claimed(addr: Addr, server: PeerId, stranger: bool, at: Instant) -> Proof {
+        Proof { addr, server, from: addr.ip, stranger, port: addr.port, at }
     }
 
     /// Whether it is young enough to prove anything now.
@@ -205,7 +211,7 @@ impl Nonces {
 // The one way to a proof beside the match. It leads into a replay, which can act on nothing.
 saved!(struct Proof { addr, server, from, stranger, port, at as ranked(PROOF_LIFETIME) });
 saved!(struct Arrival { addrs, server, from, stranger, port, at as ranked(PROOF_LIFETIME) });
-saved!(struct Expected { addrs, server, probe, serial as id(Kind::Question), forget_at });
+saved!(struct Expected { addrs, server, probe, serial as question(), forget_at });
 
 impl Saved for Nonces {
     fn save(&self, out: &mut Saver<'_>) {

@@ -28,7 +28,9 @@ pub(crate) enum Kind {
     Listener,
     /// Streams of one side and protocol. Dials go by the number of the stream that follows them.
     Stream(Side, Protocol),
-    /// Questions, by the newest connection at the time.
+    /// Connections, in the order in which they came up.
+    Serial,
+    /// Questions, by the newest connection of those that stand which was there before them.
     Question,
     /// Servers, in the order of meeting.
     Server,
@@ -67,6 +69,30 @@ impl Canon {
         number(lower((kind, id)) - lower((kind, 0)))
     }
 
+    /// The newest connection that stands and was there at `serial`.
+    fn newest(&self, serial: u64) -> u64 {
+        let first = self.ids.partition_point(|one| *one < (Kind::Serial, 0));
+        let after = self.ids.partition_point(|one| *one <= (Kind::Serial, serial));
+        if first < after { self.ids[after - 1].1 } else { 0 }
+    }
+
+    /// Once every id is known.
+    fn sort(&mut self) {
+        self.ids.sort_unstable();
+        // Connections that came and went between two questions do not tell them apart.
+        let at = |canon: &Canon, kind| canon.ids.partition_point(|one| *one < (kind, 0));
+        let questions = self.ids.split_off(at(self, Kind::Question));
+        let (questions, others): (Vec<_>, Vec<_>) =
+            questions.into_iter().partition(|(kind, _)| *kind == Kind::Question);
+        let newest = questions.iter().map(|(kind, serial)| (*kind, self.newest(*serial)));
+        let newest: Vec<(Kind, u64)> = newest.collect();
+        self.ids.extend(newest);
+        self.ids.extend(others);
+        self.ids.dedup();
+        self.old.sort_unstable();
+        self.old.dedup();
+    }
+
     /// How many of the old moments are younger.
     fn younger(&self, at: Instant) -> u64 {
         number(self.old.len() - self.old.partition_point(|one| *one <= at))
@@ -86,10 +112,7 @@ pub(crate) fn canonical(now: Instant, write: impl Fn(&mut Saver<'_>)) -> Vec<u8>
     write(&mut out);
     if let Some(canon) = &mut out.canon {
         canon.is_survey = false;
-        canon.ids.sort_unstable();
-        canon.ids.dedup();
-        canon.old.sort_unstable();
-        canon.old.dedup();
+        canon.sort();
     }
     out.bytes.clear();
     write(&mut out);
@@ -114,6 +137,24 @@ impl Saver<'_> {
                 self.number(rank);
             }
         }
+    }
+
+    /// The place of a connection in the order in which they came up: only which questions were
+    /// asked before it counts.
+    pub(crate) fn serial(&mut self, serial: &u64) {
+        match &mut self.canon {
+            Some(canon) if canon.is_survey => canon.ids.push((Kind::Serial, *serial)),
+            Some(_) | None => self.beside(serial, Kind::Question),
+        }
+    }
+
+    /// The newest connection when a question was asked.
+    pub(crate) fn question(&mut self, serial: &u64) {
+        let newest = match &self.canon {
+            Some(canon) if !canon.is_survey => canon.newest(*serial),
+            Some(_) | None => *serial,
+        };
+        self.id(&newest, Kind::Question);
     }
 
     /// A number that is compared with ids of this kind, without being one.
@@ -355,12 +396,28 @@ mod tests {
     fn what_lies_beside_ids_is_known_by_those_below() {
         let written = |ids: [u64; 2], beside: u64| {
             written(1, |out| {
-                out.beside(&beside, Kind::Question);
-                ids.iter().for_each(|id| out.id(id, Kind::Question));
+                out.beside(&beside, Kind::Server);
+                ids.iter().for_each(|id| out.id(id, Kind::Server));
             })
         };
         assert_eq!(written([2, 5], 3), written([7, 9], 8));
         assert_eq!(written([2, 5], 5), written([2, 5], 3), "none lies between");
         assert_ne!(written([2, 5], 5), written([2, 5], 6));
+    }
+
+    #[test]
+    fn of_a_question_counts_which_connections_came_later() {
+        let written = |questions: &[u64], serials: &[u64]| {
+            written(1, |out| {
+                questions.iter().for_each(|one| out.question(one));
+                serials.iter().for_each(|one| out.serial(one));
+            })
+        };
+        assert_eq!(written(&[3], &[2, 5]), written(&[7], &[1, 9]));
+        assert_eq!(written(&[2, 3], &[2, 5]), written(&[4, 4], &[1, 9]), "none came between");
+        assert_eq!(written(&[0, 6], &[1, 6]), written(&[4, 9], &[5, 9]));
+        assert_ne!(written(&[3], &[2, 5]), written(&[5], &[2, 5]));
+        assert_ne!(written(&[3], &[2, 5]), written(&[3], &[5, 2]));
+        assert_ne!(written(&[1, 3], &[2]), written(&[3, 3], &[2]));
     }
 }

@@ -99,6 +99,10 @@ impl<'a> Saver<'a> {
     }
 
     pub(crate) fn number(&mut self, number: u64) {
+        if self.canon.is_some() {
+            // Explorations write many of them, and nobody reads them.
+            return self.raw(&number.to_le_bytes());
+        }
         let mut buffer = unsigned_varint::encode::u64_buffer();
         self.raw(unsigned_varint::encode::u64(number, &mut buffer));
     }
