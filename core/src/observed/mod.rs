@@ -133,8 +133,10 @@ impl ObservedAddrs {
         let votes = self.groups.entry(group).or_default();
         let same = |old: &&mut Vote| old.observer == vote.observer && old.socket == vote.socket;
         if let Some(old) = votes.iter_mut().find(same) {
-            // The steady state: the same word again only makes the vote fresh.
+            // The steady state: the same word again only makes the vote fresh. On a new connection it
+            // can be compared with others again.
             self.dirty |= old.value != vote.value
+                || old.conn.is_none()
                 || old.listening != vote.listening
                 || old.is_old
                 || old.weight(now) != vote.weight(now);
