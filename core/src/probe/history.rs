@@ -141,6 +141,10 @@ impl History {
     pub(super) fn proved(&mut self, proof: Proof, group: Group) {
         let news = self.refuted.is_some() || self.last.is_none();
         self.step = if news { 0 } else { self.step };
+        if self.refuted.is_some() {
+            // Whatever they failed to dial then has changed: everybody is news.
+            self.searched = None;
+        }
         self.proofs = self.proofs.saturating_add(1);
         self.last = Some(proof);
         self.refuted = None;

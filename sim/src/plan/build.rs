@@ -317,7 +317,7 @@ impl Standing {
         let claims = self.claimed.map(|(_, truth)| truth);
         match (self.scope, claims) {
             (Some(_), _) if self.handed_on => None,
-            (Some(Scope::Anywhere), Some(truth)) if !truth.strangers && truth.cold_in == 0 => {
+            (Some(Scope::Anywhere), Some(truth)) if !truth.strangers && !truth.anybody_cold => {
                 Some("strangers are kept out, and the node says anywhere")
             }
             (Some(_), Some(truth)) if truth.anybody_in == 0 => {

@@ -38,6 +38,8 @@ pub struct Truth {
     pub cold_in: usize,
     /// How many servers in reach would get in, whatever they tell.
     pub anybody_in: usize,
+    /// Whether one of those would come from an IP that the node never called.
+    pub anybody_cold: bool,
     /// How many networks of servers in reach tell the truth and would not get in.
     pub servers_out: usize,
 }
@@ -60,18 +62,26 @@ impl World {
         };
         let strangers =
             self.gets_in(node, Addr { ip: stranger, port: STRANGERS_PORT, ..addr }, addr);
-        let mut truth =
-            Truth { strangers, servers_in: 0, cold_in: 0, anybody_in: 0, servers_out: 0 };
+        let mut truth = Truth {
+            strangers,
+            servers_in: 0,
+            cold_in: 0,
+            anybody_in: 0,
+            anybody_cold: false,
+            servers_out: 0,
+        };
         for server in self.servers(node) {
             let Some(from) = self.dials_back_from(server, node, addr) else { continue };
             let gets_in = self.gets_in(node, from, addr);
+            let cold = !self.nodes[node].called.contains(&from.ip);
             truth.anybody_in += usize::from(gets_in);
+            truth.anybody_cold |= gets_in && cold;
             if !self.is_honest(server) {
                 continue;
             }
             if gets_in {
                 truth.servers_in += 1;
-                truth.cold_in += usize::from(!self.nodes[node].called.contains(&from.ip));
+                truth.cold_in += usize::from(cold);
             } else {
                 truth.servers_out += 1;
             }
