@@ -130,6 +130,10 @@ pub(crate) struct ReplayArgs {
     pub(crate) redact: Option<PathBuf>,
 }
 
+/// What cannot stand beside the matrix. Its flags say so as well: clap demands nothing that
+/// conflicts with what is there.
+const OTHERS: [&str; 3] = ["seeds", "scenario", "liars"];
+
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true)
     .args(["seed", "seeds", "scenario", "matrix", "liars"]))]
@@ -156,25 +160,31 @@ pub(crate) struct SimArgs {
     pub(crate) liars: Option<u64>,
     /// How many threads run seeds. Without it: one for each core.
     #[arg(long, value_name = "N", requires = "many")]
+    #[arg(conflicts_with_all = ["seed", "scenario", "matrix"])]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1_024))]
     pub(crate) jobs: Option<u16>,
     /// Whose transcript to print. Without it: that of the first node that dials.
     #[arg(long, value_name = "NAME", requires = "told")]
+    #[arg(conflicts_with_all = ["seeds", "liars"])]
     pub(crate) node: Option<String>,
     /// How often each cell of the matrix is run.
     #[arg(long, value_name = "N", default_value_t = 5, requires = "matrix")]
+    #[arg(conflicts_with_all = OTHERS)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) runs: u64,
     /// How many of a hundred packets get lost in the matrix.
     #[arg(long, value_name = "PERCENT", default_value_t = 0, requires = "matrix")]
+    #[arg(conflicts_with_all = OTHERS)]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=50))]
     pub(crate) loss: u32,
     /// How long a round trip to every server takes in the matrix, milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 40, requires = "matrix")]
+    #[arg(conflicts_with_all = OTHERS)]
     #[arg(value_parser = clap::value_parser!(u64).range(4..=2_000))]
     pub(crate) rtt: u64,
     /// Write the matrix into one page of HTML that needs nothing else.
     #[arg(long, value_name = "FILE", value_parser = file(), requires = "matrix")]
+    #[arg(conflicts_with_all = OTHERS)]
     pub(crate) html: Option<PathBuf>,
     /// Print the result as one JSON document.
     #[arg(long, conflicts_with = "scenario")]

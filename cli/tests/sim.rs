@@ -70,6 +70,10 @@ fn flags_that_choose_nothing_are_wrong_use() {
         (&["--seeds", "0..3", "--runs", "2"], "--matrix"),
         (&["--seeds", "0..3", "--node", "client"], "--seed"),
         (&["--scenario", "a.txt", "--json"], "--json"),
+        (&["--scenario", "a.txt", "--jobs", "2"], "--jobs"),
+        (&["--liars", "1", "--html", "a.html"], "--html"),
+        (&["--seed", "1", "--loss", "1"], "--matrix"),
+        (&["--matrix", "--node", "client"], "--seed"),
         (&["--matrix", "--loss", "51"], "--loss"),
         (&["--matrix", "--runs", "0"], "--runs"),
         (&["--matrix", "--rtt", "1"], "--rtt"),
@@ -201,7 +205,10 @@ fn a_story_of_one_node_is_played_and_compared() {
     let output = went_well(&["sim", "--scenario", story.to_str().expect("plain text")]);
     assert!(stdout(&output).starts_with(transcript), "{}", stdout(&output));
 
-    let (_folder, file) = filed("story-differs", &format!("{facts}----\n{}", transcript.replacen("0.000", "0.001", 1)));
+    let (_folder, file) = filed(
+        "story-differs",
+        &format!("{facts}----\n{}", transcript.replacen("0.000", "0.001", 1)),
+    );
     let output = run(&["sim", "--scenario", &file]);
     assert_eq!(code(&output), 1, "{}", stdout(&output));
     assert!(stderr(&output).contains("the transcript differs"), "{}", stderr(&output));

@@ -80,7 +80,7 @@ fn beginning(matrix: &Matrix, command: &str, summary: &Summary) -> String {
         out += &row(matrix, &format!("{name}, where no dial has to time out"), &one.prompt);
     }
     if let Some(named_in) = named_in {
-        let name = "endpoint-dependent mapping named, after the second observation";
+        let name = "endpoint-dependent mapping named (from the second observation on)";
         out += &row(matrix, name, named_in);
     }
     out += "</tbody></table></div>\n</section>\n";
