@@ -263,9 +263,20 @@ fn the_matrix_is_a_table() {
 
 #[test]
 fn lying_servers_are_counted() {
-    let output = went_well(&["sim", "--liars", "1", "--jobs", "2"]);
+    let output = run(&["sim", "--liars", "1", "--jobs", "2"]);
     let text = stdout(&output);
-    let sum = "4 runs of 600 s: 0 flips, 0 false Reachable, 0 false Unreachable\n";
-    assert!(text.ends_with(sum), "{text}");
     assert!(text.contains("5 lies-failure") && text.contains("7 lies-ok"), "{text}");
+    let sum = text.lines().last().unwrap_or_default();
+    assert!(sum.starts_with("4 runs of 600 s: 0 flips, 0 false Reachable, "), "{sum}");
+
+    let output = run(&["sim", "--liars", "1", "--json"]);
+    let rows: Value = serde_json::from_str(stdout(&output)).expect("one document");
+    let rows = rows.as_array().expect("a list");
+    assert_eq!(rows.len(), 4);
+    let counts = ["flips", "false_reachable", "false_unreachable"];
+    let failed = rows.iter().any(|row| {
+        let counted = |count: &str| row[count].as_u64().expect("a number") > 0;
+        counts.into_iter().any(counted) || row["broken"] != Value::Array(Vec::new())
+    });
+    assert_eq!(code(&output), i32::from(failed), "{rows:#?}");
 }
