@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The long runs: the gate, the demo on a release build, and the benchmark. Results go to
-# docs/results/, named by date and commit, so that a number can be traced to what produced it.
+# The long runs: the gate, every fault of the mutation check, the demo on a release build, and the
+# benchmark. Results go to docs/results/, named by date and commit, so that a number can be traced
+# to what produced it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,6 +14,7 @@ name="$results/$(date -u +%Y-%m-%d)-$commit"
 mkdir -p "$results"
 
 .ci/run
+tests/mutants.sh | tee "$name-mutants.txt"
 
 # Two minutes of every fuzz target, from a seed that the next commit does not share.
 PORTOLAN_FUZZ_SECONDS=120 PORTOLAN_FUZZ_SEED=$((16#${commit:0:12})) \

@@ -85,14 +85,16 @@ fn packages_depend_downwards_only() {
 
 #[test]
 fn no_runtime_comes_in_below() {
-    let rule = "Core has no runtime at all, and beside smol there is none but what quinn takes of \
-                tokio: its channels.";
+    let rule = "Core and the simulator have no runtime at all, and beside smol there is none but \
+                what quinn takes of tokio: its channels.";
     let smol = crates::resolved("portolan-smol");
     assert!(smol.contains("tokio v") && smol.contains("smol v"), "cargo's answer changed: {smol}");
     demand(rule, &crates::runtimes_below(&smol, &["quinn", "smol", "async-io"]));
-    let core = crates::resolved("portolan-core");
-    assert!(core.contains("prost v"), "cargo's answer changed: {core}");
-    demand(rule, &crates::runtimes_below(&core, &[]));
+    for package in ["portolan-core", "portolan-sim"] {
+        let resolved = crates::resolved(package);
+        assert!(resolved.contains("prost v"), "cargo's answer changed: {resolved}");
+        demand(rule, &crates::runtimes_below(&resolved, &[]));
+    }
 }
 
 #[test]

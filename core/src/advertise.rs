@@ -16,7 +16,7 @@
 
 use crate::local::Local;
 use crate::reachability::Reachability;
-use crate::words::checkpoint::{are_counts, saved};
+use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::{Addr, Cx, IpScope, Notice, Scope, ip_scope};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -71,7 +71,11 @@ impl Advertise {
     }
 }
 
-saved!(struct Advertise { told, seen, revision }, if has_counts);
+saved!(struct Advertise {
+    told,
+    seen as seen(|one| [one], [Room::Reachability]),
+    revision as revision(Room::Advertise),
+}, if has_counts);
 
 fn has_counts(advertise: &Advertise) -> bool {
     are_counts(&[advertise.revision])

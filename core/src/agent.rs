@@ -23,7 +23,7 @@ use crate::peers::{Learnt, Peers};
 use crate::probe::Probe;
 use crate::reachability::{Ground, Reachability};
 use crate::service::{Caller, Service, View};
-use crate::words::checkpoint::{BadCheckpoint, Loader, saved};
+use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, saved};
 use crate::words::config::{ADDRS_PER_REQUEST_MAX, CANDIDATES_MAX, IDENTIFY_PROTOCOLS_BYTES_MAX};
 use crate::words::deadline::earliest;
 use crate::words::sleep::Sleep;
@@ -120,6 +120,22 @@ impl Agent {
     /// on it.
     pub fn keeps(&self, conn: ConnId) -> bool {
         keeps(&self.peers, &self.probe, self.now, conn) || self.service.keeps(self.now, conn)
+    }
+
+    /// Bytes that two agents share only where they do the same from now on: given the same
+    /// configuration, identity and further events, each writes the same actions and has the same
+    /// deadlines. An exploration of small worlds keys the states by them that it has visited.
+    ///
+    /// *The same* is meant but for names. Moments count from the latest `now`. Ids, serials and
+    /// sequence numbers count by their order alone, so that further ones must be as new to the one
+    /// agent as to the other, and above those that it knows. Nonces and the bodies of pings count
+    /// not at all: each agent is answered with its own. Left out is what only counts or is only
+    /// told: revisions, the number of proofs, of outcomes and of oddities, and since when there is
+    /// a verdict. What is too old to matter is as if it were not there.
+    ///
+    /// Not a checkpoint: nothing can be read back, and the bytes may change with any version.
+    pub fn canonical(&self) -> Vec<u8> {
+        Saved::canonical(self, self.now)
     }
 
     fn route(&mut self, cx: &mut Cx<'_>, event: Event) {
@@ -453,7 +469,7 @@ saved!(struct Agent {
     advertise,
     service,
     now,
-    ignored,
+    ignored as told(),
 } given { config, identity } by fresh);
 
 fn fresh(from: &Loader<'_>) -> Result<Agent, BadCheckpoint> {

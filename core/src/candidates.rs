@@ -18,7 +18,7 @@
 
 use crate::local::Local;
 use crate::observed::ObservedAddrs;
-use crate::words::checkpoint::{are_counts, saved};
+use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::words::config::CANDIDATES_MAX;
 use crate::{Addr, Class, Config, Cx, IpScope, Notice, Source, Sources, ip_scope};
 use alloc::collections::BTreeMap;
@@ -151,7 +151,11 @@ fn may_be_dialled(addr: Addr, allow_private: bool) -> bool {
 }
 
 saved!(struct Candidate { addr, sources, weight });
-saved!(struct Candidates { all, seen, revision }, if has_counts);
+saved!(struct Candidates {
+    all,
+    seen as seen(<[u64; 2]>::from, [Room::Local, Room::Observed]),
+    revision as revision(Room::Candidates),
+}, if has_counts);
 
 fn has_counts(candidates: &Candidates) -> bool {
     are_counts(&[candidates.revision])

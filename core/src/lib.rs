@@ -13,6 +13,8 @@ extern crate alloc;
 mod advertise;
 mod agent;
 mod candidates;
+#[cfg(test)]
+mod exhaustive;
 mod explain;
 pub mod flight;
 mod local;

@@ -14,7 +14,7 @@
 //!
 //! A good first change here: learn the gateway and make it part of the network's identity.
 
-use crate::words::checkpoint::{are_counts, saved};
+use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::words::config::{INTERFACES_MAX, LISTENERS_MAX};
 use crate::{Addr, Class, Family, IpScope, ListenerId, Oddity, ip_scope};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -141,9 +141,10 @@ impl Local {
             let loopback = |ip: &&IpAddr| {
                 Family::of(**ip) == Family::of(bound.ip) && ip_scope(**ip) == IpScope::Loopback
             };
-            let before = addresses.len();
-            addresses.extend(self.ips.iter().filter(usable).map(|ip| Addr { ip: *ip, ..*bound }));
-            if addresses.len() == before {
+            let mut usable = self.ips.iter().filter(usable).peekable();
+            let is_reached = usable.peek().is_some();
+            addresses.extend(usable.map(|ip| Addr { ip: *ip, ..*bound }));
+            if !is_reached {
                 let ips = self.ips.iter().filter(loopback);
                 addresses.extend(ips.map(|ip| Addr { ip: *ip, ..*bound }));
             }
@@ -155,7 +156,12 @@ impl Local {
     }
 }
 
-saved!(struct Local { listeners, ips, addresses, revision }, if has_counts);
+saved!(struct Local {
+    listeners,
+    ips,
+    addresses,
+    revision as revision(Room::Local),
+}, if has_counts);
 
 fn has_counts(local: &Local) -> bool {
     are_counts(&[local.revision])
@@ -183,6 +189,17 @@ mod tests {
         assert_eq!(local.opened(ListenerId(1), wildcard), Err(Oddity::ReusedId));
         local.closed(ListenerId(1)).expect("it was open");
         assert_eq!(local.addresses().count(), 0);
+    }
+
+    #[test]
+    fn loopback_stands_for_a_wildcard_only_where_nothing_else_does() {
+        let mut local = Local::default();
+        let ips = ["127.0.0.1", "192.168.1.2"].map(|ip| ip.parse().expect("an address"));
+        local.interfaces_changed(ips.to_vec()).expect("few addresses");
+        local.opened(ListenerId(1), Addr::tcp(ips[1], 4001)).expect("a listener");
+        let wildcard = Addr::tcp(Ipv4Addr::UNSPECIFIED.into(), 4001);
+        local.opened(ListenerId(2), wildcard).expect("another listener");
+        assert!(local.addresses().eq([Addr::tcp(ips[1], 4001)]), "though it was named already");
     }
 
     #[test]

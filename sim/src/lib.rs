@@ -3,6 +3,7 @@
 
 mod dice;
 pub mod diff;
+pub mod facts;
 pub mod html;
 pub mod liars;
 pub mod matrix;

@@ -3,7 +3,8 @@
 //! proptest draws structured nonsense (`chaos/ops.rs`), a world turns it into events and keeps
 //! its own books of what it did (`chaos/world.rs`), and after every single event an oracle that is
 //! too simple to be wrong compares the agent with the books (`chaos/oracle.rs`). The seed is fixed
-//! and printed; `PORTOLAN_CHAOS_SEED` and `PORTOLAN_CHAOS_CASES` ask for another run.
+//! and printed; `PORTOLAN_CHAOS_SEED` and `PORTOLAN_CHAOS_CASES` ask for another run, and
+//! `PORTOLAN_CHAOS_SHRINKS` says how hard a failure is made smaller.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "the books follow a few of many facts")]
 
@@ -28,10 +29,12 @@ use world::{Lab, World};
 const SEED: u64 = 20_261_120;
 /// Event sequences in an ordinary run, of each kind of lab.
 const CASES: u32 = 128;
+/// Steps towards a smaller sequence that fails as well.
+const SHRINKS: u32 = 2_000;
 /// Orders in one sequence; each stands for one event or a few.
 const OPS_MAX: usize = 260;
 
-fn from_env(name: &str, otherwise: u64) -> u64 {
+fn from_env<T: std::str::FromStr>(name: &str, otherwise: T) -> T {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
@@ -39,13 +42,13 @@ fn from_env(name: &str, otherwise: u64) -> u64 {
 #[allow(clippy::print_stderr, reason = "a failure can be repeated only with its seed")]
 fn runner(name: &str) -> TestRunner {
     let seed = from_env("PORTOLAN_CHAOS_SEED", SEED);
-    let cases = u32::try_from(from_env("PORTOLAN_CHAOS_CASES", CASES.into())).unwrap_or(CASES);
+    let cases = from_env("PORTOLAN_CHAOS_CASES", CASES);
+    let max_shrink_iters = from_env("PORTOLAN_CHAOS_SHRINKS", SHRINKS);
     eprintln!("chaos {name}: PORTOLAN_CHAOS_SEED={seed} PORTOLAN_CHAOS_CASES={cases}");
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-    let config =
-        Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
+    let config = Config { cases, failure_persistence: None, max_shrink_iters, ..Config::default() };
     TestRunner::new_with_rng(config, rng)
 }
 

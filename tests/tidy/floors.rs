@@ -36,7 +36,7 @@ fn floor(room: &str) -> Option<Floor> {
         "relay" => Floor::Main(6, 0),
         "punch" | "advertise" => Floor::Main(7, 0),
         "service" => Floor::Beside,
-        "agent" | "explain" | "flight" => Floor::Door,
+        "agent" | "explain" | "flight" | "exhaustive" => Floor::Door,
         _ => return None,
     })
 }

@@ -192,6 +192,7 @@ pub(crate) fn check_gate(tree: &Tree) -> Vec<String> {
         "PORTOLAN_REQUIRE_LAB=1",
         "--locked",
         "tests/install-lab.sh",
+        "tests/mutants.sh",
     ]
     .iter()
     .filter(|step| !gate.contains(**step))
@@ -205,7 +206,7 @@ pub(crate) fn check_gate(tree: &Tree) -> Vec<String> {
 #[cfg(unix)]
 fn not_executable() -> Vec<String> {
     use std::os::unix::fs::PermissionsExt;
-    [GATE, "tests/install-lab.sh", "tests/full.sh"]
+    [GATE, "tests/install-lab.sh", "tests/full.sh", "tests/mutants.sh"]
         .iter()
         .filter(|path| {
             std::fs::metadata(root().join(path))

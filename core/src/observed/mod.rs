@@ -24,7 +24,7 @@ mod mapping;
 
 use crate::local::Local;
 use crate::peers::Connection;
-use crate::words::checkpoint::{are_counts, saved};
+use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::words::sleep::Sleep;
 use crate::{
     Addr, Class, ConnId, Cx, Deadline, Duration, Family, Group, Instant, IpScope, MappingBehavior,
@@ -45,6 +45,8 @@ const VALUES_MAX: usize = 8;
 const HALF_LIFE: Duration = Duration::from_secs(600);
 /// The weight of a fresh vote; halved with each half-life.
 const FRESH: u32 = 8;
+/// The age from which on a vote weighs nothing, but for what its connection lends it.
+const DECAYED: Duration = HALF_LIFE.saturating_mul(FRESH.ilog2() + 1);
 
 /// One observer's word about one socket of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,10 +133,14 @@ impl ObservedAddrs {
         let votes = self.groups.entry(group).or_default();
         let same = |old: &&mut Vote| old.observer == vote.observer && old.socket == vote.socket;
         if let Some(old) = votes.iter_mut().find(same) {
-            // The steady state: the same word again only makes the vote fresh.
+            // The steady state: the same word again only makes the vote fresh. On a new connection it
+            // can be compared with others again.
             self.dirty |= old.value != vote.value
+                || old.conn.is_none()
                 || old.listening != vote.listening
                 || old.is_old
+                // Mappings are told from live connections alone.
+                || old.conn.is_none()
                 || old.weight(now) != vote.weight(now);
             *old = vote;
             return;
@@ -289,9 +295,24 @@ fn may_vote(connection: &Connection, observed: Addr, allow_private: bool) -> boo
         && usable(connection.remote.ip)
 }
 
-saved!(struct Vote { observer, socket, listening, value, at, conn, is_old });
+saved!(struct Vote {
+    observer,
+    socket,
+    listening,
+    value,
+    at as ranked(DECAYED),
+    conn,
+    is_old,
+});
 saved!(struct Tally { values, ips, inferred });
-saved!(struct ObservedAddrs { groups, tallies, decays_at, dirty, local_seen, revision }, if has_counts);
+saved!(struct ObservedAddrs {
+    groups,
+    tallies,
+    decays_at,
+    dirty,
+    local_seen as seen_sum(&[Room::Local]),
+    revision as revision(Room::Observed),
+}, if has_counts);
 
 fn has_counts(observed: &ObservedAddrs) -> bool {
     are_counts(&[observed.revision])

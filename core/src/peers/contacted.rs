@@ -32,7 +32,10 @@ impl Contacted {
     }
 }
 
-saved!(struct Contacted { last, blurred_until });
+saved!(struct Contacted {
+    last as current(|now, at: &Instant| now < *at + CONTACTED_FOR),
+    blurred_until as ahead(),
+});
 
 #[cfg(test)]
 mod tests {

@@ -23,7 +23,7 @@ mod ping;
 #[cfg(test)]
 mod tests;
 
-use crate::words::checkpoint::{are_counts, saved};
+use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::words::deadline::earliest;
 use crate::{
     Addr, Class, ConnId, Connected, Cx, Deadline, Duration, Family, Instant, IpScope, Oddity,
@@ -386,7 +386,7 @@ saved!(struct Connection {
     remote,
     relayed,
     stranger,
-    serial,
+    serial as serial(),
     rtt,
     protocols,
     observed,
@@ -402,10 +402,10 @@ saved!(struct Peers {
     streams,
     contacted,
     heard,
-    strangers,
-    serial,
-    minted,
-    revision,
+    strangers as current(|now, one: &Sighting| now < one.at + PROOF_LIFETIME),
+    serial as told(),
+    minted as told(),
+    revision as revision(Room::Peers),
     due,
     touched,
 }, if is_sound);

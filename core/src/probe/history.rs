@@ -1,7 +1,7 @@
 //! What the probes of one address have shown, and when it is to be probed again.
 
 use super::nonce::Proof;
-use crate::words::checkpoint::saved;
+use crate::words::checkpoint::{Kind, saved};
 use crate::words::config::{PROOF_LIFETIME, SERVERS_ASKED_MAX};
 use crate::{ConnId, Draw, Duration, Group, Instant, Outcome, PeerId};
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -11,12 +11,15 @@ use alloc::vec::Vec;
 const PAUSE_FIRST: Duration = Duration::from_secs(15);
 /// The longest pause, ours: minutes, and well inside `PROOF_LIFETIME`.
 const PAUSE_MAX: Duration = Duration::from_secs(240);
+/// Rounds in a row that lengthen the pause, number: from there on it is the longest.
+const STEPS_MAX: u32 = 4;
 /// Servers remembered as provers, number; ours: they are asked first when a proof is renewed.
 const PROVERS_MAX: usize = 8;
 /// Answers of one round, number; ours: the eight that count and as many that say nothing.
 /// When full, the round ends.
 pub(super) const ANSWERS_MAX: usize = 4 * SERVERS_ASKED_MAX;
 
+const _: () = assert!(PAUSE_FIRST.as_secs() << STEPS_MAX >= PAUSE_MAX.as_secs());
 const _: () = assert!(
     PAUSE_MAX.as_secs() * 2 <= PROOF_LIFETIME.as_secs(),
     "a proof is renewed at least once in its life"
@@ -78,6 +81,9 @@ pub(super) struct History {
     /// one of them may yet show that strangers get in.
     pub(super) missed: BTreeSet<PeerId>,
     pub(super) provers: Vec<PeerId>,
+    /// Whom rechecks asked, the one asked longest ago first: a server that denies it always, being
+    /// the nearest or a liar, must not be the only one that is asked.
+    rechecked: Vec<PeerId>,
     step: u32,
 }
 
@@ -97,6 +103,7 @@ impl History {
             searched: None,
             missed: BTreeSet::new(),
             provers: Vec::new(),
+            rechecked: Vec::new(),
             step: 0,
         }
     }
@@ -163,6 +170,13 @@ impl History {
             return;
         }
         self.answers.insert(peer, answer);
+        if self.round == Round::Recheck {
+            self.rechecked.retain(|one| *one != peer);
+            self.rechecked.push(peer);
+            if self.rechecked.len() > ANSWERS_MAX {
+                self.rechecked.remove(0);
+            }
+        }
         if answer.outcome == Outcome::DialFailed {
             if !self.is_proven() {
                 self.missed.remove(&peer);
@@ -209,6 +223,13 @@ impl History {
 
     fn is_proven(&self) -> bool {
         self.last.is_some() && self.refuted.is_none()
+    }
+
+    /// Whose turn it is in a recheck: those not asked yet, then the one asked longest ago.
+    pub(super) fn turn(&self, peer: PeerId) -> usize {
+        let asked = self.rechecked.iter().position(|one| *one == peer);
+        let is_turn = self.round == Round::Recheck;
+        asked.filter(|_| is_turn).map_or(0, |place| place + 1)
     }
 
     /// Whether this server's word in this round is the last that is wanted of it: a proof, or a
@@ -279,7 +300,8 @@ impl History {
             self.searched = Some(met);
             self.missed = missed;
         }
-        let mut pause = (PAUSE_FIRST * 2u32.saturating_pow(self.step.min(16))).min(PAUSE_MAX);
+        let mut pause =
+            (PAUSE_FIRST * 2u32.saturating_pow(self.step.min(STEPS_MAX))).min(PAUSE_MAX);
         if let Some(proof) = self.last.filter(|proof| proof.is_alive(now)) {
             // What nobody renews is asked about more often as its end comes near.
             let left = (proof.at() + PROOF_LIFETIME).since(now);
@@ -310,15 +332,16 @@ saved!(struct History {
     stranger_in_round,
     answers,
     in_flight,
-    proofs,
+    proofs as told(),
     last,
     by_stranger,
-    cold_failures,
+    cold_failures as current(|now, at: &Instant| now < *at + PROOF_LIFETIME),
     refuted,
-    searched,
+    searched as maybe_beside(Kind::Server),
     missed,
     provers,
-    step,
+    rechecked,
+    step as up_to(STEPS_MAX),
 });
 
 #[cfg(test)]

@@ -20,6 +20,8 @@
 //! A good first change here: ask a server that is about to disconnect no more.
 
 mod exchange;
+#[cfg(test)]
+mod fake;
 mod history;
 mod nonce;
 mod plan;
@@ -29,7 +31,7 @@ use crate::candidates::Candidates;
 use crate::local::Local;
 use crate::peers::Peers;
 use crate::wire::autonat::{DialBack, DialBackResponse};
-use crate::words::checkpoint::{BadCheckpoint, Loader, are_counts, saved};
+use crate::words::checkpoint::{BadCheckpoint, Loader, Room, are_counts, saved};
 use crate::words::config::PROBES_MAX;
 use crate::words::deadline::{Deadline, earliest};
 use crate::words::sleep::Sleep;
@@ -41,6 +43,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use exchange::{Exchange, Progress};
+#[cfg(test)]
+pub(crate) use fake::Claim;
 use history::{Answer, History, Round};
 pub use nonce::Proof;
 use nonce::{Arrival, Nonces};
@@ -507,14 +511,14 @@ saved!(struct Probe {
     nonces,
     histories,
     dial_backs,
-    data_paid,
-    data_since,
-    asked,
+    data_paid as paid(data_since, DATA_WINDOW),
+    data_since as lately(DATA_WINDOW),
+    asked as told(),
     dirty,
-    seen,
+    seen as seen(<[u64; 3]>::from, [Room::Local, Room::Candidates, Room::Peers]),
     wake,
     unmet,
-    revision,
+    revision as revision(Room::Probe),
 } given { allow_private, addrs_per_request } by fresh, if is_bounded);
 
 fn fresh(from: &Loader<'_>) -> Result<Probe, BadCheckpoint> {

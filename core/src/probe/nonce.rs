@@ -58,6 +58,12 @@ impl Proof {
         self.port
     }
 
+    /// For tests of what follows from one.
+    #[cfg(test)]
+    pub(super) fn claimed(addr: Addr, server: PeerId, stranger: bool, at: Instant) -> Proof {
+        Proof { addr, server, from: addr.ip, stranger, port: addr.port, at }
+    }
+
     /// Whether it is young enough to prove anything now.
     pub(crate) fn is_alive(&self, now: Instant) -> bool {
         now < self.at + PROOF_LIFETIME
@@ -203,13 +209,20 @@ impl Nonces {
 }
 
 // The one way to a proof beside the match. It leads into a replay, which can act on nothing.
-saved!(struct Proof { addr, server, from, stranger, port, at });
-saved!(struct Arrival { addrs, server, from, stranger, port, at });
-saved!(struct Expected { addrs, server, probe, serial, forget_at });
+saved!(struct Proof { addr, server, from, stranger, port, at as ranked(PROOF_LIFETIME) });
+saved!(struct Arrival { addrs, server, from, stranger, port, at as ranked(PROOF_LIFETIME) });
+saved!(struct Expected { addrs, server, probe, serial as question(), forget_at });
 
 impl Saved for Nonces {
     fn save(&self, out: &mut Saver<'_>) {
         let Nonces { expected } = self;
+        if let Some(now) = out.canonical_now() {
+            let counts = |one: &&Expected| one.forget_at.is_none_or(|at| now < at);
+            let by_probe = expected.values().filter(counts).map(|one| (one.probe, one));
+            let by_probe: BTreeMap<StreamId, &Expected> = by_probe.collect();
+            out.number(u64::try_from(by_probe.len()).unwrap_or(u64::MAX));
+            return by_probe.values().for_each(|one| one.save(out));
+        }
         let masked: BTreeMap<u64, &Expected> =
             expected.iter().map(|(nonce, one)| (out.masked(*nonce), one)).collect();
         out.number(u64::try_from(masked.len()).unwrap_or(u64::MAX));

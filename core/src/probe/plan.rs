@@ -16,7 +16,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 /// Who comes first; see [`Probe::rank`].
-type Rank = (usize, bool, bool, Duration, u64);
+type Rank = (usize, usize, bool, bool, Duration, u64);
 
 /// What can be done about one address at this moment.
 enum Next {
@@ -103,7 +103,9 @@ impl Probe {
                 }
                 Next::Wait(at) => return self.wake_at(at, Wake::ServerRested),
                 Next::Exhausted if self.is_stale(cx.now, addr) => {}
-                Next::Exhausted => return self.rest(cx, addr),
+                // In the pause that begins now, those may be asked that were not heard out.
+                Next::Exhausted if self.rest(cx, addr) => {}
+                Next::Exhausted => return,
             }
         }
     }
@@ -117,25 +119,29 @@ impl Probe {
         })
     }
 
-    /// The round has its answer or nobody left to ask: pause, once all answers are in.
-    fn rest(&mut self, cx: &mut Cx<'_>, addr: Addr) {
+    /// The round has its answer or nobody left to ask: pause, once all answers are in. Whether a
+    /// pause began.
+    fn rest(&mut self, cx: &mut Cx<'_>, addr: Addr) -> bool {
         let rested = self.earliest_rest(cx.now, addr);
         let Some(history) = self.histories.get_mut(&addr) else {
-            return;
+            return false;
         };
         let waiting = !history.in_flight.is_empty();
         let untouched = history.answers.is_empty() && !history.proved_in_round;
-        if !matches!(history.round, Round::Rest { .. }) && !waiting {
+        let over = !matches!(history.round, Round::Rest { .. }) && !waiting;
+        if over {
             if untouched {
                 // Nobody was there to be asked: the question stays open, without a timer of its
                 // own, until a server appears or comes back from its rest.
-                return self.wake_at(rested, Wake::ServerRested);
+                self.wake_at(rested, Wake::ServerRested);
+                return false;
             }
             let unheard = |(peer, _): &(PeerId, &Server)| !history.is_heard_out(*peer);
             let missed = self.servers.iter().filter(unheard).map(|(peer, _)| peer).collect();
             history.conclude(cx.now, (self.servers.met(), missed), cx.draw);
         }
         self.wake_after_pause(addr);
+        over
     }
 
     fn wake_after_pause(&mut self, addr: Addr) {
@@ -190,7 +196,7 @@ impl Probe {
         }
     }
 
-    /// Who is asked first: earlier provers of this address, then servers that we chose to dial
+    /// Who is asked first: in a recheck whose turn it is; earlier provers of this address, then servers that we chose to dial
     /// (whoever comes to us may come in numbers), then those with nothing to do, then the nearest.
     fn rank(
         &self,
@@ -203,7 +209,8 @@ impl Probe {
         let busy = !server.is_idle();
         let uninvited = !server.was_dialled();
         let rtt = rtt.unwrap_or(Duration::MAX);
-        (prover.unwrap_or(usize::MAX), uninvited, busy, rtt, server.met)
+        let turn = history.turn(peer);
+        (turn, prover.unwrap_or(usize::MAX), uninvited, busy, rtt, server.met)
     }
 
     /// The wanted address, and as many others as may go along: those that this server was not

@@ -1,7 +1,7 @@
 //! The servers we know, what each of them is worth, and when it may be asked again.
 
 use crate::peers::{Connection, Peers};
-use crate::words::checkpoint::{are_counts, saved};
+use crate::words::checkpoint::{Kind, are_counts, saved};
 use crate::words::config::{PROBES_PER_SERVER_MAX, PROBES_PER_SERVER_MIN};
 use crate::{
     Addr, Class, ConnId, Duration, Family, Group, Instant, Outcome, PeerId, Protocol, Side,
@@ -22,6 +22,9 @@ const REFUSED_FOR: Duration = Duration::from_secs(600);
 const REST_FIRST: Duration = Duration::from_secs(30);
 /// The longest rest, ours: minutes, never hours.
 const REST_MAX: Duration = Duration::from_secs(480);
+/// Strikes in a row that lengthen the rest, number: from there on it is the longest.
+const STRIKES_MAX: u32 = 4;
+const _: () = assert!(REST_FIRST.as_secs() << STRIKES_MAX >= REST_MAX.as_secs());
 /// The window in which requests to one server are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -176,7 +179,7 @@ impl Server {
                 self.refused_until.insert(class, now + REFUSED_FOR);
             }
             Outcome::Rejected | Outcome::Timeout | Outcome::Error => {
-                let rest = REST_FIRST * 2u32.saturating_pow(self.strikes.min(8));
+                let rest = REST_FIRST * 2u32.saturating_pow(self.strikes.min(STRIKES_MAX));
                 self.rest_until = Some(now + rest.min(REST_MAX));
                 self.strikes += 1;
             }
@@ -305,20 +308,20 @@ impl Servers {
 saved!(struct Server {
     conns,
     remote,
-    met,
-    outcomes,
-    distrusted_until,
-    rest_until,
-    strikes,
-    refused_until,
-    recent,
+    met as id(Kind::Server),
+    outcomes as any(),
+    distrusted_until as ahead(),
+    rest_until as ahead(),
+    strikes as up_to(STRIKES_MAX),
+    refused_until as current(|now, until: &Instant| now < *until),
+    recent as recent(WINDOW),
     in_flight,
     families,
     dialled,
     chooses,
     multihomed,
 }, if has_strikes);
-saved!(struct Servers { all, met }, if has_counts);
+saved!(struct Servers { all, met as told() }, if has_counts);
 
 /// As many as a server can have earned one by one.
 fn has_strikes(server: &Server) -> bool {

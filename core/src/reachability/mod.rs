@@ -26,7 +26,7 @@ use crate::local::Local;
 use crate::observed::ObservedAddrs;
 use crate::peers::Peers;
 use crate::probe::{Evidence, Outlook, Probe, Proof};
-use crate::words::checkpoint::{are_counts, saved};
+use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::words::config::PROOF_LIFETIME;
 use crate::words::deadline::earliest;
 use crate::words::sleep::Sleep;
@@ -332,7 +332,7 @@ saved!(enum Verdict {
     3 = Unknown { reason },
 });
 saved!(struct Status { state, reason });
-saved!(struct Judged { verdict, first_verdict_at });
+saved!(struct Judged { verdict, first_verdict_at as told() });
 saved!(struct Reachability {
     addresses,
     classes,
@@ -341,8 +341,11 @@ saved!(struct Reachability {
     may_serve,
     hold_down_until,
     expires_at,
-    seen,
-    revision,
+    seen as seen(
+        |seen: [u64; 5]| seen,
+        [Room::Local, Room::Peers, Room::Observed, Room::Candidates, Room::Probe],
+    ),
+    revision as revision(Room::Reachability),
 }, if has_counts);
 
 fn has_counts(reachability: &Reachability) -> bool {

@@ -8,7 +8,9 @@ use super::View;
 use crate::wire::identify::Identify;
 use crate::wire::multiaddr;
 use crate::wire::peer_record::PeerRecord;
-use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver, are_counts, saved};
+use crate::words::checkpoint::{
+    BadCheckpoint, Kind, Loader, Room, Saved, Saver, are_counts, saved,
+};
 use crate::words::sleep::Sleep;
 use crate::{
     Action, Addr, Config, ConnId, Cx, Deadline, Duration, Instant, Oddity, PeerId, Protocol,
@@ -274,11 +276,16 @@ fn sealed(addrs: &[Addr], seq: u64, identity: &PublicKey, signer: &mut dyn Signe
     PeerRecord { peer_id: identity.to_peer_id(), seq, addrs }.sealed(identity, signer)
 }
 
-saved!(struct News { addrs, seq });
+saved!(struct News { addrs, seq as id(Kind::Record) });
 
 impl Saved for Certificate {
     fn save(&self, out: &mut Saver<'_>) {
         let Certificate { addrs, seq, envelope } = self;
+        if out.canonical_now().is_some() {
+            // The envelope says the same once more.
+            addrs.save(out);
+            return out.id(seq, Kind::Record);
+        }
         let envelope = match out.other_identity() {
             None => envelope.clone(),
             // What another would have signed, but for the signature.
@@ -316,8 +323,8 @@ saved!(struct Identifier {
     pushes,
     due,
     waiting,
-    revision,
-    streams,
+    revision as seen_sum(&[Room::Advertise, Room::Peers, Room::Local]),
+    streams as told(),
 } given { identity, base } by fresh, if has_counts);
 
 fn fresh(from: &Loader<'_>) -> Result<Identifier, BadCheckpoint> {

@@ -290,4 +290,4 @@ fn served(config: &Config) -> ProtocolSet {
     if config.dial_back.is_some() { set.with(Protocol::DialRequest) } else { set }
 }
 
-saved!(struct Service { identifier, echo, dialback, patrons });
+saved!(struct Service { identifier, echo, dialback, patrons as aging_all(PATRON_FOR) });

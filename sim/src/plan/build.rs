@@ -5,8 +5,8 @@ use crate::net::{Gate, HostId, RouterId};
 use crate::watch::Violation;
 use crate::world::{Counts, NodeConfig, NodeId, Truth, World};
 use portolan_core::{
-    Addr, Class, Config, DialBackConfig, Duration, Family, Instant, NodeState, Reason, Scope,
-    Verdict,
+    Addr, Class, Config, DialBackConfig, Duration, Family, Instant, NodeState, Outcome, Reason,
+    Scope, ServerExplanation, Verdict,
 };
 
 /// How a class of a node stands, beside what is true.
@@ -28,6 +28,8 @@ pub struct Standing {
     pub best: Option<(Addr, Truth)>,
     /// Whether the proof came by a server that hands nonces on.
     pub handed_on: bool,
+    /// Whether the node could not pay what some server asked for.
+    pub declined: bool,
     /// How many servers in reach tell the truth.
     pub servers: usize,
 }
@@ -72,6 +74,9 @@ impl Run {
     pub fn new(mut plan: Plan) -> Run {
         plan.changes.sort_by_key(|(at, _)| *at);
         let mut world = World::new(plan.seed, plan.twins);
+        if !plan.signs {
+            world.leave_out_signatures();
+        }
         for router in &plan.routers {
             let mut ip4 = Gate::new(router.ip4.clone(), router.outside);
             let mut ip6 = Gate::new(router.ip6.clone(), None);
@@ -180,7 +185,11 @@ impl Run {
 
     /// How a class of a node stands.
     pub fn standing(&self, node: usize, class: Class) -> Standing {
-        let reachability = self.world.node(NodeId(node)).agent().reachability();
+        let agent = self.world.node(NodeId(node)).agent();
+        let (reachability, explained) = (agent.reachability(), agent.explain());
+        let declined = |server: &ServerExplanation| {
+            server.outcomes.iter().any(|(outcome, _)| *outcome == Outcome::Declined)
+        };
         let status = reachability.class(class);
         let of_class = reachability.addresses().filter(|(addr, _)| addr.class() == class);
         let scopes = of_class.filter_map(|(addr, verdict)| match verdict {
@@ -197,6 +206,7 @@ impl Run {
             reason: status.map_or(Reason::NotListening, |status| status.reason),
             scope: claimed.map(|(scope, ..)| scope),
             handed_on: claimed.is_some_and(|(.., by)| self.world.watch.may_hand_on(by)),
+            declined: explained.servers.iter().any(declined),
             claimed: claimed.map(truth),
             best: expected.best,
             servers: expected.servers,
@@ -313,7 +323,9 @@ impl Standing {
             (Some(_), Some(truth)) if truth.anybody_in == 0 => {
                 Some("nobody gets in, and the node says reachable")
             }
-            (Some(Scope::Contacted | Scope::ContactedOnly), Some(truth)) if truth.cold_in > 0 => {
+            (Some(Scope::Contacted | Scope::ContactedOnly), Some(truth))
+                if truth.cold_in > 0 && !self.declined =>
+            {
                 Some("strangers get in and could test it, and the node does not know")
             }
             (Some(_), _) => None,

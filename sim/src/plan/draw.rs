@@ -22,6 +22,8 @@ pub struct Odds {
     pub bad_max: u64,
     /// One seed in so many gives every node a twin.
     pub twins_in: u64,
+    /// In one seed of so many keys and signed records travel.
+    pub signs_in: u64,
     /// One seed in so many is watched for longer than a proof lasts after it has settled.
     pub long_in: u64,
 }
@@ -34,6 +36,7 @@ impl Default for Odds {
             honest_max: 6,
             bad_max: 4,
             twins_in: 16,
+            signs_in: 8,
             long_in: 64,
         }
     }
@@ -47,6 +50,7 @@ pub fn drawn(seed: u64, odds: &Odds) -> Plan {
     let mut dice = Dice::new(seed ^ 0x0070_6f72_746f_6c61);
     let mut plan = Plan::new(seed);
     plan.twins = dice.between(1, odds.twins_in) == 1;
+    plan.signs = dice.between(1, odds.signs_in) == 1;
     let place = place::draw(&mut plan, odds, &mut dice);
     let calm_at = place.begins + dice.span_between(Duration::from_secs(5), odds.chaos);
     let calm_at = Duration::from_secs(calm_at.as_secs());

@@ -119,6 +119,8 @@ pub struct Plan {
     pub seed: u64,
     /// Whether each node has a twin that is told the same and must stay equal.
     pub twins: bool,
+    /// Whether keys and signed records travel; without them a run takes half the time.
+    pub signs: bool,
     /// The routers; each stands behind an earlier one or on the Internet.
     pub routers: Vec<RouterPlan>,
     /// The hosts.
@@ -139,6 +141,7 @@ impl Plan {
         Plan {
             seed,
             twins: false,
+            signs: true,
             routers: Vec::new(),
             nodes: Vec::new(),
             changes: Vec::new(),

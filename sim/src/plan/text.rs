@@ -73,6 +73,7 @@ impl Plan {
             "lasts" => self.lasts = words.take()?,
             "still" => self.still_at = Some(words.take()?),
             "twins" => self.twins = true,
+            "unsigned" => self.signs = false,
             "router" => {
                 let router = self.router(&mut words)?;
                 self.routers.push(router);
@@ -88,7 +89,7 @@ impl Plan {
             }
             other => {
                 return Err(expected(
-                    "seed, lasts, still, twins, router, node, at or expect",
+                    "seed, lasts, still, twins, unsigned, router, node, at or expect",
                     other,
                 ));
             }
@@ -233,6 +234,9 @@ impl fmt::Display for Plan {
         writeln!(f, "{MARK}\nseed {}", self.seed)?;
         if self.twins {
             writeln!(f, "twins")?;
+        }
+        if !self.signs {
+            writeln!(f, "unsigned")?;
         }
         let behind = |number: &Option<usize>| {
             number

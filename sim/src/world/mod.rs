@@ -151,6 +151,8 @@ pub struct World {
     /// The sink of every agent, empty between steps.
     actions: Actions,
     twins: bool,
+    /// Whether keys and signed records travel.
+    signs: bool,
 }
 
 impl World {
@@ -173,7 +175,13 @@ impl World {
             transcript: Vec::new(),
             actions: Actions::new(),
             twins,
+            signs: true,
         }
+    }
+
+    /// Leave keys and signed records out of what nodes say of themselves.
+    pub fn leave_out_signatures(&mut self) {
+        self.signs = false;
     }
 
     /// Put a node on a host. It does nothing until it is started.

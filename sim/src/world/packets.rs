@@ -4,7 +4,7 @@ use super::conn::{self, Conn, End, EndId, Part, Phase, Purpose, Role, Said, Segm
 use super::node::first_ip;
 use super::{Occurrence, World};
 use crate::net::{Fate, HostId, Landing, Packet, PacketKind, Way};
-use portolan_core::{Addr, DialFailure, Duration, Family, Instant, Transport};
+use portolan_core::{Addr, DialFailure, Duration, Event, Family, Instant, Transport};
 use std::net::IpAddr;
 
 impl World {
@@ -49,6 +49,10 @@ impl World {
         );
         self.later(timeout, Occurrence::DialOver { conn });
         self.open_again(conn, 0);
+        if matches!(purpose, Purpose::Target(_) | Purpose::Stranger) {
+            // The runtime tells of every first packet, before anything can come of it.
+            self.feed(node, Event::Contacted { ip: to.ip });
+        }
     }
 
     /// Send a first packet, and look for its answer later.

@@ -8,6 +8,8 @@
 //!   neighbour called gets in, and the node cannot know that it was a neighbour.
 //! - *He was only answered.* Such a router also lets in, on every port, whoever came in on one that
 //!   is forwarded and got an answer.
+//! - *Dial data has a budget.* Who asks for more than is left of it goes without, so that strangers
+//!   who would have to be paid may stay untested.
 //! - *A nonce was handed on.* A server that delivers its nonce through another, truly open address
 //!   of the same socket makes the address look open that it was asked about.
 
@@ -115,9 +117,9 @@ impl World {
             if *role != super::conn::Role::Dialer {
                 continue;
             }
-            let Some(far) = conn.listener.as_ref().filter(|end| end.phase == Phase::Up) else {
-                continue;
-            };
+            // Nor does it learn from those whose word was lost on the way.
+            let far = conn.listener.as_ref().filter(|end| end.phase == Phase::Up);
+            let Some(far) = far.filter(|_| conn.dialer.told) else { continue };
             let seen = far.remote;
             if Family::of(seen.ip) != class.family || self.nodes[far.node].vice.is_some() {
                 continue;
@@ -146,9 +148,9 @@ impl World {
         })
     }
 
-    /// Whether a server tells the truth now.
+    /// Whether a server always tells the truth.
     fn is_honest(&self, server: usize) -> bool {
-        self.nodes[server].vice.is_none_or(|vice| vice.is_honest(self.now))
+        self.nodes[server].vice.is_none_or(|vice| vice.is_honest())
     }
 
     /// Where a dial-back of this server to an address would come from, if it can dial it.

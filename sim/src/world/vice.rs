@@ -7,7 +7,8 @@ use bytes::Bytes;
 use portolan_core::wire::autonat::{DialBack, DialStatus, Message, ResponseStatus};
 use portolan_core::wire::identify::Identify;
 use portolan_core::wire::multiaddr::{self, Decoded};
-use portolan_core::{Addr, Duration, Instant, StreamId};
+use portolan_core::{Addr, Duration, Family, Instant, StreamId};
+use std::net::IpAddr;
 
 /// What is wrong with a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,12 +61,14 @@ impl Vice {
         }
     }
 
-    /// Whether the server says the truth about every address that it is asked about now.
-    pub fn is_honest(&self, now: Instant) -> bool {
+    /// Whether the server says the truth about every address that it is asked about, always, and in
+    /// good time.
+    pub const fn is_honest(&self) -> bool {
         match self {
-            Vice::Poisons(_) | Vice::Slow(_) => true,
-            Vice::Flaps(span) => is_honest_phase(now, *span),
-            Vice::Rejects
+            Vice::Poisons(_) => true,
+            Vice::Slow(_)
+            | Vice::Flaps(_)
+            | Vice::Rejects
             | Vice::Refuses
             | Vice::Errs
             | Vice::Silent
@@ -188,7 +191,10 @@ impl World {
     pub(super) fn script_dials(&mut self, node: usize, number: u64) {
         let Some(request) = self.nodes[node].requests.get(&number) else { return };
         let to = request.to;
-        self.dial(node, to, Purpose::Scripted(number), None, DIAL_TIMEOUT);
+        let sources = self.nodes[node].serves().unwrap_or_default();
+        let family = |ip: &&IpAddr| Family::of(**ip) == Family::of(to.ip);
+        let source = sources.iter().find(family).copied();
+        self.dial(node, to, Purpose::Scripted(number), source, DIAL_TIMEOUT);
     }
 
     /// The dial of a script ended; with a connection, or without.
@@ -218,17 +224,26 @@ impl World {
         self.script_opens(end, DialBack { nonce }.encode());
     }
 
-    /// What a node really says when it tells somebody where it sees him.
+    /// What a node really says when it describes itself: where it sees the other side, and, unless
+    /// the world has them, no keys and signed records, whose arithmetic takes longer than all the rest.
     pub(super) fn twisted(&self, node: usize, body: Bytes) -> Bytes {
-        let Some(Vice::Poisons(addr)) = self.nodes[node].vice else { return body };
-        let Ok(mut identify) = Identify::decode(&body) else { return body };
-        if identify.observed.is_none() {
+        let poison = match self.nodes[node].vice {
+            Some(Vice::Poisons(addr)) => Some(addr),
+            _ => None,
+        };
+        if poison.is_none() && self.signs {
             return body;
         }
-        let seen = identify.observed.as_ref().and_then(|bytes| multiaddr::decode(bytes).ok());
+        let Ok(mut identify) = Identify::decode(&body) else { return body };
+        if !self.signs {
+            identify.public_key = None;
+            identify.signed_peer_record = None;
+        }
         // A word about another protocol would be ignored.
-        let Some(Decoded::Direct { addr: seen, .. }) = seen else { return body };
-        identify.observed = Some(multiaddr::encode(Addr { transport: seen.transport, ..addr }));
+        let seen = identify.observed.as_ref().and_then(|bytes| multiaddr::decode(bytes).ok());
+        if let (Some(addr), Some(Decoded::Direct { addr: seen, .. })) = (poison, seen) {
+            identify.observed = Some(multiaddr::encode(Addr { transport: seen.transport, ..addr }));
+        }
         identify.encode_split().messages.into_iter().next().unwrap_or(body)
     }
 }

@@ -109,14 +109,18 @@ impl Admission {
     }
 
     fn has_room(&mut self, now: Instant, wants: &[(Bucket, u32)]) -> bool {
+        if self.len_with(wants) > BUCKETS_MAX {
+            self.full_at.retain(|_, full_at| *full_at > now);
+        }
+        self.len_with(wants) <= BUCKETS_MAX
+    }
+
+    /// How many buckets there would be.
+    fn len_with(&self, wants: &[(Bucket, u32)]) -> usize {
         let is_new = |(bucket, per_min): &&(Bucket, u32)| {
             *per_min != UNLIMITED && !self.full_at.contains_key(bucket)
         };
-        let new = wants.iter().filter(is_new).count();
-        if self.full_at.len() + new > BUCKETS_MAX {
-            self.full_at.retain(|_, full_at| *full_at > now);
-        }
-        self.full_at.len() + new <= BUCKETS_MAX
+        self.full_at.len() + wants.iter().filter(is_new).count()
     }
 }
 
@@ -143,7 +147,9 @@ saved!(enum Bucket {
     5 = Target(ip),
     6 = TargetNetwork(group),
 });
-saved!(struct Admission { full_at } given { limits, allow_private } by fresh);
+saved!(struct Admission {
+    full_at as current(|now, full_at: &Instant| now < *full_at),
+} given { limits, allow_private } by fresh);
 
 fn fresh(from: &Loader<'_>) -> Result<Admission, BadCheckpoint> {
     let limits = from.config.dial_back.as_ref().ok_or(BadCheckpoint)?;
@@ -275,5 +281,18 @@ mod tests {
         assert!(one.admit_dial(at(0), ip(0)), "a known target has its bucket");
         assert!(one.admit_dial(at(30_000), ip(max)), "the other buckets are full again");
         assert_eq!(one.full_at.len(), 2);
+    }
+
+    #[test]
+    fn a_full_bucket_that_made_room_needs_room_itself() {
+        let mut one = admission(|_| ());
+        let target = |n: u32| (Bucket::Target(ip(n)), 2);
+        let max = u32::try_from(BUCKETS_MAX).expect("a small bound");
+        assert!(one.take(at(0), [target(0)]));
+        for n in 1..max {
+            assert!(one.take(at(20_000), [target(n)]));
+        }
+        assert!(!one.take(at(30_000), [target(0), target(max)]), "one place, and two wanted");
+        assert!(one.full_at.len() <= BUCKETS_MAX);
     }
 }

@@ -513,7 +513,7 @@ saved!(struct DialBackServer {
     sessions,
     flights,
     leaving,
-    dials,
+    dials as told(),
 } given { limits, allow_private } by fresh, if has_counts);
 
 fn fresh(from: &Loader<'_>) -> Result<DialBackServer, BadCheckpoint> {

@@ -1,4 +1,5 @@
-//! How the state of an agent becomes bytes and comes back: for the flight record alone.
+//! How the state of an agent becomes bytes, and comes back: for the flight record; and how two
+//! states are told apart, for explorations.
 //!
 //! The trait is core's own. A proof is part of the state, and whoever could read one from outside
 //! could make one up; what is loaded here goes into a replay, which can act on nothing.
@@ -13,16 +14,21 @@
 //! Loading is total: whatever the bytes say, it ends, holds no more than they justify, and gives a
 //! state that the rooms can live with.
 
+mod canonical;
 mod values;
 
 use super::addr::Family;
 use super::config::Config;
 use super::id::PeerId;
+use super::time::Instant;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::IpAddr;
 use libp2p_identity::PublicKey;
+
+use canonical::Canon;
+pub(crate) use canonical::{Kind, Room, canonical};
 
 /// The most that a counter of ours is believed to have reached, number; ours: three of them can
 /// be added up, and nobody counts that far.
@@ -34,6 +40,12 @@ pub(crate) trait Saved: Sized {
 
     /// The reverse. Never panics, whatever the bytes are.
     fn load(from: &mut Loader<'_>) -> Result<Self, BadCheckpoint>;
+
+    /// Bytes that are equal where this part will do the same from `now` on, whatever is to come;
+    /// see [`canonical`].
+    fn canonical(&self, now: Instant) -> Vec<u8> {
+        canonical(now, |out| self.save(out))
+    }
 }
 
 /// Bytes that are no state of an agent, or not one that it could be in.
@@ -53,6 +65,7 @@ pub(crate) struct Saver<'a> {
     bytes: Vec<u8>,
     mask: &'a dyn Fn(u64) -> u64,
     exchange: Option<Exchanging<'a>>,
+    canon: Option<Canon>,
 }
 
 /// What is exchanged, and what must be known for it.
@@ -65,7 +78,7 @@ struct Exchanging<'a> {
 impl<'a> Saver<'a> {
     /// A saver that writes `mask(nonce)` where a nonce stands.
     pub(crate) fn new(mask: &'a dyn Fn(u64) -> u64) -> Saver<'a> {
-        Saver { bytes: Vec::new(), mask, exchange: None }
+        Saver { bytes: Vec::new(), mask, exchange: None, canon: None }
     }
 
     /// A saver that writes nonces as they are, and others in the place of IPs and peers, of which
@@ -77,7 +90,7 @@ impl<'a> Saver<'a> {
     ) -> Saver<'a> {
         let identity = by.key(identity);
         let exchange = Some(Exchanging { by, identity, allow_private });
-        Saver { bytes: Vec::new(), mask: &|nonce| nonce, exchange }
+        Saver { bytes: Vec::new(), mask: &|nonce| nonce, exchange, canon: None }
     }
 
     /// What was written.
@@ -86,6 +99,10 @@ impl<'a> Saver<'a> {
     }
 
     pub(crate) fn number(&mut self, number: u64) {
+        if self.canon.is_some() {
+            // Explorations write many of them, and nobody reads them.
+            return self.raw(&number.to_le_bytes());
+        }
         let mut buffer = unsigned_varint::encode::u64_buffer();
         self.raw(unsigned_varint::encode::u64(number, &mut buffer));
     }
@@ -177,17 +194,24 @@ pub(crate) fn are_counts(counts: &[u64]) -> bool {
 /// Says how structs and enumerations are saved:
 ///
 /// - `saved!(struct Name { a, b })`: these fields, in this order;
+/// - `a as how(…)`: `Saver::how(a, …)` writes it, so that it is another in the canonical form;
 /// - `… given { c } by fresh`: `c` is not saved, but taken from what `fresh(&Loader)` returns;
 /// - `… if is_sound`: what was loaded is refused unless `is_sound(&it)`;
 /// - `saved!(struct Name(inner))`: the one field of a tuple;
 /// - `saved!(enum Name { 1 = One, 2 = Two { a }, 3 = Three(inner) })`: the variants with their numbers.
 macro_rules! saved {
-    (struct $name:ident { $($field:ident),* $(,)? }
+    (@ $out:ident $field:ident) => {
+        $crate::words::checkpoint::Saved::save($field, $out);
+    };
+    (@ $out:ident $field:ident $how:ident($($by:expr),*)) => {
+        $out.$how($field $(, $by)*);
+    };
+    (struct $name:ident { $($field:ident $(as $how:ident($($by:expr),* $(,)?))?),* $(,)? }
         $(given { $($given:ident),* } by $fresh:path)? $(, if $sound:path)?) => {
         impl $crate::words::checkpoint::Saved for $name {
             fn save(&self, out: &mut $crate::words::checkpoint::Saver<'_>) {
                 let $name { $($field,)* $($($given: _,)*)? } = self;
-                $($crate::words::checkpoint::Saved::save($field, out);)*
+                $($crate::words::checkpoint::saved!(@ out $field $($how($($by),*))?);)*
             }
 
             fn load(

@@ -1,6 +1,6 @@
 //! How the words are saved.
 
-use super::{BadCheckpoint, Loader, Saved, Saver, saved};
+use super::{BadCheckpoint, Kind, Loader, Saved, Saver, saved};
 use crate::words::addr::{Addr, Class, Family, Transport};
 use crate::words::deadline::{Deadline, Wake};
 use crate::words::id::{ConnId, DialId, ListenerId, PeerId, Side, StreamId};
@@ -42,7 +42,7 @@ impl Saved for PeerId {
 
 impl Saved for Instant {
     fn save(&self, out: &mut Saver<'_>) {
-        out.number(self.as_nanos());
+        out.moment(*self);
     }
 
     fn load(from: &mut Loader<'_>) -> Result<Instant, BadCheckpoint> {
@@ -83,10 +83,27 @@ impl Saved for ProtocolSet {
     }
 }
 
-saved!(struct ConnId(number));
-saved!(struct ListenerId(number));
-saved!(struct DialId(number));
-saved!(struct StreamId { side, protocol, number });
+macro_rules! saved_id {
+    ($($name:ident is $kind:expr)*) => {$(
+        impl Saved for $name {
+            fn save(&self, out: &mut Saver<'_>) {
+                out.id(&self.0, $kind);
+            }
+
+            fn load(from: &mut Loader<'_>) -> Result<$name, BadCheckpoint> {
+                from.number().map($name)
+            }
+        }
+    )*};
+}
+
+saved_id! {
+    ConnId is Kind::Conn
+    ListenerId is Kind::Listener
+    DialId is Kind::Stream(Side::Outbound, Protocol::DialBack)
+}
+
+saved!(struct StreamId { side, protocol, number as id(Kind::Stream(*side, *protocol)) });
 saved!(struct Addr { ip, port, transport });
 saved!(struct Class { family, transport });
 saved!(struct Deadline { at, wake });

@@ -317,6 +317,9 @@ impl Gate {
         if self.config.policy == Policy::Open {
             return Inbound::Pass(dst);
         }
+        if !self.table.takes(now, &self.config, (dst, src)) {
+            return Inbound::Drop;
+        }
         let forward = self.forwards.iter().find(|(external, _)| *external == dst);
         let inside = forward
             .map(|(_, inside)| *inside)

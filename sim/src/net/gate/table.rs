@@ -177,6 +177,24 @@ impl Table {
         admitting.next().map(|(_, flow)| flow.inside)
     }
 
+    /// Whether a flow that comes in is known, or finds room.
+    pub(super) fn takes(
+        &self,
+        now: Instant,
+        config: &GateConfig,
+        (external, remote): (Addr, Addr),
+    ) -> bool {
+        if self.flows.len() < config.flows_max || config.when_full == WhenFull::Evict {
+            return true;
+        }
+        let alive = |((one, _), flow): (&(Addr, Addr), &Flow)| {
+            flow.is_alive(now, config.behavior(one.transport))
+        };
+        let known = self.flows.get_key_value(&(external, remote));
+        known.is_some_and(alive)
+            || self.flows.iter().filter(|entry| alive(*entry)).count() < config.flows_max
+    }
+
     /// A connection over this flow is over.
     pub(super) fn closed(&mut self, now: Instant, external: Addr, remote: Addr) {
         if let Some(flow) = self.flows.get_mut(&(external, remote)) {
