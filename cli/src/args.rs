@@ -2,11 +2,12 @@
 
 use crate::runtimes;
 use clap::builder::NonEmptyStringValueParser;
-use clap::{Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand};
 use multiaddr::Multiaddr;
 use portolan::{listen_address, peer_address, plain_address};
 use portolan_core::Addr;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::path::PathBuf;
 
 /// Who can reach this machine, proved.
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Feed a flight record to the same core, with no sockets, and print the transcript.
     Replay(ReplayArgs),
+    /// Run nodes in a simulated network: seeds, scenarios, the NAT matrix, servers that lie.
+    Sim(SimArgs),
     /// Show the peer id of an identity; create it if the file is missing.
     Id(IdArgs),
 }
@@ -127,11 +130,84 @@ pub(crate) struct ReplayArgs {
     pub(crate) redact: Option<PathBuf>,
 }
 
+/// What cannot stand beside the matrix. Its flags say so as well: clap demands nothing that
+/// conflicts with what is there.
+const OTHERS: [&str; 3] = ["seeds", "scenario", "liars"];
+
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("what").required(true).multiple(true)
+    .args(["seed", "seeds", "scenario", "matrix", "liars"]))]
+#[command(group = ArgGroup::new("told").multiple(true).args(["seed", "scenario"]))]
+#[command(group = ArgGroup::new("many").args(["seeds", "liars"]))]
+pub(crate) struct SimArgs {
+    /// Run the world of one seed, and print the transcript of a node. Beside --matrix: the run
+    /// whose transcript the page shows.
+    #[arg(long, value_name = "N", conflicts_with_all = ["seeds", "scenario", "liars"])]
+    pub(crate) seed: Option<u64>,
+    /// Run the world of every seed from A to below B, and print those that break a promise.
+    #[arg(long, value_name = "A..B", value_parser = seeds)]
+    #[arg(conflicts_with_all = ["scenario", "matrix", "liars"])]
+    pub(crate) seeds: Option<Range<u64>>,
+    /// Run the world, or the story of one node, that a file tells.
+    #[arg(long, value_name = "FILE", value_parser = file())]
+    #[arg(conflicts_with_all = ["matrix", "liars"])]
+    pub(crate) scenario: Option<PathBuf>,
+    /// Measure what a node concludes behind every kind of network, and how fast.
+    #[arg(long, conflicts_with = "liars")]
+    pub(crate) matrix: bool,
+    /// Run so many seeds of each setting with servers that lie.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) liars: Option<u64>,
+    /// How many threads run seeds. Without it: one for each core.
+    #[arg(long, value_name = "N", requires = "many")]
+    #[arg(conflicts_with_all = ["seed", "scenario", "matrix"])]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1_024))]
+    pub(crate) jobs: Option<u16>,
+    /// Whose transcript to print. Without it: that of the first node that dials.
+    #[arg(long, value_name = "NAME", requires = "told")]
+    #[arg(conflicts_with_all = ["seeds", "liars"])]
+    pub(crate) node: Option<String>,
+    /// How often each cell of the matrix is run.
+    #[arg(long, value_name = "N", default_value_t = 5, requires = "matrix")]
+    #[arg(conflicts_with_all = OTHERS)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(crate) runs: u64,
+    /// How many of a hundred packets get lost in the matrix.
+    #[arg(long, value_name = "PERCENT", default_value_t = 0, requires = "matrix")]
+    #[arg(conflicts_with_all = OTHERS)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=50))]
+    pub(crate) loss: u32,
+    /// How long a round trip to every server takes in the matrix, milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 40, requires = "matrix")]
+    #[arg(conflicts_with_all = OTHERS)]
+    #[arg(value_parser = clap::value_parser!(u64).range(4..=2_000))]
+    pub(crate) rtt: u64,
+    /// Write the matrix into one page of HTML that needs nothing else.
+    #[arg(long, value_name = "FILE", value_parser = file(), requires = "matrix")]
+    #[arg(conflicts_with_all = OTHERS)]
+    pub(crate) html: Option<PathBuf>,
+    /// Print the result as one JSON document.
+    #[arg(long, conflicts_with = "scenario")]
+    pub(crate) json: bool,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct IdArgs {
     /// The file of the identity (libp2p's protobuf form of a private key; mode 0600).
     #[arg(long, value_name = "FILE", value_parser = file())]
     pub(crate) key: PathBuf,
+}
+
+/// Seeds from A to below B.
+fn seeds(text: &str) -> Result<Range<u64>, String> {
+    let parts = text
+        .split_once("..")
+        .and_then(|(from, below)| Some(from.parse().ok()?..below.parse().ok()?));
+    let seeds: Range<u64> = parts.ok_or("expected A..B, such as 0..1000")?;
+    if seeds.is_empty() {
+        return Err("there is no seed from A to below B".into());
+    }
+    Ok(seeds)
 }
 
 fn file() -> impl clap::builder::TypedValueParser<Value = PathBuf> {
@@ -146,5 +222,13 @@ mod tests {
     #[test]
     fn the_arguments_contradict_nothing() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_range_of_seeds_has_one_at_least() {
+        assert_eq!(seeds("3..5"), Ok(3..5));
+        for wrong in ["", "3", "..", "3..", "..5", "5..3", "3..3", "a..b", "3..=5", "-1..5"] {
+            assert!(seeds(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

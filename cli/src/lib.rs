@@ -9,6 +9,7 @@ mod address;
 mod check;
 mod demo;
 mod job;
+mod numbers;
 mod replay;
 mod report;
 mod serve;
@@ -18,6 +19,7 @@ pub use address::{AddressProblem, BadAddress, listen_address, peer_address, plai
 pub use check::{CheckError, CheckOptions, check};
 pub use demo::{DemoError, DemoOptions, Servers, demo};
 pub use job::Progress;
+pub use numbers::thousands;
 pub use replay::{Blessed, Diverged, ReplayFailed, ReplayOptions, Replayed, replay};
 pub use report::{
     AddressReport, ClassReport, NatReport, Outcomes, PeerFate, PeerReport, Report, ServerReport,

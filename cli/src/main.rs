@@ -5,6 +5,7 @@ mod jobs;
 mod progress;
 mod records;
 mod runtimes;
+mod sim;
 
 use args::{Args, Command, IdArgs};
 use clap::Parser;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Check(check) => runtimes::run(check.on.runtime, check),
         Command::Serve(serve) => runtimes::run(serve.on.runtime, serve),
         Command::Replay(replay) => records::replay(&replay),
+        Command::Sim(sim) => sim::sim(&sim),
         Command::Id(id) => self::id(&id),
     };
     match done {

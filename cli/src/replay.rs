@@ -3,6 +3,7 @@
 //! What is written out depends on the record, the options and this version of core alone: no
 //! clock, and nothing of the machine. So two transcripts can be compared.
 
+use crate::thousands;
 use portolan_core::flight::{self, Divergence, Reader, Replay, Step, Tail, Writer};
 use portolan_core::transcript::{Mark, Scribe, ShortNames};
 use portolan_core::{Actions, Addr, Duration, Event, Explanation, Instant, Reason};
@@ -343,19 +344,6 @@ fn counted(events: u64) -> String {
     format!("{} event{plural}", thousands(events.into()))
 }
 
-/// A number with a comma before every three digits.
-fn thousands(number: u128) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,14 +369,5 @@ mod tests {
             "replayed 1,234 events over 600.2 s in 12.35 s: 48 times real time; 1,000 events went \
              otherwise than recorded"
         );
-    }
-
-    #[test]
-    fn numbers_are_read_in_threes() {
-        for (number, text) in
-            [(0, "0"), (999, "999"), (1_000, "1,000"), (123_456_789, "123,456,789")]
-        {
-            assert_eq!(thousands(number), text);
-        }
     }
 }

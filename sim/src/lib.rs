@@ -4,12 +4,14 @@
 mod dice;
 pub mod diff;
 pub mod facts;
+pub mod html;
 pub mod liars;
 pub mod matrix;
 pub mod net;
 pub mod plan;
 pub mod redaction;
 pub mod story;
+pub mod summary;
 pub mod swarm;
 pub mod tape;
 mod watch;

@@ -31,6 +31,8 @@ pub struct Tally {
     pub lasted: Duration,
     /// How long the slowest world took to agree with what is true after it stood still.
     pub settled_max: Duration,
+    /// The seed of that world, the lowest of several.
+    pub slowest: Option<u64>,
     /// The sum of those times, for their mean.
     pub settled_sum: Duration,
     /// How often a node left *reachable* by a refutation.
@@ -44,7 +46,11 @@ impl Tally {
         self.lasted += report.lasted;
         self.flips += report.flips;
         if let Some(settled_in) = report.settled_in {
-            self.settled_max = self.settled_max.max(settled_in);
+            let slower = settled_in > self.settled_max;
+            let lower = settled_in == self.settled_max && self.slowest.is_none_or(|it| seed < it);
+            if slower || lower {
+                (self.settled_max, self.slowest) = (settled_in, Some(seed));
+            }
             self.settled_sum += settled_in;
         }
         let failure = report.violation.map(|violation| Failure { seed, violation });

@@ -62,7 +62,7 @@ pub struct Run {
 /// How long after a standstill every node must agree with what is true, ours: a refusal is believed
 /// for ten minutes, a rest takes eight, a proof lasts ten, a pause between rounds four; and one may
 /// begin when the other ends.
-pub(super) const SETTLE_MAX: Duration = Duration::from_secs(40 * 60);
+pub const SETTLE_MAX: Duration = Duration::from_secs(40 * 60);
 /// How often it is looked whether they do.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 

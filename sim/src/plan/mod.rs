@@ -7,7 +7,7 @@ mod shrink;
 mod text;
 mod words;
 
-pub use build::{Report, Run, Standing};
+pub use build::{Report, Run, SETTLE_MAX, Standing};
 pub use draw::{Odds, drawn};
 pub use shrink::smallest;
 pub use text::{BadScenario, Expectation};
