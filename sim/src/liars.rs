@@ -7,6 +7,7 @@ use crate::plan::{Change, NodePlan, Plan, RouterPlan, Run, Serves};
 use crate::watch::Violation;
 use crate::world::{NodeId, Vice};
 use portolan_core::{Addr, Duration, Notice, State, Transport};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// How long one run lasts, in the world: the audit's watch.
@@ -106,6 +107,7 @@ impl Setting {
         run.world.keep_notices();
         let mut report = LiarReport::default();
         let mut seen = 0;
+        let mut states: BTreeMap<Addr, State> = BTreeMap::new();
         let mut until = Duration::ZERO;
         while until < WATCHED {
             until += if until < MEETING { INSTANT } else { Duration::from_secs(1) };
@@ -117,6 +119,10 @@ impl Setting {
             for told in told.iter().filter(|told| told.node == NodeId(0)) {
                 let Notice::VerdictChanged { addr, state, .. } = &told.notice else { continue };
                 let truth = run.world.truth(NodeId(0), *addr);
+                if states.insert(*addr, *state) == Some(*state) {
+                    // The same verdict with more behind it.
+                    continue;
+                }
                 match state {
                     State::Reachable => {
                         report.proven = true;

@@ -302,6 +302,13 @@ impl Peers {
         self.connections.iter().map(|(conn, connection)| (*conn, connection))
     }
 
+    /// Whether somebody whom we called has not said yet who he is. Those who came to us are not
+    /// waited for: they may come in any number.
+    pub(crate) fn awaits_acquaintance(&self) -> bool {
+        let ours = |one: &Connection| one.side == Side::Outbound && !one.relayed;
+        self.connections.values().any(|one| ours(one) && one.is_asking())
+    }
+
     /// Counts changes to who is connected and what they serve.
     pub(crate) fn revision(&self) -> u64 {
         self.revision

@@ -286,6 +286,11 @@ impl History {
         }
     }
 
+    /// Whether the end of this round would refute the address.
+    pub(super) fn would_refute(&self) -> bool {
+        self.round == Round::Search && !self.proved_in_round && self.failures() > 0
+    }
+
     /// Nobody is left to ask in this round: judge it, and pause. `met` counts the servers met, and
     /// `missed` are those that were not heard out.
     pub(super) fn conclude(
@@ -294,9 +299,7 @@ impl History {
         (met, missed): (u64, BTreeSet<PeerId>),
         draw: &mut dyn Draw,
     ) {
-        let failures = self.failures();
-        let refuting = self.round == Round::Search && !self.proved_in_round;
-        if refuting && failures > 0 {
+        if self.would_refute() {
             self.step = if self.refuted.is_some() { self.step } else { 0 };
             self.refuted = Some(self.failed_servers());
         }

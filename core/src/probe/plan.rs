@@ -104,7 +104,7 @@ impl Probe {
                 Next::Wait(at) => return self.wake_at(at, Wake::ServerRested),
                 Next::Exhausted if self.is_stale(cx.now, addr) => {}
                 // In the pause that begins now, those may be asked that were not heard out.
-                Next::Exhausted if self.rest(cx, addr) => {}
+                Next::Exhausted if self.rest(cx, peers, addr) => {}
                 Next::Exhausted => return,
             }
         }
@@ -121,13 +121,17 @@ impl Probe {
 
     /// The round has its answer or nobody left to ask: pause, once all answers are in. Whether a
     /// pause began.
-    fn rest(&mut self, cx: &mut Cx<'_>, addr: Addr) -> bool {
+    fn rest(&mut self, cx: &mut Cx<'_>, peers: &Peers, addr: Addr) -> bool {
         let rested = self.earliest_rest(cx.now, addr);
         let Some(history) = self.histories.get_mut(&addr) else {
             return false;
         };
         let waiting = !history.in_flight.is_empty();
         let untouched = history.answers.is_empty() && !history.proved_in_round;
+        if history.would_refute() && peers.awaits_acquaintance() {
+            // Whoever we called and who has not said yet what he serves may serve this.
+            return false;
+        }
         let over = !matches!(history.round, Round::Rest { .. }) && !waiting;
         if over {
             if untouched {
