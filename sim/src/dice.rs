@@ -18,11 +18,11 @@ impl Dice {
     /// what another gets.
     #[must_use]
     pub fn fork(&mut self) -> Dice {
-        Dice(mix(self.next()))
+        Dice(mix(self.draw()))
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)
     }
@@ -71,12 +71,12 @@ impl Dice {
 impl Draw for Dice {
     fn below(&mut self, n: u64) -> u64 {
         // Multiply and shift: without the cost of a division, and fair to one part in 2^64 / n.
-        let wide = u128::from(self.next()) * u128::from(n);
+        let wide = u128::from(self.draw()) * u128::from(n);
         u64::try_from(wide >> 64).unwrap_or(0)
     }
 
     fn nonce(&mut self) -> u64 {
-        self.next()
+        self.draw()
     }
 }
 
@@ -105,10 +105,10 @@ mod tests {
 
     #[test]
     fn equal_seeds_give_equal_worlds_and_others_do_not() {
-        let first = |seed| Dice::new(seed).next();
+        let first = |seed| Dice::new(seed).draw();
         assert_eq!(first(3), first(3));
         assert_ne!(first(3), first(4));
         let mut one = Dice::new(3);
-        assert_ne!(one.fork().next(), one.fork().next());
+        assert_ne!(one.fork().draw(), one.fork().draw());
     }
 }

@@ -1,5 +1,7 @@
 //! The promises, checked after every event of every node, from books of our own.
 
+#![allow(clippy::wildcard_enum_match_arm, reason = "the books follow a few of many facts")]
+
 use crate::world::{Node, NodeId, Vice};
 use portolan_core::wire::autonat::Message;
 use portolan_core::wire::multiaddr::{self, Decoded};

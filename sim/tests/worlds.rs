@@ -43,8 +43,7 @@ fn every_cell_states_what_its_evidence_permits() {
         assert_eq!(report.wrong(), 0, "{cell:?}: {said:?}");
     }
     for (transport, round_trips) in [(Transport::Tcp, 10), (Transport::Quic, 6)] {
-        let of_it =
-            matrix.cells.iter().filter(|report| report.cell.class.transport == transport);
+        let of_it = matrix.cells.iter().filter(|report| report.cell.class.transport == transport);
         let took = median(of_it.flat_map(|report| &report.samples).map(|one| one.took));
         eprintln!("median time to verdict over {}: {took:?}", transport.name());
         assert!(took <= ROUND_TRIP * round_trips, "{took:?} over {}", transport.name());

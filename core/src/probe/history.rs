@@ -239,10 +239,9 @@ impl History {
     /// Whether this server's word in this round is the last that is wanted of it: a proof, or a
     /// failure where nobody proved.
     pub(super) fn is_heard_out(&self, peer: PeerId) -> bool {
-        self.answers.get(&peer).is_some_and(|answer| match answer.outcome {
-            Outcome::DialFailed => !self.proved_in_round,
-            outcome => outcome.is_evidence(),
-        })
+        let answer = self.answers.get(&peer).map(|answer| answer.outcome);
+        let unproven = !self.proved_in_round;
+        answer == Some(Outcome::Proved) || answer == Some(Outcome::DialFailed) && unproven
     }
 
     /// Whether this server is to be asked though the address was searched through: we met it later,

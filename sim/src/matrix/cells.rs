@@ -212,10 +212,8 @@ impl Cell {
     }
 
     fn routers(&self, plan: &mut Plan, link: &Link) {
-        let (kind, forwards) = match self.kind {
-            Kind::Forward(kind) => (*kind, true),
-            kind => (kind, false),
-        };
+        let forwards = matches!(self.kind, Kind::Forward(_));
+        let kind = if let Kind::Forward(kind) = self.kind { *kind } else { self.kind };
         let client = self.client_ip();
         let mut add = |name: &str, behind, outside: Option<&str>, ip4, ip6, inside: IpAddr| {
             let outside = outside.map(ip);

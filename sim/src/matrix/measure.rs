@@ -140,6 +140,7 @@ pub fn sample(cell: &Cell, seed: u64, round_trip: Duration, loss_ppm: u32, costs
 
 /// When the conclusion about a class came to stand; and how long after the second observation the
 /// mapping was called endpoint-dependent.
+#[allow(clippy::wildcard_enum_match_arm, reason = "a few of many notices tell of this class")]
 fn timeline(run: &Run, class: Class) -> (Instant, Option<Duration>) {
     let (mut stood_at, mut last) = (Instant::ZERO, None);
     let (mut observed, mut second_at, mut named_at) = (0, None, None);
@@ -177,10 +178,7 @@ fn timeline(run: &Run, class: Class) -> (Instant, Option<Duration>) {
 
 /// A reason without its numbers.
 fn kind_of(reason: Reason) -> Reason {
-    match reason {
-        Reason::DialFailed { .. } => Reason::DialFailed { servers: 0 },
-        other => other,
-    }
+    if let Reason::DialFailed { .. } = reason { Reason::DialFailed { servers: 0 } } else { reason }
 }
 
 /// The moment, if it is the one in which the widest scope of a class was reached.

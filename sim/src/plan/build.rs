@@ -192,9 +192,9 @@ impl Run {
         };
         let status = reachability.class(class);
         let of_class = reachability.addresses().filter(|(addr, _)| addr.class() == class);
-        let scopes = of_class.filter_map(|(addr, verdict)| match verdict {
-            Verdict::Reachable { proof, scope, .. } => Some((*scope, addr, proof.server())),
-            _ => None,
+        let scopes = of_class.filter_map(|(addr, verdict)| {
+            let Verdict::Reachable { proof, scope, .. } = verdict else { return None };
+            Some((*scope, addr, proof.server()))
         });
         let claimed = scopes.max_by_key(|(scope, addr, _)| (*scope, *addr));
         let truth = |(_, addr, _)| (addr, self.world.truth(NodeId(node), addr));

@@ -199,7 +199,16 @@ pub(super) fn say_vice(vice: &Vice) -> String {
     match vice {
         Vice::Slow(span) | Vice::Flaps(span) => format!("{}:{}", vice.name(), span_word(*span)),
         Vice::Poisons(addr) => format!("{}:{addr}", vice.name()),
-        _ => vice.name().to_owned(),
+        Vice::Rejects
+        | Vice::Refuses
+        | Vice::Errs
+        | Vice::Silent
+        | Vice::LiesOk
+        | Vice::LiesFailure
+        | Vice::WrongNonce
+        | Vice::NonceOnOldConnection
+        | Vice::NonceElsewhere
+        | Vice::NoNonce => vice.name().to_owned(),
     }
 }
 

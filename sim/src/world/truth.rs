@@ -14,7 +14,6 @@
 //!   of the same socket makes the address look open that it was asked about.
 
 use super::conn::Phase;
-use super::node::Entered;
 use super::{NodeId, World};
 use portolan_core::{Addr, Class, Family};
 use std::collections::BTreeSet;
@@ -199,7 +198,7 @@ impl World {
                 near && (called || it.answered.contains(&from.ip))
             });
         let now = self.now;
-        let entered = self.nodes[node].entered.entry(addr).or_insert_with(Entered::default);
+        let entered = self.nodes[node].entered.entry(addr).or_default();
         entered.last = now;
         if stranger {
             entered.open = Some(now);

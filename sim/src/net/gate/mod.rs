@@ -308,7 +308,7 @@ impl Gate {
                 }
                 Inbound::Pass(inside)
             }
-            refused => refused,
+            refused @ (Inbound::Drop | Inbound::Refuse) => refused,
         }
     }
 
