@@ -26,6 +26,9 @@ cargo build --release --locked -p portolan-tests --bin bench-verdict
 target=$(cargo metadata --format-version 1 --no-deps --locked |
     sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 
+# The simulated world, whole. What it printed is committed with the commit's hash.
+tests/sim-results.sh "$target/release/portolan" "$commit" >docs/results-sim.md
+
 "$target/release/portolan" demo --json >"$name-demo.json"
 "$target/release/bench-verdict" >"$name-bench-verdict.json"
 
