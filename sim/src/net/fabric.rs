@@ -198,6 +198,16 @@ impl Fabric {
         self.hosts[host.0].traffic
     }
 
+    /// Count the acknowledgement of a segment, which nobody needs to see travel.
+    pub fn count_acknowledgement(&mut self, by: HostId, to: HostId, bytes: u32) {
+        let sender = &mut self.hosts[by.0].traffic;
+        sender.packets_out += 1;
+        sender.bytes_out += u64::from(bytes);
+        let receiver = &mut self.hosts[to.0].traffic;
+        receiver.packets_in += 1;
+        receiver.bytes_in += u64::from(bytes);
+    }
+
     /// The router that a host stands behind.
     pub fn router_of(&self, host: HostId) -> Option<RouterId> {
         self.hosts[host.0].router

@@ -20,5 +20,5 @@ pub use gate::{
     WhenFull,
 };
 pub use link::{Burst, Link, Loss};
-pub use packet::{Packet, PacketKind};
+pub use packet::{ACKNOWLEDGEMENT_BYTES, Packet, PacketKind};
 pub use rule::{Matches, Rule, RuleVerdict};

@@ -46,6 +46,8 @@ pub struct Packet {
 const SEGMENT_BYTES: u32 = 1_400;
 /// Headers of IP and TCP, or of IP, UDP and QUIC, bytes; ours: about as much for both.
 const HEADER_BYTES: u32 = 52;
+/// An acknowledgement on the wire, bytes.
+pub const ACKNOWLEDGEMENT_BYTES: u32 = HEADER_BYTES;
 /// A QUIC Initial is padded to this much (RFC 9000 §14.1: 1,200 bytes), without IP and UDP.
 const INITIAL_BYTES: u32 = 1_200;
 

@@ -3,7 +3,7 @@
 use super::conn::{self, Conn, End, EndId, Part, Phase, Purpose, Role, Said, Segment};
 use super::node::first_ip;
 use super::{Occurrence, World};
-use crate::net::{Fate, HostId, Landing, Packet, PacketKind, Way};
+use crate::net::{ACKNOWLEDGEMENT_BYTES, Fate, HostId, Landing, Packet, PacketKind, Way};
 use portolan_core::{Addr, DialFailure, Duration, Event, Family, Instant, Transport};
 use std::net::IpAddr;
 
@@ -328,8 +328,14 @@ impl World {
         let now = self.now;
         let Some(end) = self.end_mut(to) else { return };
         end.heard_at = now;
+        let by = end.node;
         if let Some(segment) = delivered {
             end.early.insert(seq, segment.said);
+            let other = self.end(from).map(|end| self.nodes[end.node].host);
+            if let Some(other) = other {
+                let by = self.nodes[by].host;
+                self.fabric.count_acknowledgement(by, other, ACKNOWLEDGEMENT_BYTES);
+            }
         }
         loop {
             let Some(end) = self.end_mut(to) else { return };
