@@ -152,7 +152,7 @@ impl Seen {
             Event::Sees(_, _, Side::Inbound) | Event::Listener | Event::Pass(_) => {}
             Event::Sleep(_) => self.slept = true,
         }
-        self.words.values_mut().for_each(|word| word.meant &= listening);
+        self.words.values_mut().for_each(|word| word.meant = listening);
         self.words.retain(|_, word| word.lives || now < word.at + LASTS);
     }
 
