@@ -22,7 +22,7 @@ struct Vote {
     value: Addr,
     at: Instant,
     conn: Option<ConnId>,
-    /// Whether the port means anything: the socket was listened on ever since.
+    /// Whether the port means anything: the socket is listened on now.
     listening: bool,
 }
 
@@ -65,7 +65,7 @@ impl Model for Observed {
             let (own, listened) = (self.ips.clone(), self.listeners.clone());
             let is_own = |ip: &IpAddr| own.contains(ip) || listened.values().any(|l| l.ip == *ip);
             self.votes.retain(|(_, socket), vote| {
-                vote.listening &= listened.values().any(|one| one == socket);
+                vote.listening = listened.values().any(|one| one == socket);
                 vote.weight(step.at) > 0 && (own.is_empty() || is_own(&socket.ip))
             });
             if self.votes.len() < before {

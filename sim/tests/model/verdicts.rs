@@ -39,6 +39,8 @@ struct Conn {
     event: u64,
     stranger: bool,
     server: bool,
+    /// Whether we called it, and it has not said yet who it is.
+    asking: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -200,7 +202,8 @@ impl Verdicts {
         if is_out {
             self.contacted.insert(facts.remote.ip, now);
         }
-        let conn = Conn { facts: facts.clone(), event: self.event, stranger, server: false };
+        let event = self.event;
+        let conn = Conn { facts: facts.clone(), event, stranger, server: false, asking: is_out };
         self.conns.insert(facts.conn, conn);
     }
 
@@ -219,6 +222,7 @@ impl Verdicts {
             return;
         };
         let Ok(said) = Identify::decode(body) else { return };
+        conn.asking &= stream.side == Side::Inbound;
         conn.server = said.protocols.iter().any(|name| name == Protocol::DialRequest.name());
         let observed = said.observed.and_then(|bytes| decode(&bytes).ok());
         if let Some(Decoded::Direct { addr, .. }) = observed
@@ -461,6 +465,13 @@ impl Verdicts {
 impl Verdicts {
     fn judge(&mut self, step: &Step) -> Result<(), String> {
         for action in &step.actions {
+            if let Action::Notify(Notice::NotIdentified { conn, .. }) = action
+                && let Some(conn) = self.conns.get_mut(conn)
+            {
+                conn.asking = false;
+            }
+        }
+        for action in &step.actions {
             if let Action::Notify(Notice::VerdictChanged { addr, state, .. }) = action
                 && *state == State::Unreachable
             {
@@ -504,6 +515,9 @@ impl Verdicts {
         }
         if let Some(ask) = self.asks.values().find(|ask| ask.is_running() && ask.addr == addr) {
             return Some(format!("{ask:?} still runs"));
+        }
+        if let Some(conn) = self.conns.values().find(|conn| conn.asking) {
+            return Some(format!("{conn:?} has not said what it serves"));
         }
         self.silent(now, addr, history).map(|peer| format!("{peer} was not asked"))
     }
