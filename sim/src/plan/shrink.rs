@@ -2,7 +2,6 @@
 
 use super::{Change, Plan, Run};
 use crate::watch::Violation;
-use portolan_core::Duration;
 
 /// Runs that making one plan smaller may take.
 const TRIES_MAX: usize = 400;
@@ -97,14 +96,4 @@ fn without(plan: &Plan, node: usize) -> Option<Plan> {
     }
     smaller.nodes.remove(node);
     Some(smaller)
-}
-
-impl Plan {
-    /// The plan with its end at a moment, for a promise that was broken by then.
-    #[must_use]
-    pub fn cut(mut self, at: Duration) -> Plan {
-        self.lasts = at;
-        self.still_at = None;
-        self
-    }
 }

@@ -331,11 +331,6 @@ impl Gate {
         }
     }
 
-    /// A connection over this flow was refused or closed: it lives on for the transitory time.
-    pub fn closed(&mut self, now: Instant, external: Addr, remote: Addr) {
-        self.table.closed(now, external, remote);
-    }
-
     /// How many flows it remembers, dead ones that were not cleared away included.
     pub fn flows(&self) -> usize {
         self.table.len()

@@ -195,14 +195,6 @@ impl Table {
             || self.flows.iter().filter(|entry| alive(*entry)).count() < config.flows_max
     }
 
-    /// A connection over this flow is over.
-    pub(super) fn closed(&mut self, now: Instant, external: Addr, remote: Addr) {
-        if let Some(flow) = self.flows.get_mut(&(external, remote)) {
-            flow.spoken = (flow.spoken.0, false);
-            flow.refreshed = now;
-        }
-    }
-
     /// An external address for a new binding.
     pub(super) fn allocate(
         &mut self,
