@@ -169,7 +169,7 @@ impl Agent {
                     self.note(cx, None, done);
                 } else {
                     if reason == StreamFailure::Unsupported {
-                        self.peers.ping_unsupported(stream);
+                        self.peers.unsupported(cx, stream);
                     }
                     self.stream_closed(cx, stream, StreamEnd::Reset);
                 }

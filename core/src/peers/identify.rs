@@ -19,6 +19,11 @@ use bytes::Bytes;
 
 /// How long a peer may take to answer identify, ours: as long as a whole TCP handshake may.
 const IDENTIFY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How soon a question that brought nothing is asked again, ours: as soon as a server that failed.
+/// A lost answer would otherwise leave a server unknown for as long as its connection lasts.
+const IDENTIFY_PAUSE: Duration = Duration::from_secs(30);
+/// How often that pause doubles, ours: up to eight minutes, a stream of some 100 bytes each time.
+const IDENTIFY_PAUSES_DOUBLED_MAX: u32 = 4;
 /// Peers asked again after a long sleep, number; ours: half the networks that vote. Bursts of
 /// traffic grow with it, by some 2 KiB each. When full, the others keep the vote they cast.
 const ASKED_AGAIN_MAX: usize = 64;
@@ -28,10 +33,12 @@ const ASKED_AGAIN_MAX: usize = 64;
 pub(super) enum Asking {
     /// Not asked (the embedder runs identify, or the question is over).
     Idle,
-    /// Asked; nothing came yet. `again`: it had its chance before, so that silence is no news.
-    Asked { stream: StreamId, again: bool, overdue_at: Instant },
+    /// Asked; nothing came yet. `before`: how often it had its chance, so that silence is no news.
+    Asked { stream: StreamId, before: u32, overdue_at: Instant },
     /// The first message came; more of the same answer may follow.
     Answering { stream: StreamId, said: Said, overdue_at: Instant },
+    /// Nothing came, `times` so far; asked again at `again_at`.
+    Resting { times: u32, again_at: Instant },
 }
 
 /// What the messages of one answer or push have said so far: later ones add to a list.
@@ -50,11 +57,23 @@ pub(crate) struct Learnt {
     pub(crate) oddity: Option<Oddity>,
 }
 
+/// What a question that ends brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// Nothing: the answer was lost or is late, and the peer may be asked again.
+    Nothing,
+    /// An answer, be it a wrong one: asking again would bring the same.
+    Answer,
+}
+
 impl Asking {
     pub(super) fn deadline(&self) -> Option<Deadline> {
         match self {
             Asking::Asked { overdue_at, .. } | Asking::Answering { overdue_at, .. } => {
                 Some(Deadline::new(*overdue_at, Wake::IdentifyOverdue))
+            }
+            Asking::Resting { again_at, .. } => {
+                Some(Deadline::new(*again_at, Wake::IdentifyAgain))
             }
             Asking::Idle => None,
         }
@@ -64,27 +83,51 @@ impl Asking {
     pub(super) fn stream(&self) -> Option<StreamId> {
         match self {
             Asking::Asked { stream, .. } | Asking::Answering { stream, .. } => Some(*stream),
-            Asking::Idle => None,
+            Asking::Idle | Asking::Resting { .. } => None,
         }
     }
 
     pub(super) fn put_off(&mut self, sleep: Sleep) {
         match self {
-            Asking::Asked { overdue_at, .. } | Asking::Answering { overdue_at, .. } => {
-                sleep.put_off(overdue_at);
-            }
+            Asking::Asked { overdue_at: at, .. }
+            | Asking::Answering { overdue_at: at, .. }
+            | Asking::Resting { again_at: at, .. } => sleep.put_off(at),
             Asking::Idle => {}
+        }
+    }
+
+    /// How often the peer was asked in vain.
+    fn before(&self) -> u32 {
+        match self {
+            Asking::Asked { before, .. } => *before,
+            Asking::Resting { times, .. } => *times,
+            Asking::Idle | Asking::Answering { .. } => 0,
         }
     }
 }
 
 impl Peers {
-    pub(super) fn ask_identify(&mut self, cx: &mut Cx<'_>, conn: ConnId, again: bool) {
+    /// Ask a peer that has had its chance `before`, number of times.
+    pub(super) fn ask_identify(&mut self, cx: &mut Cx<'_>, conn: ConnId, before: u32) {
         let stream = self.mint(conn, Protocol::Identify);
         cx.actions.push(Action::OpenStream { conn, stream });
         if let Some(connection) = self.connections.get_mut(&conn) {
             let overdue_at = cx.now + IDENTIFY_TIMEOUT;
-            connection.asking = Asking::Asked { stream, again, overdue_at };
+            connection.asking = Asking::Asked { stream, before, overdue_at };
+        }
+    }
+
+    /// Give up what was asked again before a long sleep: an answer may have lain in a buffer all the
+    /// while, and is no sign of life.
+    pub(super) fn doubt_questions(&mut self, cx: &mut Cx<'_>) {
+        let again = |one: &Connection| match one.asking {
+            Asking::Asked { stream, before: 1.., .. } => Some(stream),
+            Asking::Idle | Asking::Asked { .. } | Asking::Answering { .. } => None,
+            Asking::Resting { .. } => None,
+        };
+        let stale: Vec<StreamId> = self.connections.values().filter_map(again).collect();
+        for stream in stale {
+            self.end_question(cx, stream, Outcome::Nothing);
         }
     }
 
@@ -93,12 +136,13 @@ impl Peers {
     pub(super) fn ask_again(&mut self, cx: &mut Cx<'_>) {
         let votes = |conn: &ConnId| {
             self.get(*conn)
-                .is_some_and(|one| one.side == Side::Outbound && one.asking == Asking::Idle)
+                .is_some_and(|one| one.side == Side::Outbound && one.asking.stream().is_none())
         };
         let conns: Vec<ConnId> =
             self.by_worth().into_iter().filter(votes).take(ASKED_AGAIN_MAX).collect();
         for conn in conns {
-            self.ask_identify(cx, conn, true);
+            let before = self.get(conn).map_or(0, |one| one.asking.before());
+            self.ask_identify(cx, conn, before.max(1));
         }
     }
 
@@ -111,16 +155,16 @@ impl Peers {
         let conn = *self.streams.get(&stream).ok_or(Oddity::UnknownStream)?;
         let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         let Ok(message) = Identify::decode(body) else {
-            self.end_question(cx, stream);
+            self.end_question(cx, stream, Outcome::Answer);
             return Err(Oddity::MalformedFrame);
         };
-        if matches!(connection.asking, Asking::Asked { again: true, .. }) {
+        if matches!(connection.asking, Asking::Asked { before: 1.., .. }) {
             // Asked since we slept, so that this was no answer in a buffer.
             connection.life = Life::Sound;
         }
         let mut said = match connection.asking {
             Asking::Answering { said, .. } => said,
-            Asking::Idle | Asking::Asked { .. } => Said::default(),
+            Asking::Idle | Asking::Asked { .. } | Asking::Resting { .. } => Said::default(),
         };
         let learnt = connection.learn(&message, &mut said);
         let overdue_at = cx.now + IDENTIFY_TIMEOUT;
@@ -128,7 +172,7 @@ impl Peers {
         self.share_record_seq(conn);
         self.touch();
         if said.messages >= IDENTIFY_MESSAGES_MAX {
-            self.end_question(cx, stream);
+            self.end_question(cx, stream, Outcome::Answer);
         }
         Ok(Some((conn, learnt)))
     }
@@ -144,9 +188,21 @@ impl Peers {
             cx.actions.push(Action::CloseStream { stream });
         }
         let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
-        connection.end_asking(cx, conn);
+        let outcome = match end {
+            StreamEnd::Finished | StreamEnd::Reset => Outcome::Nothing,
+            StreamEnd::BadFrame => Outcome::Answer,
+        };
+        connection.end_asking(cx, conn, outcome);
         self.touch();
         Ok(())
+    }
+
+    /// The peer says that it does not know identify: it is not asked again.
+    pub(super) fn identify_unsupported(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        if let Some(connection) = self.connections.get_mut(&conn) {
+            connection.end_asking(cx, conn, Outcome::Answer);
+            self.touch();
+        }
     }
 
     pub(super) fn expire_identify(&mut self, cx: &mut Cx<'_>) {
@@ -156,20 +212,28 @@ impl Peers {
             | Asking::Answering { stream, overdue_at, .. } => {
                 (*overdue_at <= now).then_some(*stream)
             }
-            Asking::Idle => None,
+            Asking::Idle | Asking::Resting { .. } => None,
         };
         while let Some(stream) = self.connections.values().find_map(overdue) {
-            self.end_question(cx, stream);
+            self.end_question(cx, stream, Outcome::Nothing);
+        }
+        let rested = |(conn, one): (&ConnId, &Connection)| match one.asking {
+            Asking::Resting { times, again_at } => (again_at <= now).then_some((*conn, times)),
+            Asking::Idle | Asking::Asked { .. } | Asking::Answering { .. } => None,
+        };
+        let due: Vec<(ConnId, u32)> = self.connections.iter().filter_map(rested).collect();
+        for (conn, times) in due {
+            self.ask_identify(cx, conn, times);
         }
     }
 
-    fn end_question(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
+    fn end_question(&mut self, cx: &mut Cx<'_>, stream: StreamId, outcome: Outcome) {
         cx.actions.push(Action::ResetStream { stream });
         let Some(conn) = self.streams.remove(&stream) else {
             return;
         };
         if let Some(connection) = self.connections.get_mut(&conn) {
-            connection.end_asking(cx, conn);
+            connection.end_asking(cx, conn, outcome);
             self.touch();
         }
     }
@@ -247,12 +311,19 @@ impl Peers {
 
 impl Connection {
     /// The question is over, for better or worse.
-    pub(super) fn end_asking(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+    pub(super) fn end_asking(&mut self, cx: &mut Cx<'_>, conn: ConnId, outcome: Outcome) {
         if self.is_asking() {
             let peer = self.peer;
             cx.actions.notify(Notice::NotIdentified { conn, peer });
         }
-        self.asking = Asking::Idle;
+        self.asking = match self.asking {
+            Asking::Asked { before, .. } if outcome == Outcome::Nothing => {
+                let pause = IDENTIFY_PAUSE * (1 << before.min(IDENTIFY_PAUSES_DOUBLED_MAX));
+                Asking::Resting { times: before.saturating_add(1), again_at: cx.now + pause }
+            }
+            Asking::Asked { .. } | Asking::Answering { .. } => Asking::Idle,
+            Asking::Resting { .. } | Asking::Idle => Asking::Idle,
+        };
     }
 
     /// identify §identify/push: fields that are absent keep what is known.
@@ -308,8 +379,9 @@ fn belongs(key: &Bytes, connection: &Connection) -> bool {
 
 saved!(enum Asking {
     1 = Idle,
-    2 = Asked { stream, again, overdue_at },
+    2 = Asked { stream, before, overdue_at },
     3 = Answering { stream, said, overdue_at },
+    4 = Resting { times, again_at },
 });
 saved!(struct Said { protocols, messages }, if is_bounded);
 

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //!  Connected ─► asks identify ─► Learnt { observed, protocols } ─► observed, probe
+//!            │    └► nothing came: rests, asks again
 //!            └► pings where no round-trip time is known, then where the door says so
 //!  InboundStream push ─► Learnt        Disconnected ─► forgotten
 //!  a long Resumed ─► in doubt, pinged ─► echoed: sound | overdue: silent
@@ -38,7 +39,7 @@ use crate::words::config::{CONNECTIONS_MAX, PROOF_LIFETIME};
 use crate::words::sleep::Sleep;
 use contacted::Contacted;
 pub(crate) use identify::Learnt;
-use identify::{Asking, Said};
+use identify::{Asking, Outcome, Said};
 use ping::Pinging;
 
 /// Sightings of strangers, number of our addresses they were seen on; ours. When full, the
@@ -95,7 +96,7 @@ impl Connection {
 
     /// Whether the peer has not said yet who it is.
     pub(crate) fn is_asking(&self) -> bool {
-        matches!(self.asking, Asking::Asked { again: false, .. })
+        matches!(self.asking, Asking::Asked { before: 0, .. })
     }
 }
 
@@ -172,7 +173,7 @@ impl Peers {
         );
         self.touch();
         if ask {
-            self.ask_identify(cx, facts.conn, false);
+            self.ask_identify(cx, facts.conn, 0);
         }
         if facts.rtt.is_none() && !facts.relayed {
             self.ping(cx, facts.conn);
@@ -183,7 +184,7 @@ impl Peers {
     /// A connection is gone.
     pub(crate) fn disconnected(&mut self, cx: &mut Cx<'_>, conn: ConnId) -> Result<(), Oddity> {
         let mut gone = self.connections.remove(&conn).ok_or(Oddity::UnknownConnection)?;
-        gone.end_asking(cx, conn);
+        gone.end_asking(cx, conn, Outcome::Answer);
         if gone.side == Side::Outbound && !gone.relayed {
             // Until now we were sending, however long ago the first packet was.
             self.contacted.record(cx.now, gone.remote.ip);
@@ -210,6 +211,7 @@ impl Peers {
             return;
         }
         self.doubt_all(cx);
+        self.doubt_questions(cx);
         if ask {
             self.ask_again(cx);
         }
@@ -335,6 +337,18 @@ impl Peers {
             (Side::Outbound, Protocol::Ping) => self.echoed(cx, stream, body).map(|()| None),
             (Side::Outbound, _) => self.identify_frame(cx, stream, body),
             (Side::Inbound, _) => self.push_frame(cx, stream, body),
+        }
+    }
+
+    /// The peer says that it does not know the protocol of this stream of ours.
+    pub(crate) fn unsupported(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
+        let Some(conn) = self.streams.get(&stream).copied() else {
+            return;
+        };
+        if stream.protocol == Protocol::Ping {
+            self.ping_unsupported(conn, stream);
+        } else if stream.side == Side::Outbound {
+            self.identify_unsupported(cx, conn);
         }
     }
 

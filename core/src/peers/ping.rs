@@ -174,9 +174,8 @@ impl Peers {
     }
 
     /// The peer says that it does not know ping: its connection is alive.
-    pub(crate) fn ping_unsupported(&mut self, stream: StreamId) {
-        let conn = self.streams.get(&stream);
-        let connection = conn.and_then(|conn| self.connections.get_mut(conn));
+    pub(super) fn ping_unsupported(&mut self, conn: ConnId, stream: StreamId) {
+        let connection = self.connections.get_mut(&conn);
         if let Some(one) = connection.filter(|one| one.pinging.stream == Some(stream)) {
             one.life = Life::Sound;
             self.touched = true;

@@ -47,6 +47,8 @@ pub enum Wake {
     DialBackOverdue,
     /// A pushed identify is overdue.
     PushOverdue,
+    /// A peer that did not answer identify is asked again.
+    IdentifyAgain,
 }
 
 /// The earliest of two optional deadlines.

@@ -211,8 +211,6 @@ pub(super) struct End {
     pub(super) early: BTreeMap<u32, Vec<Said>>,
     pub(super) next_out: u32,
     pub(super) next_in: u32,
-    /// Whether the other side has said where it sees this one.
-    pub(super) told: bool,
     pub(super) heard_at: Instant,
     pub(super) used_at: Instant,
 }
@@ -241,7 +239,6 @@ impl End {
             early: BTreeMap::new(),
             next_out: 0,
             next_in: 0,
-            told: false,
             heard_at: now,
             used_at: now,
         }

@@ -160,7 +160,6 @@ impl World {
         let Some(stream) = it.by_key.get(&key).copied() else { return };
         let Some(known) = it.streams.get(&stream) else { return };
         let (node, scripted) = (it.node, known.scripted);
-        it.told |= stream.protocol == Protocol::Identify;
         if scripted {
             self.script_asked(node, stream, &body);
         } else {

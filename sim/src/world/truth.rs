@@ -126,9 +126,8 @@ impl World {
             if *role != super::conn::Role::Dialer {
                 continue;
             }
-            // Nor does it learn from those whose word was lost on the way.
             let far = conn.listener.as_ref().filter(|end| end.phase == Phase::Up);
-            let Some(far) = far.filter(|_| conn.dialer.told) else { continue };
+            let Some(far) = far else { continue };
             let seen = far.remote;
             if Family::of(seen.ip) != class.family || self.nodes[far.node].vice.is_some() {
                 continue;

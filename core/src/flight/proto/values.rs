@@ -141,6 +141,7 @@ numbers! {
         UploadOverdue = 10,
         DialBackOverdue = 11,
         PushOverdue = 12,
+        IdentifyAgain = 13,
     }
     Oddity {
         UnknownConnection = 1,

@@ -171,4 +171,5 @@ saved!(enum Wake {
     10 = UploadOverdue,
     11 = DialBackOverdue,
     12 = PushOverdue,
+    13 = IdentifyAgain,
 });
