@@ -241,7 +241,9 @@ impl Agent {
 
     fn frame(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &Bytes) {
         let done = match (stream.side, stream.protocol) {
-            (Side::Outbound, Protocol::DialRequest) => self.probe.answered(cx, stream, body),
+            (Side::Outbound, Protocol::DialRequest) => {
+                self.probe.answered(cx, stream, body, &self.local)
+            }
             (Side::Inbound, Protocol::DialBack) => {
                 self.probe.dialled_back(cx, stream, body, &self.peers)
             }

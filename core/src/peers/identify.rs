@@ -72,9 +72,7 @@ impl Asking {
             Asking::Asked { overdue_at, .. } | Asking::Answering { overdue_at, .. } => {
                 Some(Deadline::new(*overdue_at, Wake::IdentifyOverdue))
             }
-            Asking::Resting { again_at, .. } => {
-                Some(Deadline::new(*again_at, Wake::IdentifyAgain))
-            }
+            Asking::Resting { again_at, .. } => Some(Deadline::new(*again_at, Wake::IdentifyAgain)),
             Asking::Idle => None,
         }
     }

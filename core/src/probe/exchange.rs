@@ -146,10 +146,9 @@ impl Exchange {
             {
                 Progress::WantsData(wanted)
             }
-            Message::DialDataRequest { .. } => Progress::Breaks(Outcome::Declined),
-            Message::DialRequest { .. } | Message::DialDataResponse { .. } => {
-                Progress::Breaks(Outcome::Error)
-            }
+            Message::DialDataRequest { .. }
+            | Message::DialRequest { .. }
+            | Message::DialDataResponse { .. } => Progress::Breaks(Outcome::Error),
         }
     }
 

@@ -287,7 +287,19 @@ impl History {
 
     /// Whether the end of this round would refute the address.
     pub(super) fn would_refute(&self) -> bool {
-        self.round == Round::Search && !self.proved_in_round && self.failures() > 0
+        self.round == Round::Search
+            && !self.proved_in_round
+            && self.failures() > 0
+            && !self.silenced_the_provers()
+    }
+
+    /// Whether somebody who proved it before would have dialled again, had we paid, and nobody else
+    /// who did has failed now.
+    fn silenced_the_provers(&self) -> bool {
+        let answers = self.provers.iter().filter_map(|peer| self.answers.get(peer));
+        let mut outcomes = answers.map(|answer| answer.outcome);
+        outcomes.clone().any(|outcome| outcome == Outcome::Declined)
+            && !outcomes.any(|outcome| outcome == Outcome::DialFailed)
     }
 
     /// Nobody is left to ask in this round: judge it, and pause. `met` counts the servers met, and

@@ -13,7 +13,7 @@
 //! address; every other outcome is about the server and costs it a rest, a class or its standing.
 //!
 //! Limits: `PROBES_MAX` in flight, `PROBES_PER_SERVER_MAX` a server, `PROBES_PER_SERVER_MIN` a
-//! minute a server, `SERVERS_ASKED_MAX` networks a round, `DATA_BUDGET` bytes of dial data,
+//! minute a server, `SERVERS_ASKED_MAX` networks a round, a budget for dial data (`purse.rs`),
 //! `HISTORIES_MAX` histories (the one proven longest ago goes; candidates never).
 //! Follows: autonat-v2 §Overview, §Requirements for DialStatus, §Amplification Attack Prevention.
 //!
@@ -25,6 +25,7 @@ mod fake;
 mod history;
 mod nonce;
 mod plan;
+mod purse;
 mod servers;
 
 use crate::candidates::Candidates;
@@ -36,8 +37,7 @@ use crate::words::config::PROBES_MAX;
 use crate::words::deadline::{Deadline, earliest};
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, Addr, ConnId, Cx, Duration, Instant, Notice, Oddity, Outcome, PeerId, StreamEnd,
-    StreamId,
+    Action, Addr, ConnId, Cx, Instant, Notice, Oddity, Outcome, PeerId, StreamEnd, StreamId,
 };
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -48,15 +48,12 @@ pub(crate) use fake::Claim;
 use history::{Answer, History, Round};
 pub use nonce::Proof;
 use nonce::{Arrival, Nonces};
+use purse::Purse;
 pub(crate) use servers::Server;
 use servers::Servers;
 
 /// Addresses with a history, number; ours: every candidate and as many that flap.
 const HISTORIES_MAX: usize = 2 * crate::words::config::CANDIDATES_MAX;
-/// Bytes of dial data paid in one `DATA_WINDOW`; ours: twelve average demands. Upload grows with it.
-const DATA_BUDGET: u64 = 800_000;
-/// The window of `DATA_BUDGET`.
-const DATA_WINDOW: Duration = Duration::from_secs(600);
 /// Dial-back streams that are open and silent, number; ours. When full, the oldest is reset: its
 /// nonce is the least likely to come.
 const DIAL_BACKS_MAX: usize = 64;
@@ -103,8 +100,7 @@ pub(crate) struct Probe {
     histories: BTreeMap<Addr, History>,
     /// Inbound dial-back streams that have not said their nonce.
     dial_backs: BTreeMap<StreamId, ConnId>,
-    data_paid: u64,
-    data_since: Option<Instant>,
+    purse: Purse,
     asked: u64,
     dirty: bool,
     seen: Option<(u64, u64, u64)>,
@@ -125,6 +121,7 @@ impl Probe {
         cx: &mut Cx<'_>,
         stream: StreamId,
         body: &Bytes,
+        local: &Local,
     ) -> Result<(), Oddity> {
         let exchange = self.exchanges.get_mut(&stream).ok_or(Oddity::UnknownStream)?;
         let closed = exchange.awaits_nonce();
@@ -143,7 +140,7 @@ impl Probe {
                 self.dirty = true;
             }
             Progress::Goes => {}
-            Progress::WantsData(bytes) => self.pay_or_decline(cx, stream, bytes),
+            Progress::WantsData(bytes) => self.pay_or_decline(cx, stream, bytes, local),
             Progress::Ends(outcome) => {
                 cx.actions.push(Action::CloseStream { stream });
                 self.end(cx, stream, outcome);
@@ -401,20 +398,20 @@ impl Probe {
         self.exchanges.len()
     }
 
-    fn pay_or_decline(&mut self, cx: &mut Cx<'_>, stream: StreamId, bytes: u64) {
-        if self.data_since.is_none_or(|since| since + DATA_WINDOW <= cx.now) {
-            self.data_since = Some(cx.now);
-            self.data_paid = 0;
-        }
+    fn pay_or_decline(&mut self, cx: &mut Cx<'_>, stream: StreamId, bytes: u64, local: &Local) {
         let Some(exchange) = self.exchanges.get_mut(&stream) else {
             return;
         };
-        if self.data_paid + bytes > DATA_BUDGET {
-            cx.actions.push(Action::ResetStream { stream });
-            return self.end(cx, stream, Outcome::Declined);
+        let pays = exchange.addrs.first().is_some_and(|addr| {
+            let proven = |history: &History| !history.provers.is_empty();
+            let ours = local.is_own_ip(addr.ip) || self.histories.get(addr).is_some_and(proven);
+            self.purse.pays(cx.now, (*addr, ours), bytes)
+        });
+        if pays {
+            return exchange.pay(cx.now, cx.actions, stream, bytes);
         }
-        self.data_paid += bytes;
-        exchange.pay(cx.now, cx.actions, stream, bytes);
+        cx.actions.push(Action::ResetStream { stream });
+        self.end(cx, stream, Outcome::Declined);
     }
 
     /// The nonce of a probe came back: news, whether the probe still runs or not.
@@ -511,8 +508,7 @@ saved!(struct Probe {
     nonces,
     histories,
     dial_backs,
-    data_paid as paid(data_since, DATA_WINDOW),
-    data_since as lately(DATA_WINDOW),
+    purse,
     asked as told(),
     dirty,
     seen as seen(<[u64; 3]>::from, [Room::Local, Room::Candidates, Room::Peers]),
@@ -526,9 +522,7 @@ fn fresh(from: &Loader<'_>) -> Result<Probe, BadCheckpoint> {
 }
 
 fn is_bounded(probe: &Probe) -> bool {
-    are_counts(&[probe.asked, probe.revision])
-        && probe.exchanges.len() <= PROBES_MAX
-        && probe.data_paid <= DATA_BUDGET
+    are_counts(&[probe.asked, probe.revision]) && probe.exchanges.len() <= PROBES_MAX
 }
 
 #[cfg(test)]
@@ -551,7 +545,6 @@ mod tests {
         };
         assert_eq!(reloaded(&asking(PROBES_MAX)), Ok(asking(PROBES_MAX)));
         assert!(reloaded(&asking(PROBES_MAX + 1)).is_err());
-        assert!(reloaded(&Probe { data_paid: DATA_BUDGET + 1, ..asking(0) }).is_err());
         assert!(reloaded(&Probe { asked: u64::MAX, ..asking(0) }).is_err());
     }
 }

@@ -271,7 +271,7 @@ impl Asking {
             | Said::WrongIndex
             | Said::WantsData
             | Said::WantsTooMuch
-            | Said::Garbage => rooms.probe.answered(cx, stream, &message(said)),
+            | Said::Garbage => rooms.probe.answered(cx, stream, &message(said), &rooms.local),
         })
     }
 

@@ -214,19 +214,6 @@ impl Saver<'_> {
         at.filter(|at| now.is_none_or(|now| now < *at)).save(self);
     }
 
-    /// A moment that means nothing once it is `span` ago.
-    pub(crate) fn lately(&mut self, at: &Option<Instant>, span: Duration) {
-        let now = self.canonical_now();
-        at.filter(|at| now.is_none_or(|now| now < *at + span)).save(self);
-    }
-
-    /// What was paid since then, which means nothing once that is `span` ago.
-    pub(crate) fn paid(&mut self, sum: &u64, since: &Option<Instant>, span: Duration) {
-        let now = self.canonical_now();
-        let counts = now.is_none_or(|now| since.is_some_and(|at| now < at + span));
-        self.number(if counts { *sum } else { 0 });
-    }
-
     /// Moments that mean nothing once they are `span` ago.
     pub(crate) fn recent(&mut self, all: &[Instant], span: Duration) {
         let now = self.canonical_now();
