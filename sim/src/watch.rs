@@ -73,6 +73,8 @@ struct Book {
     dials: usize,
     slept: Duration,
     states: BTreeMap<Addr, (State, Option<Scope>)>,
+    /// When addresses were last proven by somebody who may have handed the nonce on.
+    handed_on: BTreeMap<Addr, Instant>,
     flips: u64,
 }
 
@@ -295,17 +297,18 @@ impl Watch {
     fn claim(&mut self, step: &Step<'_>, node: &Node, (addr, scope): (Addr, Scope), by: PeerId) {
         if self.may_hand_on(by) {
             // What no client can rule out: see `Truth`.
+            let NodeId(number) = step.node;
+            self.books[number].handed_on.insert(addr, step.now);
             return;
         }
-        let NodeId(number) = step.node;
-        let allowed = config::PROOF_LIFETIME + ENTRY_SLACK + self.books[number].slept;
-        let young = |at: Instant| step.now.since(at) <= allowed;
+        let young = |at: Instant| self.lasts(step.node, step.now, at);
         let entered = node.entered(addr);
         if !young(entered.last) || entered.last == Instant::ZERO {
             let what = format!("{addr} by {by}, entered {entered:?}");
             return self.fail(step, "reachable means that somebody came in", what);
         }
-        let open = entered.open.is_some_and(young) || entered.excused.is_some_and(young);
+        let open =
+            entered.open.is_some_and(young) || self.excuses(step.now, (step.node, node), addr);
         if scope == Scope::Anywhere && !open {
             let what = format!("{addr} by {by}, entered {entered:?}");
             self.fail(step, "anywhere means that strangers get in", what);
@@ -314,8 +317,21 @@ impl Watch {
 }
 
 impl Watch {
+    /// Whether a proof may still rest on what happened then.
+    fn lasts(&self, NodeId(node): NodeId, now: Instant, at: Instant) -> bool {
+        now.since(at) <= config::PROOF_LIFETIME + ENTRY_SLACK + self.books[node].slept
+    }
+
+    /// What no client can rule out: whether somebody got in on an address of a node lately whom a
+    /// router knew though the node had not called him, or a nonce may have been handed on.
+    pub(crate) fn excuses(&self, now: Instant, (id, node): (NodeId, &Node), addr: Addr) -> bool {
+        let handed_on = self.books[id.0].handed_on.get(&addr).copied();
+        let all = [node.entered(addr).excused, handed_on];
+        all.into_iter().flatten().any(|at| self.lasts(id, now, at))
+    }
+
     /// Whether a server may have handed a nonce on to another address.
-    pub(crate) fn may_hand_on(&self, server: PeerId) -> bool {
+    fn may_hand_on(&self, server: PeerId) -> bool {
         self.hands_on.contains(&server)
     }
 

@@ -5,7 +5,7 @@
 //! outermost router or of the host itself, and that of the receiver's); inside one network a packet
 //! takes `LAN_LATENCY`.
 
-use super::gate::{Gate, Inbound};
+use super::gate::{Gate, Inbound, Room};
 use super::link::Link;
 use super::packet::Packet;
 use super::rule::{self, Rule, RuleVerdict};
@@ -324,14 +324,20 @@ impl Fabric {
 
     /// Whom a first packet from somewhere on the Internet would reach now, and at which of his
     /// addresses. Nothing is remembered of it: this is how the truth is told.
-    pub fn would_reach(&self, now: Instant, src: Addr, dst: Addr) -> Option<(HostId, Addr)> {
+    pub fn would_reach(
+        &self,
+        now: Instant,
+        src: Addr,
+        dst: Addr,
+        room: Room,
+    ) -> Option<(HostId, Addr)> {
         let (mut level, mut dst) = (None, dst);
         loop {
             match self.owners.get(&(level, dst.ip))? {
                 Owner::Host(host) => return Some((*host, dst)),
                 Owner::Router(router) => {
                     let gate = self.routers[router.0].gate(Family::of(dst.ip));
-                    match gate.admits(now, src, dst) {
+                    match gate.admits(now, src, dst, room) {
                         Inbound::Pass(inside) => dst = inside,
                         Inbound::Drop | Inbound::Refuse => return None,
                     }
@@ -339,6 +345,18 @@ impl Fabric {
                 }
             }
         }
+    }
+
+    /// Whether some router on the way to a host lets somebody in wherever it knows his IP.
+    pub fn knows(&self, now: Instant, host: HostId, remote: Addr) -> bool {
+        let mut level = self.hosts[host.0].router;
+        while let Some(router) = level {
+            if self.gate(router, Family::of(remote.ip)).knows(now, remote) {
+                return true;
+            }
+            level = self.routers[router.0].parent;
+        }
+        false
     }
 
     fn outermost(&self, level: Level) -> Level {
@@ -478,7 +496,7 @@ mod tests {
         assert_eq!((host, packet.dst), (place.inner, Addr::tcp(ip("192.168.1.2"), 4001)));
         let stranger = Addr::tcp(ip("44.9.9.9"), 1);
         let observed = Addr::tcp(ip("44.5.0.1"), 4001);
-        assert_eq!(place.fabric.would_reach(Instant::ZERO, stranger, observed), None);
+        assert_eq!(place.fabric.would_reach(Instant::ZERO, stranger, observed, Room::AsItIs), None);
     }
 
     #[test]

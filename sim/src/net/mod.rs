@@ -17,7 +17,7 @@ mod rule;
 pub use fabric::{Fabric, Fate, HostId, Landing, RouterId, Traffic, Way};
 pub use gate::{
     Behavior, Dependence, Gate, GateConfig, Inbound, Policy, PortAllocation, Refresh, Refusal,
-    WhenFull,
+    Room, WhenFull,
 };
 pub use link::{Burst, Link, Loss};
 pub use packet::{ACKNOWLEDGEMENT_BYTES, Packet, PacketKind};

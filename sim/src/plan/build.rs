@@ -26,8 +26,9 @@ pub struct Standing {
     pub claimed: Option<(Addr, Truth)>,
     /// The address that most is true of, and what that is.
     pub best: Option<(Addr, Truth)>,
-    /// Whether the proof came by a server that hands nonces on.
-    pub handed_on: bool,
+    /// Whether no client could know better: while the proof lasts, somebody got in whom a router
+    /// knew though the node had not called him, or a nonce may have been handed on.
+    pub excused: bool,
     /// Whether the node could not pay what some server asked for.
     pub declined: bool,
     /// How many servers in reach tell the truth.
@@ -205,7 +206,10 @@ impl Run {
             state: status.map_or(NodeState::Unknown, |status| status.state),
             reason: status.map_or(Reason::NotListening, |status| status.reason),
             scope: claimed.map(|(scope, ..)| scope),
-            handed_on: claimed.is_some_and(|(.., by)| self.world.watch.may_hand_on(by)),
+            excused: claimed.is_some_and(|(_, addr, _)| {
+                let id = NodeId(node);
+                self.world.watch.excuses(self.world.now(), (id, self.world.node(id)), addr)
+            }),
             declined: explained.servers.iter().any(declined),
             claimed: claimed.map(truth),
             best: expected.best,
@@ -316,7 +320,7 @@ impl Standing {
         let in_reach = self.best.is_some_and(|(_, truth)| truth.servers_in > 0);
         let claims = self.claimed.map(|(_, truth)| truth);
         match (self.scope, claims) {
-            (Some(_), _) if self.handed_on => None,
+            (Some(_), _) if self.excused => None,
             (Some(Scope::Anywhere), Some(truth)) if !truth.strangers && !truth.anybody_cold => {
                 Some("strangers are kept out, and the node says anywhere")
             }

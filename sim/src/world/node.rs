@@ -69,8 +69,8 @@ pub struct Entered {
     pub last: Instant,
     /// When somebody last did while a stranger to all could have.
     pub open: Option<Instant>,
-    /// When somebody last did whom a neighbour behind the same router had called or answered, or
-    /// whom the node itself had answered elsewhere.
+    /// When somebody last did whom the node had not called, and whose IP the routers on the way
+    /// may have known all the same.
     pub excused: Option<Instant>,
 }
 
@@ -112,6 +112,8 @@ pub struct Node {
     pub(super) called: BTreeSet<IpAddr>,
     /// IPs that called this host and were answered.
     pub(super) answered: BTreeSet<IpAddr>,
+    /// Classes in which it was connected to anybody, its dial-backs left out.
+    pub(super) heard: BTreeSet<Class>,
     pub(super) first_dial_at: Option<Instant>,
     pub(super) scribe: Option<Box<Scribe<WorldNames>>>,
     pub(super) steps: u64,
@@ -156,6 +158,7 @@ impl Node {
             entered: BTreeMap::new(),
             called: BTreeSet::new(),
             answered: BTreeSet::new(),
+            heard: BTreeSet::new(),
             first_dial_at: None,
             scribe: None,
             steps: 0,

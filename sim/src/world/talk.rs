@@ -98,6 +98,9 @@ impl World {
             Some(Purpose::DialBack(dial)) => Some(dial),
             Some(Purpose::Target(_) | Purpose::Scripted(_) | Purpose::Stranger) | None => None,
         };
+        if dial.is_none() {
+            self.nodes[node].heard.insert(remote.class());
+        }
         let side = if role == Role::Dialer { Side::Outbound } else { Side::Inbound };
         let measured = side == Side::Outbound || local.transport == Transport::Quic;
         let rtt = measured.then_some(rtt);

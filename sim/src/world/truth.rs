@@ -4,17 +4,18 @@
 //! through to a listening socket of the node, right now. What a verdict may say is measured against
 //! that, and what no client can rule out is named:
 //!
-//! - *A neighbour called him.* Where a router keeps one set of contacted IPs, somebody whom a
-//!   neighbour called gets in, and the node cannot know that it was a neighbour.
-//! - *He was only answered.* Such a router also lets in, on every port, whoever came in on one that
-//!   is forwarded and got an answer.
+//! - *A router knows him.* Where a router keeps one set of contacted IPs, or takes all behind an
+//!   inner one for one host, somebody to whom a neighbour wrote gets in, and the node cannot know
+//!   that it was a neighbour; so does, on every port, whoever was answered on one that is forwarded,
+//!   be it with a refusal.
 //! - *Dial data has a budget.* Who asks for more than is left of it goes without, so that strangers
 //!   who would have to be paid may stay untested.
 //! - *A nonce was handed on.* A server that delivers its nonce through another, truly open address
 //!   of the same socket makes the address look open that it was asked about.
 
 use super::conn::Phase;
-use super::{NodeId, World};
+use super::{Node, NodeId, World};
+use crate::net::Room;
 use portolan_core::{Addr, Class, Family};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -55,12 +56,7 @@ pub struct Expected {
 impl World {
     /// What is true of an address of a node now.
     pub fn truth(&self, NodeId(node): NodeId, addr: Addr) -> Truth {
-        let stranger = match Family::of(addr.ip) {
-            Family::Ip4 => STRANGER,
-            Family::Ip6 => STRANGER6,
-        };
-        let strangers =
-            self.gets_in(node, Addr { ip: stranger, port: STRANGERS_PORT, ..addr }, addr);
+        let strangers = self.strangers_get_in(node, addr, Room::AsItIs);
         let mut truth = Truth {
             strangers,
             servers_in: 0,
@@ -71,11 +67,13 @@ impl World {
         };
         for server in self.servers(node) {
             let Some(from) = self.dials_back_from(server, node, addr) else { continue };
-            let gets_in = self.gets_in(node, from, addr);
+            let gets_in = self.gets_in(node, from, addr, Room::AsItIs);
             let cold = !self.nodes[node].called.contains(&from.ip);
             truth.anybody_in += usize::from(gets_in);
             truth.anybody_cold |= gets_in && cold;
-            if !self.is_honest(server) {
+            // Whom a router knows gets in for as long as it does.
+            let known = cold && !strangers && self.knows_of(node, from);
+            if !self.is_honest(server) || gets_in && known {
                 continue;
             }
             if gets_in {
@@ -164,6 +162,10 @@ impl World {
     /// Where a dial-back of this server to an address would come from, if it can dial it.
     fn dials_back_from(&self, server: usize, node: usize, addr: Addr) -> Option<Addr> {
         let it = &self.nodes[server];
+        // Who never was connected to anybody in a class does not dial there, if he is honest.
+        if self.is_honest(server) && !it.heard.contains(&addr.class()) {
+            return None;
+        }
         let ips = self.fabric.ips(it.host);
         let family = |ip: &&IpAddr| Family::of(**ip) == Family::of(addr.ip);
         // From where it has met the requester nothing new is learnt, so that another IP is best.
@@ -178,8 +180,8 @@ impl World {
         Some(Addr { ip: *ip, port: STRANGERS_PORT, ..addr })
     }
 
-    fn gets_in(&self, node: usize, from: Addr, addr: Addr) -> bool {
-        let reached = self.fabric.would_reach(self.now, from, addr);
+    fn gets_in(&self, node: usize, from: Addr, addr: Addr, room: Room) -> bool {
+        let reached = self.fabric.would_reach(self.now, from, addr, room);
         reached.is_some_and(|(host, at)| {
             host == self.nodes[node].host && self.nodes[node].listens_at(at)
         })
@@ -187,16 +189,10 @@ impl World {
 
     /// Somebody came in on an address of a node: what that says is written down.
     pub(super) fn note_entry(&mut self, node: usize, addr: Addr, from: Addr) {
-        let stranger = self.truth_for_strangers(node, addr);
-        let host = self.nodes[node].host;
-        let home = self.fabric.router_of(host);
-        let excused = home.is_some()
-            && self.nodes.iter().enumerate().any(|(other, it)| {
-                let near = self.fabric.router_of(it.host) == home;
-                let called = other != node && it.called.contains(&from.ip);
-                near && (called || it.answered.contains(&from.ip))
-            });
+        // He may have taken the last place that a router had.
+        let stranger = self.strangers_get_in(node, addr, Room::Enough);
         let now = self.now;
+        let excused = self.knows_of(node, from);
         let entered = self.nodes[node].entered.entry(addr).or_default();
         entered.last = now;
         if stranger {
@@ -207,11 +203,23 @@ impl World {
         }
     }
 
-    fn truth_for_strangers(&self, node: usize, addr: Addr) -> bool {
+    /// Whether a router may know somebody whom the node never called.
+    fn knows_of(&self, node: usize, from: Addr) -> bool {
+        let it = &self.nodes[node];
+        let home = self.fabric.router_of(it.host);
+        let near = |other: &&Node| home.is_some() && self.fabric.router_of(other.host) == home;
+        let wrote =
+            |other: &Node| other.called.contains(&from.ip) || other.answered.contains(&from.ip);
+        !it.called.contains(&from.ip)
+            && (self.fabric.knows(self.now, it.host, from)
+                || self.nodes.iter().filter(near).any(wrote))
+    }
+
+    fn strangers_get_in(&self, node: usize, addr: Addr, room: Room) -> bool {
         let stranger = match Family::of(addr.ip) {
             Family::Ip4 => STRANGER,
             Family::Ip6 => STRANGER6,
         };
-        self.gets_in(node, Addr { ip: stranger, port: STRANGERS_PORT, ..addr }, addr)
+        self.gets_in(node, Addr { ip: stranger, port: STRANGERS_PORT, ..addr }, addr, room)
     }
 }

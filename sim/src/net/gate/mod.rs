@@ -203,6 +203,15 @@ impl GateConfig {
     }
 }
 
+/// Whether the room that a gate has left counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// There is as much as there is.
+    AsItIs,
+    /// There is enough.
+    Enough,
+}
+
 /// What a gate does with a packet that comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inbound {
@@ -301,7 +310,7 @@ impl Gate {
 
     /// A packet comes in.
     pub fn inbound(&mut self, now: Instant, src: Addr, dst: Addr) -> Inbound {
-        match self.admits(now, src, dst) {
+        match self.admits(now, src, dst, Room::AsItIs) {
             Inbound::Pass(inside) => {
                 if self.config.policy != Policy::Open {
                     self.table.inbound(now, &self.config, (dst, src), inside);
@@ -313,11 +322,11 @@ impl Gate {
     }
 
     /// What would become of a packet that comes in now; nothing is remembered of it.
-    pub fn admits(&self, now: Instant, src: Addr, dst: Addr) -> Inbound {
+    pub fn admits(&self, now: Instant, src: Addr, dst: Addr, room: Room) -> Inbound {
         if self.config.policy == Policy::Open {
             return Inbound::Pass(dst);
         }
-        if !self.table.takes(now, &self.config, (dst, src)) {
+        if room == Room::AsItIs && !self.table.takes(now, &self.config, (dst, src)) {
             return Inbound::Drop;
         }
         let forward = self.forwards.iter().find(|(external, _)| *external == dst);
@@ -329,6 +338,11 @@ impl Gate {
             (None, Refusal::Silent) => Inbound::Drop,
             (None, Refusal::Reject) => Inbound::Refuse,
         }
+    }
+
+    /// Whether it lets somebody in wherever it knows his IP, because somebody inside wrote to it.
+    pub fn knows(&self, now: Instant, remote: Addr) -> bool {
+        self.table.knows(now, &self.config, remote)
     }
 
     /// How many flows it remembers, dead ones that were not cleared away included.

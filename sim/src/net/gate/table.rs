@@ -165,16 +165,18 @@ impl Table {
         }
         // Whoever came in over a forward, or was let in, opens the way for nobody else.
         let ours = self.flows_on(external).filter(|(_, flow)| flow.ours && alive(flow));
-        let known = |ip: IpAddr| {
-            config.shares_contacts
-                && self.contacts.get(&ip).is_some_and(|at| now < *at + behavior.idle)
-        };
         let mut admitting = ours.filter(|(to, _)| match behavior.filtering {
             Dependence::Independent => true,
-            Dependence::Address => to.ip == remote.ip || known(remote.ip),
+            Dependence::Address => to.ip == remote.ip || self.knows(now, config, remote),
             Dependence::AddressAndPort => false,
         });
         admitting.next().map(|(_, flow)| flow.inside)
+    }
+
+    /// Whether somebody inside wrote to this IP lately, and that counts for everybody.
+    pub(super) fn knows(&self, now: Instant, config: &GateConfig, remote: Addr) -> bool {
+        let idle = config.behavior(remote.transport).idle;
+        config.shares_contacts && self.contacts.get(&remote.ip).is_some_and(|at| now < *at + idle)
     }
 
     /// Whether a flow that comes in is known, or finds room.
