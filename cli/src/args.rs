@@ -138,7 +138,7 @@ const OTHERS: [&str; 3] = ["seeds", "scenario", "liars"];
 #[command(group = ArgGroup::new("what").required(true).multiple(true)
     .args(["seed", "seeds", "scenario", "matrix", "liars"]))]
 #[command(group = ArgGroup::new("told").multiple(true).args(["seed", "scenario"]))]
-#[command(group = ArgGroup::new("many").args(["seeds", "liars"]))]
+#[command(group = ArgGroup::new("many").args(["seeds", "liars", "matrix"]))]
 pub(crate) struct SimArgs {
     /// Run the world of one seed, and print the transcript of a node. Beside --matrix: the run
     /// whose transcript the page shows.
@@ -158,9 +158,8 @@ pub(crate) struct SimArgs {
     /// Run so many seeds of each setting with servers that lie.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) liars: Option<u64>,
-    /// How many threads run seeds. Without it: one for each core.
-    #[arg(long, value_name = "N", requires = "many")]
-    #[arg(conflicts_with_all = ["seed", "scenario", "matrix"])]
+    /// How many threads run seeds and cells. Without it: one for each core.
+    #[arg(long, value_name = "N", requires = "many", conflicts_with = "scenario")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=1_024))]
     pub(crate) jobs: Option<u16>,
     /// Whose transcript to print. Without it: that of the first node that dials.

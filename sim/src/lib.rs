@@ -15,6 +15,7 @@ pub mod summary;
 pub mod swarm;
 pub mod tape;
 mod watch;
+pub mod workers;
 pub mod world;
 
 pub use dice::Dice;

@@ -4,4 +4,4 @@ mod cells;
 mod measure;
 
 pub use cells::{Cell, Kind, Servers, cells};
-pub use measure::{CellReport, Matrix, Sample, measure, sample};
+pub use measure::{CellReport, Conditions, Matrix, Sample, measure, sample};

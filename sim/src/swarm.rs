@@ -2,12 +2,10 @@
 
 use crate::plan::{Odds, Plan, Report, Run, drawn, smallest};
 use crate::watch::Violation;
+use crate::workers::spread;
 use crate::world::{Counts, NodeId};
 use portolan_core::Duration;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::thread;
 
 /// A seed that broke a promise.
 #[derive(Clone, Debug)]
@@ -72,33 +70,10 @@ pub fn run_seeds(
     odds: &Odds,
     heard: &mut dyn FnMut(&Tally, Option<&Failure>) -> bool,
 ) -> Tally {
-    let next = AtomicU64::new(seeds.start);
-    let stop = AtomicBool::new(false);
     let mut tally = Tally::default();
-    let (sender, reports) = mpsc::sync_channel(64);
-    thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
-            let sender = sender.clone();
-            let (next, stop) = (&next, &stop);
-            scope.spawn(move || {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end || stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    if sender.send((seed, run_seed(seed, odds))).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        for (seed, report) in reports {
-            let failure = tally.add(seed, report);
-            if !heard(&tally, failure.as_ref()) {
-                stop.store(true, Ordering::Relaxed);
-            }
-        }
+    spread(seeds, jobs, |seed| run_seed(seed, odds), &mut |seed, report| {
+        let failure = tally.add(seed, report);
+        heard(&tally, failure.as_ref())
     });
     tally
 }

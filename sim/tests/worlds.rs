@@ -4,7 +4,7 @@
 
 use portolan_core::{Class, Duration, Family, Transport};
 use portolan_sim::liars::SETTINGS;
-use portolan_sim::matrix::{Cell, CellReport, Kind, Matrix, Sample, measure};
+use portolan_sim::matrix::{Cell, CellReport, Conditions, Kind, Matrix, Sample, measure};
 use portolan_sim::net::Dependence;
 use portolan_sim::plan::{Odds, Plan, Run, drawn};
 use portolan_sim::swarm::{explained, run_seeds};
@@ -21,8 +21,9 @@ fn jobs() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn all(loss_ppm: u32, runs: u64) -> Matrix {
-    measure(ROUND_TRIP, loss_ppm, runs, &|_: &Cell| true, &mut |_: &CellReport| {})
+fn measured(loss_ppm: u32, runs: u64, wanted: &dyn Fn(&Cell) -> bool) -> Matrix {
+    let conditions = Conditions { round_trip: ROUND_TRIP, loss_ppm, runs, jobs: jobs() };
+    measure(&conditions, wanted, &mut |_: &CellReport| {})
 }
 
 fn median(samples: impl Iterator<Item = Duration>) -> Duration {
@@ -33,7 +34,7 @@ fn median(samples: impl Iterator<Item = Duration>) -> Duration {
 
 #[test]
 fn every_cell_states_what_its_evidence_permits() {
-    let matrix = all(0, 2);
+    let matrix = measured(0, 2, &|_| true);
     assert!(matrix.cells.len() >= 130, "{} cells", matrix.cells.len());
     for report in &matrix.cells {
         let cell = &report.cell;
@@ -62,7 +63,7 @@ fn lost_packets_make_no_verdict_wrong() {
         matches!(cell.kind, Kind::None | Kind::Nat(Dependence::Independent, _))
             && cell.class.family == Family::Ip4
     };
-    let matrix = measure(ROUND_TRIP, 100_000, 4, &nats, &mut |_: &CellReport| {});
+    let matrix = measured(100_000, 4, &nats);
     for report in &matrix.cells {
         let said: Vec<&Sample> = report.samples.iter().collect();
         assert_eq!(report.wrong(), 0, "{:?}: {said:?}", report.cell);

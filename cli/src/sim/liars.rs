@@ -7,10 +7,8 @@ use crate::progress::Count;
 use crate::{Failed, print};
 use portolan::thousands;
 use portolan_sim::liars::{LiarReport, SETTINGS, Setting, WATCHED};
+use portolan_sim::workers::spread;
 use serde::Serialize;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
-use std::thread;
 
 /// What all seeds of a setting came to.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -74,32 +72,25 @@ pub(super) fn run(seeds: u64, args: &SimArgs) -> Result<u8, Failed> {
     let mut rows: Vec<Row> = SETTINGS.iter().map(Row::of).collect();
     let all = seeds.saturating_mul(rows.len() as u64);
     let bar = Count::new(all, "runs");
-    let next = AtomicU64::new(0);
-    let (sender, reports) = mpsc::sync_channel(64);
-    thread::scope(|scope| {
-        for _ in 0..jobs(args) {
-            let (sender, next) = (sender.clone(), &next);
-            scope.spawn(move || {
-                loop {
-                    let run = next.fetch_add(1, Ordering::Relaxed);
-                    let place = usize::try_from(run / seeds).unwrap_or(usize::MAX);
-                    let Some(setting) = SETTINGS.get(place) else { return };
-                    let seed = run % seeds + 1;
-                    if sender.send((place, seed, setting.run(seed))).is_err() {
-                        return;
-                    }
+    let place = |run: u64| usize::try_from(run / seeds.max(1)).unwrap_or(usize::MAX);
+    let seed = |run: u64| run % seeds.max(1) + 1;
+    let mut done = 0;
+    spread(
+        0..all,
+        jobs(args),
+        |run| SETTINGS.get(place(run)).map(|setting| setting.run(seed(run))),
+        &mut |run, report: Option<LiarReport>| {
+            if let Some((row, report)) = rows.get_mut(place(run)).zip(report) {
+                row.add(seed(run), &report);
+                if let Some(violation) = &report.violation {
+                    bar.say(&format!("seed {}, {}: {violation}", seed(run), row.cells()[1]));
                 }
-            });
-        }
-        drop(sender);
-        for (done, (place, seed, report)) in (1..).zip(reports) {
-            rows[place].add(seed, &report);
-            if let Some(violation) = &report.violation {
-                bar.say(&format!("seed {seed}, {}: {violation}", rows[place].cells()[1]));
             }
+            done += 1;
             bar.at(done, "");
-        }
-    });
+            true
+        },
+    );
     bar.finish();
     rows.iter_mut().for_each(|row| row.broken.sort_unstable());
     if args.json {

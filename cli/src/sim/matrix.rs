@@ -2,14 +2,14 @@
 
 use super::scenario::Told;
 use super::table::{Side, table};
-use super::{exit_code, node, print_json};
+use super::{exit_code, jobs, node, print_json};
 use crate::args::SimArgs;
 use crate::progress::Count;
 use crate::{FAILURE, Failed, print};
 use portolan::thousands;
 use portolan_core::Duration;
 use portolan_sim::html::{self, Story};
-use portolan_sim::matrix::{CellReport, Matrix, cells, measure};
+use portolan_sim::matrix::{CellReport, Conditions, Matrix, cells, measure};
 use portolan_sim::plan::{Odds, drawn};
 use portolan_sim::summary::{Spread, Summary, parted};
 use serde::Serialize;
@@ -26,7 +26,8 @@ pub(super) fn run(args: &SimArgs) -> Result<u8, Failed> {
     let (round_trip, loss_ppm) = (Duration::from_millis(args.rtt), args.loss * 10_000);
     let bar = Count::new(cells().len() as u64, "cells");
     let mut done = 0;
-    let matrix = measure(round_trip, loss_ppm, args.runs, &|_| true, &mut |report| {
+    let conditions = Conditions { round_trip, loss_ppm, runs: args.runs, jobs: jobs(args) };
+    let matrix = measure(&conditions, &|_| true, &mut |report| {
         done += 1;
         for broken in report.samples.iter().filter_map(|sample| sample.violation.as_ref()) {
             bar.say(&format!("{}: {broken}", title(report)));

@@ -136,16 +136,12 @@ fn told(story: &Story<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matrix::{Servers, measure};
+    use crate::matrix::{Conditions, Servers, measure};
 
     fn matrix() -> Matrix {
-        measure(
-            Duration::from_millis(40),
-            0,
-            2,
-            &|cell| cell.servers == Servers::Single,
-            &mut |_| (),
-        )
+        let round_trip = Duration::from_millis(40);
+        let conditions = Conditions { round_trip, loss_ppm: 0, runs: 2, jobs: 1 };
+        measure(&conditions, &|cell| cell.servers == Servers::Single, &mut |_| ())
     }
 
     #[test]

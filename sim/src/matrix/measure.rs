@@ -4,6 +4,7 @@ use super::cells::{Cell, Kind, Servers, cells};
 use crate::net::{Dependence, Traffic};
 use crate::plan::Run;
 use crate::watch::Violation;
+use crate::workers::spread;
 use crate::world::{Costs, NodeId};
 use portolan_core::{Class, Duration, Instant, NodeState, Notice, Reason};
 
@@ -191,23 +192,52 @@ fn widened(run: &Run, class: Class, at: Instant) -> Option<Instant> {
     (first.at == at).then_some(at)
 }
 
-/// Run every cell so often. `done` hears of each cell as it comes.
+/// How to run the cells.
+#[derive(Clone, Copy, Debug)]
+pub struct Conditions {
+    /// A round trip to every server.
+    pub round_trip: Duration,
+    /// Packets lost, parts in a million.
+    pub loss_ppm: u32,
+    /// How often each cell runs, each time with another seed.
+    pub runs: u64,
+    /// How many threads run them.
+    pub jobs: usize,
+}
+
+/// Run every cell so often. `done` hears of each cell as it comes to its end.
 pub fn measure(
-    round_trip: Duration,
-    loss_ppm: u32,
-    runs: u64,
+    conditions: &Conditions,
     wanted: &dyn Fn(&Cell) -> bool,
     done: &mut dyn FnMut(&CellReport),
 ) -> Matrix {
-    let mut all = Vec::new();
-    for cell in cells().into_iter().filter(wanted) {
-        let run = |seed| sample(&cell, seed, round_trip, loss_ppm, Costs::PORTOLAN);
-        let report =
-            CellReport { cell, expected: cell.expected(), samples: (1..=runs).map(run).collect() };
-        done(&report);
-        all.push(report);
-    }
-    Matrix { round_trip, loss_ppm, cells: all }
+    let Conditions { round_trip, loss_ppm, runs, jobs } = *conditions;
+    let report = |cell: Cell| CellReport { cell, expected: cell.expected(), samples: Vec::new() };
+    let mut reports: Vec<CellReport> = cells().into_iter().filter(wanted).map(report).collect();
+    let wanted: Vec<Cell> = reports.iter().map(|report| report.cell).collect();
+    let mut samples: Vec<Vec<(u64, Sample)>> = reports.iter().map(|_| Vec::new()).collect();
+    let place = |run: u64| usize::try_from(run / runs.max(1)).unwrap_or(usize::MAX);
+    spread(
+        0..runs * wanted.len() as u64,
+        jobs,
+        |run| {
+            let cell = wanted.get(place(run))?;
+            Some(sample(cell, run % runs + 1, round_trip, loss_ppm, Costs::PORTOLAN))
+        },
+        &mut |run, sample| {
+            let at = place(run);
+            if let Some((samples, sample)) = samples.get_mut(at).zip(sample) {
+                samples.push((run, sample));
+                if samples.len() as u64 == runs {
+                    samples.sort_by_key(|(run, _)| *run);
+                    reports[at].samples = samples.drain(..).map(|(_, sample)| sample).collect();
+                    done(&reports[at]);
+                }
+            }
+            true
+        },
+    );
+    Matrix { round_trip, loss_ppm, cells: reports }
 }
 
 impl Matrix {
