@@ -15,6 +15,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(240);
 const STEPS_MAX: u32 = 4;
 /// Servers remembered as provers, number; ours: they are asked first when a proof is renewed.
 const PROVERS_MAX: usize = 8;
+/// Earlier provers whose failures refute an address though we declined to pay another, number; ours:
+/// one may lie now and then, and what we pay for an address is enough to hear two.
+const PROVERS_REFUTE: usize = 2;
 /// Answers of one round, number; ours: the eight that count and as many that say nothing.
 /// When full, the round ends.
 pub(super) const ANSWERS_MAX: usize = 4 * SERVERS_ASKED_MAX;
@@ -293,13 +296,14 @@ impl History {
             && !self.silenced_the_provers()
     }
 
-    /// Whether somebody who proved it before would have dialled again, had we paid, and nobody else
-    /// who did has failed now.
+    /// Whether somebody who proved it before would have dialled again, had we paid, and hardly
+    /// anybody else who did has failed now.
     fn silenced_the_provers(&self) -> bool {
-        let answers = self.provers.iter().filter_map(|peer| self.answers.get(peer));
-        let mut outcomes = answers.map(|answer| answer.outcome);
-        outcomes.clone().any(|outcome| outcome == Outcome::Declined)
-            && !outcomes.any(|outcome| outcome == Outcome::DialFailed)
+        let count = |wanted: Outcome| {
+            let answers = self.provers.iter().filter_map(|peer| self.answers.get(peer));
+            answers.filter(|answer| answer.outcome == wanted).count()
+        };
+        count(Outcome::Declined) > 0 && count(Outcome::DialFailed) < PROVERS_REFUTE
     }
 
     /// Nobody is left to ask in this round: judge it, and pause. `met` counts the servers met, and
