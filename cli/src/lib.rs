@@ -3,13 +3,15 @@
 //! [`check`] asks real peers whether this machine can be reached, [`serve`] dials back for
 //! others, [`demo`] does both in one process; a [`Report`] says what came out. Each takes the
 //! runtime to run on, and rests on the public API of [`portolan_runtime::Node`]. [`replay`] needs
-//! neither: it feeds a flight record to the core.
+//! neither: it feeds a flight record to the core. [`program`] is the program itself, which a
+//! program of several faces can bring along.
 
 mod address;
 mod check;
 mod demo;
 mod job;
 mod numbers;
+mod program;
 mod replay;
 mod report;
 mod serve;
@@ -20,6 +22,7 @@ pub use check::{CheckError, CheckOptions, check};
 pub use demo::{DemoError, DemoOptions, Servers, demo};
 pub use job::Progress;
 pub use numbers::thousands;
+pub use program::program;
 pub use replay::{Blessed, Diverged, ReplayFailed, ReplayOptions, Replayed, replay};
 pub use report::{
     AddressReport, ClassReport, NatReport, Outcomes, PeerFate, PeerReport, Report, ServerReport,

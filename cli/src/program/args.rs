@@ -1,10 +1,10 @@
 //! What can be said on the command line.
 
-use crate::runtimes;
+use crate::program::runtimes;
+use crate::{listen_address, peer_address, plain_address};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Parser, Subcommand};
 use multiaddr::Multiaddr;
-use portolan::{listen_address, peer_address, plain_address};
 use portolan_core::Addr;
 use std::net::IpAddr;
 use std::ops::Range;

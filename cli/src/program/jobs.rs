@@ -1,13 +1,13 @@
 //! The commands that run nodes, on whichever runtime there is.
 
-use crate::args::{Args, CheckArgs, DemoArgs, ServeArgs};
-use crate::progress::Bar;
-use crate::{FAILURE, Failed, USAGE, keypair, print};
+use crate::program::args::{Args, CheckArgs, DemoArgs, ServeArgs};
+use crate::program::progress::Bar;
+use crate::program::{FAILURE, Failed, USAGE, keypair, print};
+use crate::{CheckOptions, DemoOptions, Report, ServeError, ServeOptions};
 use async_signal::{Signal, Signals};
 use clap::{CommandFactory, error::ErrorKind};
 use futures::StreamExt;
 use multiaddr::Multiaddr;
-use portolan::{CheckOptions, DemoOptions, Report, ServeError, ServeOptions};
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
 use std::io;
@@ -23,7 +23,7 @@ impl Job for DemoArgs {
         let mut options = DemoOptions::default();
         options.record = self.on.record.map(Recording::to);
         let mut bar = Bar::new();
-        let report = portolan::demo(runtime, options, |progress| bar.show(progress)).await;
+        let report = crate::demo(runtime, options, |progress| bar.show(progress)).await;
         bar.finish();
         print_report(&report?, self.json)
     }
@@ -42,7 +42,7 @@ impl Job for CheckArgs {
         options.record = self.on.record.map(Recording::to);
         options.keypair = keypair(self.key.as_deref())?;
         let mut bar = Bar::new();
-        let report = portolan::check(runtime, options, |progress| bar.show(progress)).await;
+        let report = crate::check(runtime, options, |progress| bar.show(progress)).await;
         bar.finish();
         print_report(&report?, self.json)
     }
@@ -78,7 +78,7 @@ impl Job for ServeArgs {
                 tracing::warn!(%error, "the addresses could not be printed");
             }
         };
-        match portolan::serve(runtime, options, ready, stop).await {
+        match crate::serve(runtime, options, ready, stop).await {
             Ok(()) => Ok(0),
             Err(error) => {
                 let code = if error.is_usage() { USAGE } else { FAILURE };

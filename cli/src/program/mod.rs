@@ -1,4 +1,4 @@
-//! The `portolan` program: it parses, calls the library, prints, and exits with the verdict.
+//! The `portolan` program: it parses, calls the library, prints, and ends with the verdict.
 
 mod args;
 mod jobs;
@@ -10,6 +10,7 @@ mod sim;
 use args::{Args, Command, IdArgs};
 use clap::Parser;
 use portolan_runtime::identity::{self, IdentityError, Keypair};
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -33,8 +34,10 @@ impl<E: Display> From<E> for Failed {
     }
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
+/// Run the program with these arguments, the name it was called by first. Wrong use ends the
+/// process; everything else ends in the code that the process is to end with.
+pub fn program(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = Args::parse_from(args);
     log();
     let done = match args.command {
         Command::Demo(demo) => runtimes::run(demo.on.runtime, demo),

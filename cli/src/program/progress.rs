@@ -1,7 +1,7 @@
 //! Moving lines on a terminal; nothing where stderr is piped.
 
+use crate::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use portolan::Progress;
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 

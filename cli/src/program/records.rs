@@ -1,8 +1,8 @@
 //! `portolan replay`: the files and the terminal around it.
 
-use crate::args::ReplayArgs;
-use crate::{FAILURE, Failed};
-use portolan::{Blessed, ReplayOptions, Replayed};
+use crate::program::args::ReplayArgs;
+use crate::program::{FAILURE, Failed};
+use crate::{Blessed, ReplayOptions, Replayed};
 use portolan_core::flight::{self, Divergence, ReadError, Reader, Tail};
 use portolan_runtime::private_file;
 use rand::TryRng;
@@ -63,7 +63,7 @@ fn replayed(args: &ReplayArgs, path: &Path, record: &[u8]) -> Result<Vec<String>
     options.quiet = args.quiet;
     options.bless = args.bless;
     let mut out = BufWriter::new(Stdout(io::stdout().lock()));
-    let replayed = portolan::replay(record, &options, &mut out);
+    let replayed = crate::replay(record, &options, &mut out);
     out.flush()?;
     let replayed = replayed.map_err(|error| about(path, &error))?;
     let mut said = remarks(&replayed, args.until);

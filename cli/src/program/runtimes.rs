@@ -1,7 +1,7 @@
 //! The runtimes that a job may run on; nothing else in this package knows which there are.
 
-use crate::Failed;
-use crate::jobs::Job;
+use crate::program::Failed;
+use crate::program::jobs::Job;
 use clap::ValueEnum;
 use portolan_smol::Smol;
 use portolan_tokio::Tokio;

@@ -2,10 +2,10 @@
 
 use super::table::{Side, table};
 use super::{exit_code, jobs, print_json};
-use crate::args::SimArgs;
-use crate::progress::Count;
-use crate::{Failed, print};
-use portolan::thousands;
+use crate::program::args::SimArgs;
+use crate::program::progress::Count;
+use crate::program::{Failed, print};
+use crate::thousands;
 use portolan_sim::liars::{LiarReport, SETTINGS, Setting, WATCHED};
 use portolan_sim::workers::spread;
 use serde::Serialize;

@@ -3,10 +3,10 @@
 use super::scenario::Told;
 use super::table::{Side, table};
 use super::{exit_code, jobs, node, print_json};
-use crate::args::SimArgs;
-use crate::progress::Count;
-use crate::{FAILURE, Failed, print};
-use portolan::thousands;
+use crate::program::args::SimArgs;
+use crate::program::progress::Count;
+use crate::program::{FAILURE, Failed, print};
+use crate::thousands;
 use portolan_core::Duration;
 use portolan_sim::html::{self, Story};
 use portolan_sim::matrix::{CellReport, Conditions, Matrix, cells, measure};

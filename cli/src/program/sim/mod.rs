@@ -10,8 +10,8 @@ mod seeds;
 mod shown;
 mod table;
 
-use crate::args::{Args, SimArgs};
-use crate::{FAILURE, Failed, USAGE, print};
+use crate::program::args::{Args, SimArgs};
+use crate::program::{FAILURE, Failed, USAGE, print};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use portolan_sim::plan::{Change, Plan};

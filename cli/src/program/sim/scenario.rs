@@ -2,7 +2,7 @@
 
 use super::shown::{commented, explained, name, outcome};
 use super::{dialling, exit_code, node};
-use crate::{FAILURE, Failed, USAGE, print};
+use crate::program::{FAILURE, Failed, USAGE, print};
 use portolan_core::{Agent, Class, Config, DialBackConfig};
 use portolan_runtime::identity;
 use portolan_sim::plan::{Odds, Plan, Report, Run, drawn};

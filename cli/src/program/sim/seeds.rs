@@ -2,10 +2,10 @@
 
 use super::shown::{explained, failed, seconds};
 use super::{exit_code, jobs, print_json};
-use crate::args::SimArgs;
-use crate::progress::Count;
-use crate::{Failed, print};
-use portolan::thousands;
+use crate::program::args::SimArgs;
+use crate::program::progress::Count;
+use crate::program::{Failed, print};
+use crate::thousands;
 use portolan_sim::plan::{Odds, SETTLE_MAX};
 use portolan_sim::swarm::{Failure, Tally, run_seeds};
 use serde::Serialize;

@@ -1,6 +1,6 @@
 //! Runs and failures as text.
 
-use portolan::thousands;
+use crate::thousands;
 use portolan_core::Duration;
 use portolan_sim::plan::{Odds, Plan, Report};
 use portolan_sim::swarm::{self, Failure};
