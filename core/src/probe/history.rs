@@ -35,7 +35,7 @@ pub(super) enum Round {
     Search,
     /// It was proven: earlier provers are asked, one after the other, until one proves it again.
     Renew,
-    /// It was refuted, or nobody could say: one after the other, until one says something.
+    /// It was refuted twice, or nobody could say: one after the other, until one says something.
     Recheck,
     /// Nobody is asked until then.
     Rest { until: Instant },
@@ -135,6 +135,8 @@ impl History {
         let round = match (self.refuted, self.last) {
             (None, Some(_)) if aging => Round::Search,
             (None, Some(_)) => Round::Renew,
+            // What packets lost on the way have refuted is refuted once: everybody is asked again.
+            (Some(_), _) if self.step == 1 => Round::Search,
             (Some(_), _) => Round::Recheck,
             (None, None) => Round::Search,
         };

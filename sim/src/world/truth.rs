@@ -73,7 +73,7 @@ impl World {
             truth.anybody_cold |= gets_in && cold;
             // Whom a router knows gets in for as long as it does.
             let known = cold && !strangers && self.knows_of(node, from);
-            if !self.is_honest(server) || gets_in && known {
+            if !self.is_helpful(server, addr.class()) || gets_in && known {
                 continue;
             }
             if gets_in {
@@ -101,7 +101,8 @@ impl World {
         });
         let servers = probe.map_or(0, |addr| {
             let able = |server: &usize| self.dials_back_from(*server, node, addr).is_some();
-            self.servers(node).filter(|one| self.is_honest(*one)).filter(able).count()
+            let helpful = |server: &usize| self.is_helpful(*server, class);
+            self.servers(node).filter(helpful).filter(able).count()
         });
         Expected { best, servers }
     }
@@ -159,13 +160,15 @@ impl World {
         self.nodes[server].vice.is_none_or(|vice| vice.is_honest())
     }
 
+    /// Whether a server tells the truth of a class whatever it is: where it never was connected to
+    /// anybody it says nothing of a dial that failed, and is not asked again for a while.
+    fn is_helpful(&self, server: usize, class: Class) -> bool {
+        self.is_honest(server) && self.nodes[server].heard.contains(&class)
+    }
+
     /// Where a dial-back of this server to an address would come from, if it can dial it.
     fn dials_back_from(&self, server: usize, node: usize, addr: Addr) -> Option<Addr> {
         let it = &self.nodes[server];
-        // Who never was connected to anybody in a class does not dial there, if he is honest.
-        if self.is_honest(server) && !it.heard.contains(&addr.class()) {
-            return None;
-        }
         let ips = self.fabric.ips(it.host);
         let family = |ip: &&IpAddr| Family::of(**ip) == Family::of(addr.ip);
         // From where it has met the requester nothing new is learnt, so that another IP is best.
