@@ -150,6 +150,10 @@ impl History {
             // Whatever they failed to dial then has changed: everybody is news.
             self.searched = None;
         }
+        if self.provers.is_empty() {
+            // More may be paid for an address that is ours: whom we declined is asked again.
+            self.answers.retain(|_, answer| answer.outcome != Outcome::Declined);
+        }
         self.proofs = self.proofs.saturating_add(1);
         self.last = Some(proof);
         self.refuted = None;

@@ -349,14 +349,19 @@ impl Fabric {
 
     /// Whether some router on the way to a host lets somebody in wherever it knows his IP.
     pub fn knows(&self, now: Instant, host: HostId, remote: Addr) -> bool {
-        let mut level = self.hosts[host.0].router;
-        while let Some(router) = level {
-            if self.gate(router, Family::of(remote.ip)).knows(now, remote) {
-                return true;
-            }
-            level = self.routers[router.0].parent;
-        }
-        false
+        self.gates(host, Family::of(remote.ip)).any(|gate| gate.knows(now, remote))
+    }
+
+    /// When some router on the way to a host last had no room for a packet that it would have let in.
+    pub fn full_at(&self, host: HostId, family: Family) -> Option<Instant> {
+        self.gates(host, family).filter_map(Gate::full_at).max()
+    }
+
+    /// The gates on the way to a host, from the inside out.
+    fn gates(&self, host: HostId, family: Family) -> impl Iterator<Item = &Gate> {
+        let next = |router: &RouterId| self.routers[router.0].parent;
+        let routers = std::iter::successors(self.hosts[host.0].router, next);
+        routers.map(move |router| self.gate(router, family))
     }
 
     fn outermost(&self, level: Level) -> Level {

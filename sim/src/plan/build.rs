@@ -227,6 +227,7 @@ impl Run {
             let listened = self.world.listeners(NodeId(node));
             let mut classes: Vec<Class> = listened.iter().map(|(_, addr)| addr.class()).collect();
             classes.dedup();
+            classes.retain(|class| !self.world.was_full(NodeId(node), *class));
             classes.into_iter().find_map(|class| {
                 let standing = self.standing(node, class);
                 let problem = standing.problem()?;

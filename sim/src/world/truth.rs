@@ -10,12 +10,14 @@
 //!   be it with a refusal.
 //! - *Dial data has a budget.* Who asks for more than is left of it goes without, so that strangers
 //!   who would have to be paid may stay untested.
+//! - *A router is full.* While it has no room for new flows nobody gets in who did before.
 //! - *A nonce was handed on.* A server that delivers its nonce through another, truly open address
 //!   of the same socket makes the address look open that it was asked about.
 
 use super::conn::Phase;
 use super::{Node, NodeId, World};
 use crate::net::Room;
+use portolan_core::config::PROOF_LIFETIME;
 use portolan_core::{Addr, Class, Family};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -105,6 +107,13 @@ impl World {
             self.servers(node).filter(helpful).filter(able).count()
         });
         Expected { best, servers }
+    }
+
+    /// Whether a router of a node had no room of late for somebody whom it would have let in: then
+    /// one gets in and the next does not, and any verdict is as true as the last dial-back.
+    pub fn was_full(&self, NodeId(node): NodeId, class: Class) -> bool {
+        let full_at = self.fabric.full_at(self.nodes[node].host, class.family);
+        full_at.is_some_and(|at| self.now < at + PROOF_LIFETIME)
     }
 
     /// The addresses of a class that a node can know of without being told: where servers in reach

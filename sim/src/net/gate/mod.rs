@@ -232,12 +232,14 @@ pub struct Gate {
     /// Static forwards and pinholes: external address to inside address.
     forwards: Vec<(Addr, Addr)>,
     table: Table,
+    /// When it last had no room for a packet that it would have let in.
+    full_at: Option<Instant>,
 }
 
 impl Gate {
     /// A gate that remembers nothing yet. `outside` is its external IP, if it translates.
     pub fn new(config: GateConfig, outside: Option<IpAddr>) -> Gate {
-        Gate { config, outside, forwards: Vec::new(), table: Table::default() }
+        Gate { config, outside, forwards: Vec::new(), table: Table::default(), full_at: None }
     }
 
     /// How it is set up.
@@ -317,8 +319,19 @@ impl Gate {
                 }
                 Inbound::Pass(inside)
             }
-            refused @ (Inbound::Drop | Inbound::Refuse) => refused,
+            refused @ (Inbound::Drop | Inbound::Refuse) => {
+                let with_room = self.admits(now, src, dst, Room::Enough);
+                if matches!(with_room, Inbound::Pass(_)) {
+                    self.full_at = Some(now);
+                }
+                refused
+            }
         }
+    }
+
+    /// When it last had no room for a packet that it would have let in.
+    pub const fn full_at(&self) -> Option<Instant> {
+        self.full_at
     }
 
     /// What would become of a packet that comes in now; nothing is remembered of it.
