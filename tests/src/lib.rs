@@ -2,6 +2,8 @@
 
 pub mod frames;
 pub mod lab;
+#[cfg(target_os = "linux")]
+pub mod netlab;
 pub mod portolan_peer;
 pub mod raw_streams;
 pub mod rust_peer;

@@ -20,8 +20,7 @@ pub(crate) trait Job {
 
 impl Job for DemoArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
-        let mut options = DemoOptions::default();
-        options.record = self.on.record.map(Recording::to);
+        let options = DemoOptions { record: self.on.record.map(Recording::to) };
         let mut bar = Bar::new();
         let report = crate::demo(runtime, options, |progress| bar.show(progress)).await;
         bar.finish();
@@ -34,13 +33,14 @@ impl Job for CheckArgs {
         if self.peer.is_empty() {
             no_peers();
         }
-        let mut options = CheckOptions::default();
-        options.peers = self.peer;
-        options.listen = self.listen;
-        options.allow_private = self.allow_private;
-        options.timeout = std::time::Duration::from_secs(self.timeout);
-        options.record = self.on.record.map(Recording::to);
-        options.keypair = keypair(self.key.as_deref())?;
+        let options = CheckOptions {
+            peers: self.peer,
+            listen: self.listen,
+            keypair: keypair(self.key.as_deref())?,
+            allow_private: self.allow_private,
+            timeout: std::time::Duration::from_secs(self.timeout),
+            record: self.on.record.map(Recording::to),
+        };
         let mut bar = Bar::new();
         let report = crate::check(runtime, options, |progress| bar.show(progress)).await;
         bar.finish();
@@ -64,12 +64,13 @@ fn no_peers() -> ! {
 
 impl Job for ServeArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
-        let mut options = ServeOptions::default();
-        options.listen = self.listen;
-        options.allow_private = self.allow_private;
-        options.dial_from = self.dial_from;
-        options.record = self.on.record.map(Recording::to);
-        options.keypair = keypair(self.key.as_deref())?;
+        let options = ServeOptions {
+            listen: self.listen,
+            keypair: keypair(self.key.as_deref())?,
+            allow_private: self.allow_private,
+            dial_from: self.dial_from,
+            record: self.on.record.map(Recording::to),
+        };
         // Asked for before anything is printed: who reads the addresses may stop us at once.
         let stop = stop_signal()?;
         let ready = |addresses: &[Multiaddr]| {

@@ -57,11 +57,12 @@ fn redact(path: &Path, record: &[u8], out: &Path) -> Result<(Vec<u8>, Vec<String
 
 /// Replay a record. Returns what there is to say about that.
 fn replayed(args: &ReplayArgs, path: &Path, record: &[u8]) -> Result<Vec<String>, Failed> {
-    let mut options = ReplayOptions::default();
-    options.until = args.until;
-    options.explain = args.explain;
-    options.quiet = args.quiet;
-    options.bless = args.bless;
+    let options = ReplayOptions {
+        until: args.until,
+        explain: args.explain,
+        quiet: args.quiet,
+        bless: args.bless,
+    };
     let mut out = BufWriter::new(Stdout(io::stdout().lock()));
     let replayed = crate::replay(record, &options, &mut out);
     out.flush()?;

@@ -1,0 +1,283 @@
+//! What is measured: a kind of network, a set of servers, what is listened on, and a runtime.
+
+use super::peers::On;
+use super::rules::{Dependence, Kind, Layer, Refusal, Router};
+use super::{Gateway, Host, Lab};
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
+
+/// The port that the node listens on.
+pub const PORT: u16 = 4_001;
+/// Where the node's home router is on the Internet.
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(44, 100, 0, 1);
+/// Where the host with no router at all is.
+const OPEN: Ipv4Addr = Ipv4Addr::new(44, 100, 0, 2);
+/// The same over IPv6.
+const OPEN6: Ipv6Addr = Ipv6Addr::new(0x2600, 0x300, 0, 0, 0, 0, 0, 2);
+
+/// What stands between the node and the Internet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Site {
+    /// Nothing.
+    Open,
+    /// A router.
+    Behind(Kind, Refusal),
+    /// A router that forwards the node's port, which the node is not told.
+    Forwarded(Kind, Refusal),
+    /// A router that lets nobody speak a protocol.
+    Blocked(Kind, Layer),
+    /// A home router behind a carrier's.
+    Double(Refusal),
+}
+
+impl Site {
+    /// In a few words.
+    pub fn name(self) -> String {
+        let tail = |refusal| match refusal {
+            Refusal::Silent => ", silent",
+            Refusal::Reject => "",
+        };
+        match self {
+            Site::Open => "none".into(),
+            Site::Behind(kind, refusal) => format!("{}{}", kind.name(), tail(refusal)),
+            Site::Forwarded(kind, refusal) => {
+                format!("forward on {}{}", kind.name(), tail(refusal))
+            }
+            Site::Blocked(kind, layer) => format!("{}, no {}", kind.name(), layer.name()),
+            Site::Double(refusal) => format!("double NAT{}", tail(refusal)),
+        }
+    }
+}
+
+/// From where servers dial back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Homes {
+    /// Each from the IP that it is known by.
+    Single,
+    /// The first, the third and so on from a second IP.
+    Multihomed,
+    /// Each from an IP of the family that is asked about; the second, the fourth and so on are known
+    /// by that of the other.
+    DualStack,
+}
+
+/// Who can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Servers {
+    /// How many.
+    pub count: u8,
+    /// From where they dial back.
+    pub homes: Homes,
+}
+
+impl Servers {
+    /// In a few words.
+    pub fn name(self) -> String {
+        let homes = match self.homes {
+            Homes::Single => "single-IP",
+            Homes::Multihomed => "multihomed",
+            Homes::DualStack => "dual-stack",
+        };
+        format!("{} {homes}", self.count)
+    }
+
+    /// Whether the server of this number, from one on, is the odd one that dials from elsewhere.
+    pub fn dials_from_elsewhere(self, number: usize) -> bool {
+        match self.homes {
+            Homes::Single => false,
+            Homes::Multihomed => !number.is_multiple_of(2),
+            Homes::DualStack => number.is_multiple_of(2),
+        }
+    }
+}
+
+/// What the node listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transports {
+    /// TCP.
+    Tcp,
+    /// QUIC.
+    Quic,
+    /// Both.
+    Both,
+}
+
+impl Transports {
+    /// In a word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Transports::Tcp => "tcp",
+            Transports::Quic => "quic",
+            Transports::Both => "both",
+        }
+    }
+
+    /// Their layers.
+    pub fn layers(self) -> &'static [Layer] {
+        match self {
+            Transports::Tcp => &[Layer::Tcp],
+            Transports::Quic => &[Layer::Udp],
+            Transports::Both => &Layer::ALL,
+        }
+    }
+}
+
+/// The strongest conclusion that the evidence permits about one class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Conclusion {
+    /// Strangers get in, and one of them showed it.
+    Anywhere,
+    /// Nobody tested strangers, but nothing stands between.
+    PresumedOpen,
+    /// Who was contacted gets in, and strangers are untested.
+    Contacted,
+    /// Who was contacted gets in, and strangers do not.
+    ContactedOnly,
+    /// Nobody gets in.
+    Private,
+    /// Nobody gets in, and the mapping depends on the endpoint.
+    Dependent,
+    /// Nobody can be asked.
+    Unknown,
+}
+
+impl fmt::Display for Conclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Conclusion::Anywhere => "anywhere",
+            Conclusion::PresumedOpen => "presumed open",
+            Conclusion::Contacted => "contacted",
+            Conclusion::ContactedOnly => "contacted-only",
+            Conclusion::Private => "private",
+            Conclusion::Dependent => "private (endpoint-dependent mapping)",
+            Conclusion::Unknown => "unknown",
+        })
+    }
+}
+
+/// One thing to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cell {
+    /// The experiment, as the audit numbers them.
+    pub experiment: &'static str,
+    /// The node's network.
+    pub site: Site,
+    /// Who can be asked.
+    pub servers: Servers,
+    /// What the node listens on.
+    pub transports: Transports,
+    /// What node and servers run on.
+    pub on: On,
+}
+
+impl Cell {
+    /// What the node should conclude of a layer.
+    pub fn expected(&self, layer: Layer) -> Conclusion {
+        let cold = self.servers.homes != Homes::Single;
+        let open = |kind| match (kind, self.servers.homes) {
+            (Kind::Independent(Dependence::Independent), Homes::Single) => Conclusion::Contacted,
+            (Kind::Independent(Dependence::Independent), _) => Conclusion::Anywhere,
+            // That a dial which failed came from an IP that was never contacted is known only
+            // where the server is known by the other family.
+            (Kind::Independent(Dependence::Address), Homes::DualStack) => Conclusion::ContactedOnly,
+            (Kind::Independent(Dependence::Address), _) => Conclusion::Contacted,
+            (Kind::Dependent, _) => Conclusion::Dependent,
+            (Kind::Independent(Dependence::AddressAndPort) | Kind::Firewall, _) => {
+                Conclusion::Private
+            }
+        };
+        match self.site {
+            Site::Open if cold => Conclusion::Anywhere,
+            Site::Open => Conclusion::PresumedOpen,
+            Site::Behind(kind, _) => open(kind),
+            Site::Forwarded(..) if cold => Conclusion::Anywhere,
+            Site::Forwarded(..) => Conclusion::Contacted,
+            Site::Blocked(_, blocked) if blocked == layer => Conclusion::Unknown,
+            Site::Blocked(kind, _) => open(kind),
+            Site::Double(_) => Conclusion::Private,
+        }
+    }
+
+    /// In a line.
+    pub fn name(&self) -> String {
+        let Cell { experiment, site, servers, transports, on } = self;
+        let (site, servers, transports) = (site.name(), servers.name(), transports.name());
+        format!("{experiment} · {site} · {servers} · {transports} · {}", on.name())
+    }
+}
+
+/// A cell's network, built.
+#[derive(Debug)]
+pub struct Place {
+    /// The node's machine. It is removed before the routers that it hangs on.
+    pub node: Host,
+    /// The routers, from the node outwards.
+    pub gateways: Vec<Gateway>,
+    /// Those who can be asked.
+    pub servers: Vec<Host>,
+    /// Whom the node never hears of. He has two addresses.
+    pub stranger: Host,
+    /// The node's address on the Internet.
+    pub outside: Ipv4Addr,
+    /// The Internet.
+    pub lab: Lab,
+}
+
+/// Build the network of a site with so many servers.
+///
+/// # Errors
+/// If a command fails.
+pub fn build(site: Site, servers: u8) -> io::Result<Place> {
+    let lab = Lab::new()?;
+    let hosts: io::Result<Vec<Host>> = (1..=servers)
+        .map(|number| lab.public(&format!("s{number}"), &server_ips(number)))
+        .collect();
+    let stranger = lab.public("stranger", &[ip4(45, 77, 0), ip4(45, 78, 0)])?;
+    let mut gateways = Vec::new();
+    let (node, outside) = match site {
+        Site::Open => (lab.public("node", &[OPEN.into(), OPEN6.into()])?, OPEN),
+        Site::Behind(kind, refusal) => {
+            let gateway = lab.router(OUTSIDE, &Router::new(kind, refusal))?;
+            let node = gateway.host("node", 2)?;
+            gateways.push(gateway);
+            let outside = if kind == Kind::Firewall { node.ip4() } else { OUTSIDE };
+            (node, outside)
+        }
+        Site::Forwarded(kind, refusal) => {
+            let mut router = Router::new(kind, refusal);
+            router.forwards = vec![(PORT, SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), PORT))];
+            let gateway = lab.router(OUTSIDE, &router)?;
+            let node = gateway.host("node", 2)?;
+            gateways.push(gateway);
+            (node, OUTSIDE)
+        }
+        Site::Blocked(kind, layer) => {
+            let mut router = Router::new(kind, Refusal::Reject);
+            router.blocked = Some(layer);
+            let gateway = lab.router(OUTSIDE, &router)?;
+            let node = gateway.host("node", 2)?;
+            gateways.push(gateway);
+            (node, OUTSIDE)
+        }
+        Site::Double(refusal) => {
+            let kind = Kind::Independent(Dependence::AddressAndPort);
+            let carrier = lab.carrier(OUTSIDE, &Router::new(kind, refusal))?;
+            let home = carrier.nested(Ipv4Addr::new(100, 64, 0, 2), &Router::new(kind, refusal))?;
+            let node = home.host("node", 2)?;
+            gateways.extend([home, carrier]);
+            (node, OUTSIDE)
+        }
+    };
+    Ok(Place { node, gateways, servers: hosts?, stranger, outside, lab })
+}
+
+/// The addresses of a server: two IPv4 in networks far apart, and one of IPv6.
+pub fn server_ips(number: u8) -> Vec<IpAddr> {
+    let ip6 = Ipv6Addr::new(0x2600, 0x100 + u16::from(number), 0, 0, 0, 0, 0, 1);
+    vec![ip4(44, number, 1), ip4(45, number, 1), ip6.into()]
+}
+
+fn ip4(a: u8, b: u8, c: u8) -> IpAddr {
+    Ipv4Addr::new(a, b, c, 1).into()
+}

@@ -1,0 +1,280 @@
+//! One run of a cell: build it, serve, check, ask the sockets what is true, and compare.
+
+use super::cells::{Cell, Conclusion, Homes, PORT, Place, build};
+use super::peers::{self, Server};
+use super::rules::Layer;
+use super::sockets::{Knock, knock};
+use super::{Host, verify};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// When a check ends without a verdict.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(40);
+/// Addresses of a layer that are tried by sockets, number: behind a router that gives every
+/// connection a port of its own there are as many as connections.
+const TRIED_MAX: usize = 4;
+
+/// What came of one run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// The cell, in a line.
+    pub cell: String,
+    /// The experiment.
+    pub experiment: String,
+    /// The network, the servers and what was listened on, in words.
+    pub site: String,
+    /// Who could be asked, in words.
+    pub servers: String,
+    /// What was listened on.
+    pub transports: String,
+    /// What it ran on.
+    pub runtime: String,
+    /// What the node concluded, class by class.
+    pub said: Vec<String>,
+    /// What differs from what the evidence permits.
+    pub short: Vec<String>,
+    /// What a socket proves to be false.
+    pub wrong: Vec<String>,
+    /// From the first dial to the moment from which on the conclusion stood, milliseconds.
+    pub verdict_ms: u64,
+    /// From the first dial to the end of the check, when nothing more is to be learnt.
+    pub elapsed_ms: u64,
+    /// Packets that the node's interface saw, both ways.
+    pub packets: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// How long the network took to build, milliseconds.
+    pub built_ms: u64,
+}
+
+impl Run {
+    /// Whether it came to what it should.
+    pub fn is_right(&self) -> bool {
+        self.short.is_empty() && self.wrong.is_empty()
+    }
+}
+
+/// Run a cell once.
+///
+/// # Errors
+/// If the network cannot be built, or a program fails.
+pub fn run(cell: &Cell) -> io::Result<Run> {
+    let started = Instant::now();
+    let place = build(cell.site, cell.servers.count)?;
+    let built_ms = millis(started.elapsed());
+    let servers = (1..).zip(&place.servers).map(|(number, host)| start_server(cell, number, host));
+    let servers: Vec<Server> = servers.collect::<io::Result<_>>()?;
+    let known = |(number, server): (usize, &Server)| -> Vec<String> {
+        let elsewhere = cell.servers.dials_from_elsewhere(number);
+        let other = cell.servers.homes == Homes::DualStack && elsewhere;
+        let family = if other { "/ip6/" } else { "/ip4/" };
+        server.addrs.iter().filter(|addr| addr.starts_with(family)).cloned().collect()
+    };
+    let peers: Vec<String> = (1..).zip(&servers).flat_map(known).collect();
+    if cell.servers.homes == Homes::DualStack {
+        warm(cell, &place, &servers)?;
+    }
+    let listen = addresses(cell, place.node.ip4().into());
+    let before = traffic(&place.node)?;
+    let report = peers::check(&place.node, &listen, &peers, CHECK_TIMEOUT, cell.on)?;
+    let after = traffic(&place.node)?;
+    let mut run = Run {
+        cell: cell.name(),
+        experiment: cell.experiment.to_owned(),
+        site: cell.site.name(),
+        servers: cell.servers.name(),
+        transports: cell.transports.name().to_owned(),
+        runtime: cell.on.name().to_owned(),
+        said: Vec::new(),
+        short: Vec::new(),
+        wrong: Vec::new(),
+        verdict_ms: stood_at(&report, cell.transports.layers()),
+        elapsed_ms: report["elapsed_ms"].as_u64().unwrap_or(u64::MAX),
+        packets: after.0 - before.0,
+        bytes: after.1 - before.1,
+        built_ms,
+    };
+    for layer in cell.transports.layers() {
+        let said = concluded(&report, *layer);
+        let expected = cell.expected(*layer);
+        run.said.push(format!("{}: {said}", layer.name()));
+        if said != expected {
+            run.short.push(format!("{}: {said} instead of {expected}", layer.name()));
+        }
+        run.wrong.extend(contradicted(&place, &report, *layer, said)?);
+    }
+    if !run.is_right() && std::env::var_os("PORTOLAN_LAB_REPORTS").is_some() {
+        run.short.push(report.to_string());
+    }
+    Ok(run)
+}
+
+fn start_server(cell: &Cell, number: usize, host: &Host) -> io::Result<Server> {
+    let mut listen = addresses(cell, host.ip4().into());
+    let mut extra = Vec::new();
+    match cell.servers.homes {
+        Homes::Single => {}
+        Homes::Multihomed => {
+            let second = host.ips.get(1).filter(|_| cell.servers.dials_from_elsewhere(number));
+            extra.extend(second.map(|ip| format!("--dial-from={ip}")));
+        }
+        Homes::DualStack => {
+            let ip6 = host.ips.iter().find(|ip| ip.is_ipv6());
+            listen.extend(ip6.into_iter().flat_map(|ip| addresses(cell, *ip)));
+        }
+    }
+    peers::serve(host, &listen, &extra, cell.on)
+}
+
+/// Let servers hear from somebody over IPv4: one that never did says nothing of a dial that fails
+/// there, since its own network may be at fault.
+fn warm(cell: &Cell, place: &Place, servers: &[Server]) -> io::Result<()> {
+    let crowd = place.lab.public("crowd", &[Ipv4Addr::new(45, 79, 0, 1).into()])?;
+    let known = servers.iter().flat_map(|server| &server.addrs);
+    let peers: Vec<String> = known.filter(|addr| addr.starts_with("/ip4/")).cloned().collect();
+    let listen = addresses(cell, crowd.ip4().into());
+    peers::check(&crowd, &listen, &peers, CHECK_TIMEOUT, cell.on).map(drop)
+}
+
+/// What a host listens on, as multiaddrs.
+fn addresses(cell: &Cell, ip: IpAddr) -> Vec<String> {
+    let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
+    let address = |layer: &Layer| match layer {
+        Layer::Tcp => format!("/{family}/{ip}/tcp/{PORT}"),
+        Layer::Udp => format!("/{family}/{ip}/udp/{PORT}/quic-v1"),
+    };
+    cell.transports.layers().iter().map(address).collect()
+}
+
+/// What a report says of the IPv4 class of a layer.
+pub fn concluded(report: &Value, layer: Layer) -> Conclusion {
+    let transport = transport(layer);
+    let of_class = |one: &&Value| one["family"] == "ip4" && one["transport"] == transport;
+    let class = report["classes"].as_array().into_iter().flatten().find(of_class);
+    let Some(class) = class else { return Conclusion::Unknown };
+    let reason = class["reason"].as_str().unwrap_or_default();
+    let scopes: Vec<&str> = judged(report, layer).filter_map(|(_, scope)| scope).collect();
+    match class["reachability"].as_str().unwrap_or_default() {
+        "public" if scopes.contains(&"anywhere") => Conclusion::Anywhere,
+        "public" => Conclusion::PresumedOpen,
+        "limited" if scopes.contains(&"contacted") => Conclusion::Contacted,
+        "limited" => Conclusion::ContactedOnly,
+        "private" if reason.contains("depend") => Conclusion::Dependent,
+        "private" => Conclusion::Private,
+        _ => Conclusion::Unknown,
+    }
+}
+
+/// When the last word about the layers' IPv4 classes came, or about how far an address of theirs
+/// can be reached, milliseconds.
+fn stood_at(report: &Value, layers: &[Layer]) -> u64 {
+    let mut last: BTreeMap<String, String> = BTreeMap::new();
+    let mut stood_at = 0;
+    for line in report["timeline"].as_array().into_iter().flatten() {
+        let (Some(at), Some(what)) = (line["at_ms"].as_u64(), line["what"].as_str()) else {
+            continue;
+        };
+        let Some((about, said)) = what.split_once(" is ") else { continue };
+        let of_class = layers.iter().any(|layer| {
+            about == format!("ip4/{}", transport(*layer))
+                || about.starts_with("/ip4/") && about.contains(&format!("/{}/", layer.name()))
+        });
+        // The state and the scope; reasons go on counting.
+        let said = said.split(':').next().unwrap_or_default();
+        let settled = ["public", "limited", "private", "reachable"];
+        let counts = settled.iter().any(|word| said.starts_with(word));
+        if of_class && counts && last.insert(about.into(), said.into()).as_deref() != Some(said) {
+            stood_at = at;
+        }
+    }
+    stood_at
+}
+
+/// The IPv4 addresses of a layer, with the scope of those that are reachable.
+fn judged(report: &Value, layer: Layer) -> impl Iterator<Item = (SocketAddr, Option<&str>)> {
+    let all = report["addresses"].as_array().into_iter().flatten();
+    all.filter_map(move |one| {
+        let mut parts = one["address"].as_str()?.split('/').skip(1);
+        let (ip4, ip, named, port) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let fits = ip4 == "ip4" && named == layer.name();
+        let addr = SocketAddr::new(ip.parse().ok()?, port.parse().ok()?);
+        fits.then_some((addr, one["scope"].as_str()))
+    })
+}
+
+fn transport(layer: Layer) -> &'static str {
+    match layer {
+        Layer::Tcp => "tcp",
+        Layer::Udp => "quic",
+    }
+}
+
+/// What the sockets say against a conclusion: strangers who knock at every address, and servers
+/// who knock from where they were contacted.
+fn contradicted(
+    place: &Place,
+    report: &Value,
+    layer: Layer,
+    said: Conclusion,
+) -> io::Result<Vec<String>> {
+    let mut wrong = Vec::new();
+    let addrs: Vec<_> = judged(report, layer).collect();
+    let reachable = |(_, scope): &&(SocketAddr, Option<&str>)| scope.is_some();
+    let proven = addrs.iter().filter(reachable);
+    let others = addrs.iter().filter(|one| !reachable(one)).take(TRIED_MAX);
+    for (addr, scope) in proven.chain(others).copied() {
+        let gets_in = |host: &Host| -> io::Result<bool> {
+            let from = (host, host.ip4().into());
+            Ok(knock(from, layer, addr, (&place.node, PORT))? == Knock::Opened)
+        };
+        let stranger = gets_in(&place.stranger)?;
+        // Whoever was contacted, of the servers: from another port than the one that was dialled.
+        let contacted = match place.servers.first() {
+            Some(server) => gets_in(server)?,
+            None => false,
+        };
+        let false_claim = match scope {
+            Some("anywhere") => !stranger,
+            Some("contacted") => !contacted,
+            Some(_) => !contacted || stranger,
+            None => said != Conclusion::Unknown && (stranger || contacted),
+        };
+        if false_claim {
+            wrong.push(format!(
+                "{} {addr} is {}: a stranger gets in: {stranger}, a contacted server: {contacted}",
+                layer.name(),
+                scope.unwrap_or("not reachable"),
+            ));
+        }
+    }
+    Ok(wrong)
+}
+
+/// Packets and bytes that a host's interface has seen, both ways.
+fn traffic(host: &Host) -> io::Result<(u64, u64)> {
+    let text = host.space.output("ip", &["-j", "-s", "link", "show", "dev", "eth0"])?;
+    let seen: Value = serde_json::from_str(&text)?;
+    let sum = |field: &str| -> u64 {
+        let stats = &seen[0]["stats64"];
+        ["rx", "tx"].iter().filter_map(|way| stats[*way][field].as_u64()).sum()
+    };
+    Ok((sum("packets"), sum("bytes")))
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Measure a site with plain sockets, each layer.
+///
+/// # Errors
+/// If a socket cannot be made, or what must come through does not.
+pub fn behaviours(place: &Place) -> io::Result<[verify::Behaviour; 2]> {
+    let friends = (&place.servers[0], &place.stranger);
+    let of = |layer| verify::behaviour(&place.node, friends, place.outside.into(), layer);
+    Ok([of(Layer::Tcp)?, of(Layer::Udp)?])
+}

@@ -1,0 +1,283 @@
+//! A laboratory of network namespaces: an Internet of public hosts, routers of every kind that
+//! RFC 4787 names, and hosts behind them. Real kernels, real sockets, real processes.
+//!
+//! ```text
+//!   s1  s2  s3 … stranger          public hosts: one interface, on one bridge
+//!    └───┴───┴──┬───┘
+//!             bridge ── wan router lan ── host          behind a router
+//!                         └── 100.64.0.0/16 ── wan router lan ── host     behind two
+//! ```
+//!
+//! Nothing leaves the namespaces. They vanish with the [`Lab`], after a panic as well; a program
+//! that may be interrupted calls [`namespace::remove_own`].
+
+pub mod cells;
+pub mod experiments;
+pub mod namespace;
+pub mod peers;
+pub mod plan;
+pub mod program;
+pub mod results;
+pub mod rules;
+pub mod sockets;
+pub mod verify;
+
+use namespace::Namespace;
+use rules::{Kind, Router};
+use std::fmt::Write as _;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::process::Command;
+
+/// The Internet, and how to put something on it. What is put on it is kept by whoever asked.
+#[derive(Debug)]
+pub struct Lab {
+    internet: Namespace,
+}
+
+/// A machine.
+#[derive(Debug)]
+pub struct Host {
+    /// Its addresses, the first one being the one that it speaks from.
+    pub ips: Vec<IpAddr>,
+    /// Where it runs.
+    pub space: Namespace,
+}
+
+/// A router with its networks.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Its external IPv4 address.
+    pub outside: Ipv4Addr,
+    /// Its address towards its hosts.
+    pub inside: Ipv4Addr,
+    /// Where it runs; its interfaces are called `wan` and `lan`.
+    pub space: Namespace,
+}
+
+/// Why there can be no lab here, in words.
+///
+/// # Errors
+/// If a tool is missing, or this is not root on Linux.
+pub fn available() -> Result<(), String> {
+    let needed = "the lab needs root on Linux, ip (iproute2) and nft (nftables)";
+    let install = "tests/install-lab.sh installs the tools";
+    for (tool, args) in [("ip", ["netns", "list"]), ("nft", ["list", "ruleset"])] {
+        match Command::new(tool).args(args).output() {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                return Err(format!("{needed}: {tool} says \"{said}\"; {install}"));
+            }
+            Err(error) => return Err(format!("{needed}: {tool}: {error}; {install}")),
+        }
+    }
+    Namespace::new("try").map(drop).map_err(|error| format!("{needed}: {error}; {install}"))
+}
+
+impl Lab {
+    /// An Internet with nobody on it.
+    ///
+    /// # Errors
+    /// If this is not root, or a tool is missing.
+    pub fn new() -> io::Result<Lab> {
+        let internet = Namespace::new("internet")?;
+        internet
+            .ip("link add br0 type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up")?;
+        internet.sysctl("bridge/bridge-nf-call-iptables", "0")?;
+        internet.sysctl("bridge/bridge-nf-call-ip6tables", "0")?;
+        Ok(Lab { internet })
+    }
+
+    /// A public host. Its first addresses of each family are the ones that it speaks from.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn public(&self, label: &str, ips: &[IpAddr]) -> io::Result<Host> {
+        let space = Namespace::new(label)?;
+        self.plug(&space, label, "eth0")?;
+        let mut commands = String::new();
+        for ip in ips {
+            commands += &address(*ip, "eth0", if ip.is_ipv4() { 32 } else { 128 });
+        }
+        commands += "link set eth0 up\n";
+        if let Some(ip) = ips.iter().find(|ip| ip.is_ipv4()) {
+            let _ = writeln!(commands, "route add default dev eth0 src {ip}");
+        }
+        if let Some(ip) = ips.iter().find(|ip| ip.is_ipv6()) {
+            let _ = writeln!(commands, "route add ::/0 dev eth0 src {ip}");
+        }
+        space.ip(&commands)?;
+        Ok(Host { ips: ips.to_vec(), space })
+    }
+
+    /// A router on the Internet.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn router(&self, outside: Ipv4Addr, router: &Router) -> io::Result<Gateway> {
+        let inside = match router.kind {
+            Kind::Firewall => Ipv4Addr::new(44, 200, 1, 1),
+            Kind::Independent(_) | Kind::Dependent => Ipv4Addr::new(192, 168, 1, 1),
+        };
+        self.gateway((outside, inside), router)
+    }
+
+    /// A carrier's router, with a network for other routers behind it (RFC 6598).
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn carrier(&self, outside: Ipv4Addr, router: &Router) -> io::Result<Gateway> {
+        self.gateway((outside, Ipv4Addr::new(100, 64, 0, 1)), router)
+    }
+
+    fn gateway(
+        &self,
+        (outside, inside): (Ipv4Addr, Ipv4Addr),
+        router: &Router,
+    ) -> io::Result<Gateway> {
+        let space = Namespace::new("router")?;
+        self.plug(&space, "router", "wan")?;
+        space.ip(&format!(
+            "{}link set wan up\nroute add default dev wan\nroute add ::/0 dev wan\n",
+            address(outside.into(), "wan", 32)
+        ))?;
+        Gateway::set_up(space, (outside, inside), router)
+    }
+
+    /// Put the interface of a namespace on the bridge.
+    fn plug(&self, space: &Namespace, label: &str, interface: &str) -> io::Result<()> {
+        let port = port_name(space, label);
+        self.internet.ip(&format!(
+            "link add {port} type veth peer name {interface} netns {}\n\
+             link set {port} master br0 up\n",
+            space.name()
+        ))
+    }
+}
+
+impl Gateway {
+    /// A home router in the network of a carrier's.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn nested(&self, outside: Ipv4Addr, router: &Router) -> io::Result<Gateway> {
+        let space = Namespace::new("inner")?;
+        self.plug(&space, "inner", "wan")?;
+        space.ip(&format!(
+            "{}link set wan up\nroute add default via {}\n",
+            address(outside.into(), "wan", 16),
+            self.inside
+        ))?;
+        Gateway::set_up(space, (outside, Ipv4Addr::new(192, 168, 1, 1)), router)
+    }
+
+    /// A host behind the router, in its network; the last byte of its address is given. Where the
+    /// router has an IPv6 network, the host has an address in it that ends alike.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn host(&self, label: &str, last: u8) -> io::Result<Host> {
+        let space = Namespace::new(label)?;
+        self.plug(&space, label, "eth0")?;
+        let [a, b, c, _] = self.inside.octets();
+        let ip = Ipv4Addr::new(a, b, c, last);
+        let ip6 = lan6(last);
+        space.ip(&format!(
+            "{}{}link set eth0 up\nroute add default via {}\nroute add ::/0 via {}\n",
+            address(ip.into(), "eth0", 24),
+            address(ip6.into(), "eth0", 64),
+            self.inside,
+            lan6(1),
+        ))?;
+        self.space.ip(&format!("neigh add proxy {ip6} dev wan\n"))?;
+        Ok(Host { ips: vec![ip.into(), ip6.into()], space })
+    }
+
+    /// Load other rules, and forget every flow.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn load(&self, router: &Router) -> io::Result<()> {
+        self.space.nft(&format!("flush ruleset\n{}{}", router.rules(), FIREWALL6))
+    }
+
+    fn set_up(
+        space: Namespace,
+        (outside, inside): (Ipv4Addr, Ipv4Addr),
+        router: &Router,
+    ) -> io::Result<Gateway> {
+        space.ip(&format!(
+            "link add lan type bridge forward_delay 0 mcast_snooping 0\nlink set lan up\n{}{}",
+            address(inside.into(), "lan", if inside.octets()[0] == 100 { 16 } else { 24 }),
+            address(lan6(1).into(), "lan", 64),
+        ))?;
+        let idle = router.udp_idle.as_secs().to_string();
+        for (key, value) in [
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            ("ipv6/conf/wan/proxy_ndp", "1"),
+            // Who answers for others waits for up to a second, unless told not to.
+            ("ipv4/neigh/wan/proxy_delay", "0"),
+            ("ipv6/neigh/wan/proxy_delay", "0"),
+            ("bridge/bridge-nf-call-iptables", "0"),
+            ("bridge/bridge-nf-call-ip6tables", "0"),
+            ("netfilter/nf_conntrack_udp_timeout", &idle),
+            ("netfilter/nf_conntrack_udp_timeout_stream", &idle),
+        ] {
+            space.sysctl(key, value)?;
+        }
+        if router.kind == Kind::Firewall {
+            // Its hosts have addresses of the Internet, for which it answers there.
+            space.sysctl("ipv4/conf/wan/proxy_arp", "1")?;
+        }
+        let gateway = Gateway { outside, inside, space };
+        gateway.load(router)?;
+        Ok(gateway)
+    }
+
+    fn plug(&self, space: &Namespace, label: &str, interface: &str) -> io::Result<()> {
+        let port = port_name(space, label);
+        self.space.ip(&format!(
+            "link add {port} type veth peer name {interface} netns {}\n\
+             link set {port} master lan up\n",
+            space.name()
+        ))
+    }
+}
+
+impl Host {
+    /// Its first IPv4 address.
+    ///
+    /// # Panics
+    /// If it has none.
+    pub fn ip4(&self) -> Ipv4Addr {
+        let ip4 = self.ips.iter().find_map(|ip| match ip {
+            IpAddr::V4(ip) => Some(*ip),
+            IpAddr::V6(_) => None,
+        });
+        ip4.expect("every host of the lab has an IPv4 address")
+    }
+}
+
+/// The host part of the network behind every router that has one.
+fn lan6(last: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2600, 0x200, 1, 0, 0, 0, 0, last.into())
+}
+
+/// A stateful firewall, as home routers have it (RFC 6092).
+const FIREWALL6: &str = "table ip6 portolan {\n\
+    chain forward {\n type filter hook forward priority filter; policy drop;\n \
+    ct state established,related accept\n iifname lan accept\n meta l4proto icmpv6 accept\n}\n}\n";
+
+fn address(ip: IpAddr, interface: &str, prefix: u8) -> String {
+    let tail = if ip.is_ipv6() { " nodad" } else { "" };
+    format!("addr add {ip}/{prefix} dev {interface}{tail}\n")
+}
+
+/// A name for the bridge's end of a cable: at most fifteen bytes, and unique on its bridge.
+fn port_name(space: &Namespace, label: &str) -> String {
+    let number = space.name().split('-').nth(2).unwrap_or_default();
+    let label: String = label.chars().take(15 - number.len() - 1).collect();
+    format!("{label}-{number}")
+}

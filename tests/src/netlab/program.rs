@@ -1,0 +1,246 @@
+//! The program of the lab. It has two faces: called by itself it runs experiments, and called with
+//! [`FACE`] first it is `portolan`, so that the lab needs no other program beside it.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what a program says")]
+
+use super::cells::{Cell, Site, build};
+use super::experiments::{self, Run};
+use super::plan::{self, expected_behaviour};
+use super::rules::Layer;
+use super::verify::Behaviour;
+use super::{available, namespace, results};
+use async_signal::{Signal, Signals};
+use clap::Parser;
+use futures::StreamExt as _;
+use portolan_sim::workers::spread;
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+
+/// The first argument of a program of the lab that is to be `portolan`.
+pub const FACE: &str = "portolan";
+/// The file in which the program keeps the runs that are done, so that it can be interrupted.
+const KEPT: &str = "lab-runs.jsonl";
+/// Cells of the short pass that run at once, number; ours: most of a run is waiting.
+const SHORT_JOBS: usize = 3;
+
+/// Real kernels, real routers, real processes: the experiments, whole.
+#[derive(Debug, Parser)]
+#[command(name = "lab")]
+struct Args {
+    /// Only the experiments with this name, such as A4.
+    #[arg(long, value_name = "NAME")]
+    only: Option<String>,
+    /// How often each cell is run.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    runs: u64,
+    /// Forget the runs that an earlier call has left.
+    #[arg(long)]
+    fresh: bool,
+}
+
+/// If this is to be `portolan`, be it.
+pub fn other_face() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    if args.next()? != FACE {
+        return None;
+    }
+    let named = [OsString::from(FACE)];
+    Some(portolan::program(named.into_iter().chain(args)))
+}
+
+/// Every router measured by itself, and every cell of the short list once. Without root or the
+/// tools it says what was skipped, which is a failure where `PORTOLAN_REQUIRE_LAB` is set.
+pub fn short_pass() -> ExitCode {
+    if std::env::args().any(|arg| arg == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    if let Err(missing) = available() {
+        println!("skipped: the whole lab: {missing}");
+        let required = std::env::var_os("PORTOLAN_REQUIRE_LAB").is_some_and(|value| value == "1");
+        return if required { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    let swept = set_up();
+    println!("lab: {swept} namespaces of earlier processes removed");
+    let problems = verify_all();
+    let (mut runs, failed) = run_all(&plan::short(), SHORT_JOBS, &mut |_| ());
+    // A machine that is busy with other tests may be too slow to learn all that there is to be
+    // learnt; what is false is false.
+    let weak = |run: &Run| !run.is_right() && run.wrong.is_empty();
+    let again: Vec<Cell> = plan::short()
+        .into_iter()
+        .filter(|cell| runs.iter().any(|run| weak(run) && run.cell == cell.name()))
+        .collect();
+    println!("lab: {} cells came to less than they might, and are run again", again.len());
+    let (second, failed_again) = run_all(&again, 1, &mut |_| ());
+    let problems = problems
+        + failed
+        + failed_again
+        + runs.iter().filter(|run| !run.wrong.is_empty()).count()
+        + second.iter().filter(|run| !run.is_right()).count();
+    runs.extend(second);
+    print!("{}", results::table(&runs));
+    ended(problems)
+}
+
+/// The program.
+pub fn whole() -> ExitCode {
+    let args = Args::parse();
+    if let Err(missing) = available() {
+        eprintln!("error: {missing}");
+        return ExitCode::FAILURE;
+    }
+    set_up();
+    match whole_of(&args) {
+        Ok(problems) => ended(problems),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn whole_of(args: &Args) -> io::Result<usize> {
+    // Beside the program, so that whoever removes what was built removes them as well.
+    let kept = std::env::current_exe()?.with_file_name(KEPT);
+    if args.fresh {
+        let _ = fs::remove_file(&kept);
+    }
+    let mut runs = load(&kept)?;
+    let problems = verify_all();
+    let wanted = |cell: &Cell| args.only.as_ref().is_none_or(|name| cell.experiment == name);
+    let cells: Vec<Cell> = plan::whole().into_iter().filter(wanted).collect();
+    let done = |cell: &Cell| runs.iter().filter(|run| run.cell == cell.name()).count() as u64;
+    let missing: Vec<Cell> = cells
+        .iter()
+        .flat_map(|cell| {
+            let left = args.runs.saturating_sub(done(cell));
+            std::iter::repeat_n(*cell, usize::try_from(left).unwrap_or(usize::MAX))
+        })
+        .collect();
+    let mut file = OpenOptions::new().create(true).append(true).open(&kept)?;
+    let (new, failed) = run_all(&missing, 1, &mut |run| {
+        let line = serde_json::to_string(run).unwrap_or_default();
+        if let Err(error) = writeln!(file, "{line}") {
+            eprintln!("{}: {error}", kept.display());
+        }
+    });
+    runs.extend(new);
+    let of_these = |run: &&Run| cells.iter().any(|cell| cell.name() == run.cell);
+    let runs: Vec<Run> = runs.iter().filter(of_these).cloned().collect();
+    print!("{}", results::table(&runs));
+    if args.only.is_none() {
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results.md");
+        fs::write(page, results::page(&runs))?;
+    }
+    let wrong = runs.iter().filter(|run| !run.is_right()).count();
+    Ok(problems + failed + wrong)
+}
+
+fn load(file: &Path) -> io::Result<Vec<Run>> {
+    match fs::read_to_string(file) {
+        Ok(text) => {
+            let parse = |line: &str| serde_json::from_str(line).map_err(io::Error::other);
+            text.lines().map(parse).collect()
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Measure every kind of router with plain sockets, and count those that are not what they claim.
+fn verify_all() -> usize {
+    let sites: Vec<Site> =
+        plan::SITES.into_iter().filter(|site| !matches!(site, Site::Blocked(..))).collect();
+    let mut problems = 0;
+    spread(
+        0..sites.len() as u64,
+        SHORT_JOBS,
+        |number| {
+            let site = sites.get(usize::try_from(number).ok()?)?;
+            let measured = build(*site, 1).and_then(|place| experiments::behaviours(&place));
+            Some((*site, measured))
+        },
+        &mut |_, measured: Option<(Site, io::Result<[Behaviour; 2]>)>| {
+            if let Some((site, measured)) = measured {
+                problems += misbehaved(site, measured);
+            }
+            true
+        },
+    );
+    println!("lab: {} kinds of networks measured, {problems} problems", sites.len());
+    problems
+}
+
+/// Say how a network differs from what it is called, and count in how many layers it does.
+fn misbehaved(site: Site, measured: io::Result<[Behaviour; 2]>) -> usize {
+    let expected = expected_behaviour(site);
+    match measured {
+        Ok(measured) => {
+            let odd = Layer::ALL.into_iter().zip(measured).filter(|(_, one)| *one != expected);
+            odd.map(|(layer, one)| {
+                println!("{} over {}: {one:?}, not {expected:?}", site.name(), layer.name());
+            })
+            .count()
+        }
+        Err(error) => {
+            println!("{}: {error}", site.name());
+            1
+        }
+    }
+}
+
+/// Run cells, and count the runs that could not be made.
+fn run_all(cells: &[Cell], jobs: usize, heard: &mut dyn FnMut(&Run)) -> (Vec<Run>, usize) {
+    let (mut runs, mut failed) = (Vec::new(), 0);
+    let cell = |number: u64| cells.get(usize::try_from(number).ok()?);
+    spread(
+        0..cells.len() as u64,
+        jobs,
+        |number| cell(number).map(|cell| (cell.name(), experiments::run(cell))),
+        &mut |number, ran: Option<(String, io::Result<Run>)>| {
+            match ran {
+                Some((_, Ok(run))) => {
+                    if !run.is_right() {
+                        println!("{}: {} {}", run.cell, run.short.join("; "), run.wrong.join("; "));
+                    }
+                    heard(&run);
+                    runs.push((number, run));
+                }
+                Some((name, Err(error))) => {
+                    failed += 1;
+                    println!("{name}: {error}");
+                }
+                None => {}
+            }
+            true
+        },
+    );
+    runs.sort_by_key(|(number, _)| *number);
+    (runs.into_iter().map(|(_, run)| run).collect(), failed)
+}
+
+/// Sweep what earlier processes have left, and see to it that an interruption leaves nothing.
+fn set_up() -> usize {
+    if let Ok(mut signals) = Signals::new([Signal::Int, Signal::Term]) {
+        thread::spawn(move || {
+            if futures::executor::block_on(signals.next()).is_some() {
+                namespace::remove_own();
+                std::process::exit(130);
+            }
+        });
+    }
+    namespace::remove_stale()
+}
+
+fn ended(problems: usize) -> ExitCode {
+    let left = namespace::own();
+    if !left.is_empty() {
+        println!("lab: left behind: {}", left.join(", "));
+    }
+    println!("lab: {problems} problems");
+    if problems == 0 && left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

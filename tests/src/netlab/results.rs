@@ -1,0 +1,104 @@
+//! What runs came to, as tables.
+
+use super::experiments::Run;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// The runs of one cell.
+#[derive(Clone, Debug, Default)]
+pub struct Row {
+    runs: Vec<Run>,
+}
+
+impl Row {
+    /// Runs whose conclusion was the strongest that the evidence permits, and nothing was false.
+    pub fn right(&self) -> usize {
+        self.runs.iter().filter(|run| run.is_right()).count()
+    }
+
+    /// Runs in which a socket proved a verdict false.
+    pub fn wrong(&self) -> usize {
+        self.runs.iter().filter(|run| !run.wrong.is_empty()).count()
+    }
+
+    fn quantile(&self, percent: usize, of: impl Fn(&Run) -> u64) -> u64 {
+        let mut all: Vec<u64> = self.runs.iter().map(of).collect();
+        all.sort_unstable();
+        let at = (all.len() * percent).div_ceil(100).saturating_sub(1);
+        all.get(at).copied().unwrap_or_default()
+    }
+}
+
+/// Runs by cell, in the order in which cells came.
+pub fn by_cell(runs: &[Run]) -> Vec<Row> {
+    let mut order: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut rows: Vec<Row> = Vec::new();
+    for run in runs {
+        let next = rows.len();
+        let at = *order.entry(&run.cell).or_insert(next);
+        if at == next {
+            rows.push(Row::default());
+        }
+        rows[at].runs.push(run.clone());
+    }
+    rows
+}
+
+/// A table for people, which is one of Markdown too.
+pub fn table(runs: &[Run]) -> String {
+    let mut text = "| experiment | network | servers | listens on | runtime | concluded | right | \
+        false | verdict ms | p95 ms | settled ms | packets | bytes |\n\
+        |---|---|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|\n"
+        .to_owned();
+    for row in by_cell(runs) {
+        let Some(run) = row.runs.first() else { continue };
+        let count = row.runs.len();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} | {}/{count} | {} | {} | {} | {} | {} | {} |",
+            run.experiment,
+            run.site,
+            run.servers,
+            run.transports,
+            run.runtime,
+            run.said.join(", "),
+            row.right(),
+            row.wrong(),
+            row.quantile(50, |run| run.verdict_ms),
+            row.quantile(95, |run| run.verdict_ms),
+            row.quantile(50, |run| run.elapsed_ms),
+            row.quantile(50, |run| run.packets),
+            row.quantile(50, |run| run.bytes),
+        );
+    }
+    text
+}
+
+/// The page of results.
+pub fn page(runs: &[Run]) -> String {
+    let said = |program: &str, args: &[&str]| {
+        let output = std::process::Command::new(program).args(args).output();
+        output.map_or_else(
+            |_| "?".into(),
+            |out| String::from_utf8_lossy(&out.stdout).trim().to_owned(),
+        )
+    };
+    let wrong = runs.iter().filter(|run| !run.wrong.is_empty()).count();
+    let right = runs.iter().filter(|run| run.is_right()).count();
+    format!(
+        "# What the lab measured\n\n\
+         Written by `cargo run --release -p portolan-tests --bin lab` on {}, at commit {}, Linux {}, {}.\n\
+         Every run builds its network anew, in namespaces without delay. Times count from the first dial:\n\
+         *verdict* until the conclusion stood (median and 95th percentile), *settled* until nothing more\n\
+         was to be learnt; packets and bytes are those of the node's interface, both ways.\n\
+         *Right*: the strongest conclusion that the evidence permits. *False*: a socket proved a verdict\n\
+         false (a stranger and a contacted server knock at every address).\n\n\
+         {} runs: {right} right, {wrong} with a false verdict.\n\n{}",
+        said("date", &["-u", "+%Y-%m-%d"]),
+        said("git", &["rev-parse", "--short=12", "HEAD"]),
+        said("uname", &["-r"]),
+        said("nft", &["--version"]),
+        runs.len(),
+        table(runs),
+    )
+}
