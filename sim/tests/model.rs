@@ -44,7 +44,6 @@ fn verdicts_follow_from_proofs_and_failures_alone() {
         "dial_back_error",
         "timeout",
         "lie",
-        "declined",
         "proved late",
         "reachable anywhere",
         "reachable contacted",

@@ -16,8 +16,8 @@ const RTT: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_secs(90);
 /// A number that no probe has.
 const WRONG_NONCE: u64 = 999_999_999;
-/// An honest demand of dial data, and one over the range.
-const DEMANDS: [u64; 2] = [30_000, 100_001];
+/// The largest honest demand of dial data, and one over the range.
+const DEMANDS: [u64; 2] = [100_000, 100_001];
 
 impl Bench {
     /// Every fact that can happen now in this shape, in a fixed order.

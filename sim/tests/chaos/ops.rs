@@ -145,7 +145,7 @@ pub(crate) fn any_op() -> impl Strategy<Value = Op> {
         7 => (b(), b(), b(), b()).prop_map(|(which, status, dial_status, index)| {
             Op::Answer { which, status, dial_status, index }
         }),
-        2 => (b(), 0..130_000_u32).prop_map(|(which, bytes)| Op::DemandData { which, bytes }),
+        3 => (b(), 60_000..130_000_u32).prop_map(|(which, bytes)| Op::DemandData { which, bytes }),
         4 => (b(), b(), b()).prop_map(|(which, how, ip)| Op::DialBack { which, how, ip }),
         2 => (b(), b()).prop_map(|(which, how)| Op::StreamEnds { which, how }),
         2 => (b(), b(), proptest::collection::vec(b(), 0..40))

@@ -30,8 +30,8 @@ const PAID: Duration = Duration::from_millis(45_040);
 const GRACE: Duration = Duration::from_secs(2);
 /// How long after its probe a nonce still proves.
 const LATE: Duration = Duration::from_secs(60);
-/// Dial data in one window, bytes.
-const BUDGET: u64 = 800_000;
+/// Dial data in one window, bytes: for one address, for all that may not be ours, for all.
+const BUDGETS: [u64; 3] = [200_000, 400_000, 800_000];
 
 #[derive(Clone, Debug)]
 struct Conn {
@@ -96,7 +96,8 @@ pub(crate) struct Verdicts {
     asks: BTreeMap<u64, Ask>,
     histories: BTreeMap<Addr, History>,
     sightings: BTreeMap<Addr, (Instant, u16)>,
-    paid: (Option<Instant>, u64),
+    /// What was paid for each address, since when, and whether it is known to be ours.
+    paid: BTreeMap<Addr, (Instant, u64, bool)>,
     /// How probes must have ended in this event.
     ends: Vec<(PeerId, Addr, Outcome)>,
     moved: bool,
@@ -239,7 +240,8 @@ impl Verdicts {
         let Phase::Open { paid, .. } = ask.phase else { return };
         let outcome = match Message::decode(body) {
             Ok(Message::DialDataRequest { num_bytes, .. }) => {
-                let outcome = self.demanded(now, num_bytes, paid);
+                let addr = ask.addr;
+                let outcome = self.demanded(now, addr, num_bytes, paid);
                 let ask = self.asks.values_mut().find(|ask| ask.stream == stream);
                 if let (None, Some(ask)) = (outcome, ask) {
                     ask.phase = Phase::Open { until: now + PAID, paid: true };
@@ -266,20 +268,26 @@ impl Verdicts {
     }
 
     /// What a demand of dial data ends in; nothing where it is paid.
-    fn demanded(&mut self, now: Instant, bytes: u64, paid: bool) -> Option<Outcome> {
-        if paid {
+    fn demanded(&mut self, now: Instant, addr: Addr, bytes: u64, paid: bool) -> Option<Outcome> {
+        if paid || bytes > 100_000 {
             return Some(Outcome::Error);
         }
-        if bytes > 100_000 {
+        self.paid.retain(|_, (since, ..)| now < *since + LIFETIME);
+        let proven = self.histories.get(&addr).is_some_and(|one| one.proof.is_some());
+        let ours = proven || self.ips.contains(&addr.ip);
+        let old = self.paid.get(&addr).copied();
+        let mut all = self.paid.clone();
+        let (since, sum, was_ours) = old.unwrap_or((now, 0, false));
+        all.insert(addr, (since, sum + bytes, was_ours || ours));
+        let sum = |counts: &dyn Fn(&Addr, bool) -> bool| -> u64 {
+            let counted = all.iter().filter(|(of, (_, _, ours))| counts(of, *ours));
+            counted.map(|(_, (_, bytes, _))| bytes).sum()
+        };
+        let sums = [sum(&|of, _| *of == addr), sum(&|_, ours| !ours), sum(&|_, _| true)];
+        if sums.iter().zip(BUDGETS).any(|(sum, budget)| *sum > budget) {
             return Some(Outcome::Declined);
         }
-        if self.paid.0.is_none_or(|since| since + LIFETIME <= now) {
-            self.paid = (Some(now), 0);
-        }
-        if self.paid.1 + bytes > BUDGET {
-            return Some(Outcome::Declined);
-        }
-        self.paid.1 += bytes;
+        self.paid = all;
         None
     }
 
