@@ -162,7 +162,7 @@ async fn refusals_are_no_evidence<L: Lab>(lab: &L) {
             Outcome::DialBackError,
             unhelpful,
         ),
-        case("absurd dial data", Behavior::AbsurdDialData, Outcome::Declined, unhelpful),
+        case("absurd dial data", Behavior::AbsurdDialData, Outcome::Error, unhelpful),
     );
 }
 
