@@ -375,6 +375,7 @@ saved!(struct History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Addr;
     use core::net::Ipv4Addr;
 
     struct Lowest;
@@ -401,5 +402,58 @@ mod tests {
         assert_eq!(woken_after(299), (Some(1), 1), "young enough to believe");
         assert_eq!(woken_after(300), (None, 1), "everybody is to be asked again");
         assert_eq!(woken_after(600), (Some(1), 0), "too old to matter");
+    }
+
+    fn peer(number: u8) -> PeerId {
+        PeerId::from_bytes(&[0, 1, number]).expect("a short identity hash")
+    }
+
+    fn group(number: u8) -> Group {
+        Group::prefix(Ipv4Addr::new(44, number, 0, 1).into())
+    }
+
+    /// An address that these servers have proven, and what they say in the search after.
+    fn searched_again(outcomes: &[Outcome]) -> History {
+        let addr = Addr::tcp(Ipv4Addr::new(99, 0, 0, 7).into(), 4001);
+        let mut history = History::new();
+        for (number, _) in (1..).zip(outcomes) {
+            let proof = Proof::claimed(addr, peer(number), false, Instant::ZERO);
+            history.proved(proof, group(number));
+        }
+        history.doubt();
+        for (number, outcome) in (1..).zip(outcomes) {
+            let answer = Answer { outcome: *outcome, group: group(number), line: None };
+            history.answered(Instant::ZERO, peer(number), answer, false);
+        }
+        history
+    }
+
+    #[test]
+    fn whom_we_do_not_pay_is_outvoted_by_two_earlier_provers_only() {
+        use Outcome::{Declined, DialFailed};
+        assert!(searched_again(&[DialFailed]).would_refute());
+        assert!(!searched_again(&[Declined]).would_refute());
+        assert!(!searched_again(&[Declined, DialFailed]).would_refute(), "one may lie");
+        assert!(searched_again(&[Declined, DialFailed, DialFailed]).would_refute());
+        let mut history = searched_again(&[Declined]);
+        for number in 7..9 {
+            let failed = Answer { outcome: DialFailed, group: group(number), line: None };
+            history.answered(Instant::ZERO, peer(number), failed, false);
+        }
+        assert!(!history.would_refute(), "those two never proved it");
+    }
+
+    #[test]
+    fn whom_we_declined_is_asked_again_once_the_address_is_known_to_be_ours() {
+        let addr = Addr::tcp(Ipv4Addr::new(99, 0, 0, 7).into(), 4001);
+        let declined = Answer { outcome: Outcome::Declined, group: group(1), line: None };
+        let proof = |number| Proof::claimed(addr, peer(number), false, Instant::ZERO);
+        let mut history = History::new();
+        history.answered(Instant::ZERO, peer(1), declined, false);
+        history.proved(proof(2), group(2));
+        assert!(!history.answers.contains_key(&peer(1)), "now more may be paid");
+        history.answered(Instant::ZERO, peer(1), declined, false);
+        history.proved(proof(3), group(3));
+        assert!(history.answers.contains_key(&peer(1)), "it was ours already");
     }
 }
