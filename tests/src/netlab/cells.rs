@@ -1,8 +1,9 @@
 //! What is measured: a kind of network, a set of servers, what is listened on, and a runtime.
 
 use super::peers::On;
-use super::rules::{Dependence, Kind, Layer, Refusal, Router};
+use super::rules::{Kind, Layer, Router};
 use super::{Gateway, Host, Lab};
+use portolan_sim::net::{Dependence, Refusal};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4};
@@ -235,30 +236,22 @@ pub fn build(site: Site, servers: u8) -> io::Result<Place> {
         .collect();
     let stranger = lab.public("stranger", &[ip4(45, 77, 0), ip4(45, 78, 0)])?;
     let mut gateways = Vec::new();
+    let mut home = |router: Router| -> io::Result<(Host, Ipv4Addr)> {
+        let gateway = lab.router(OUTSIDE, &router)?;
+        let node = gateway.host("node", 2)?;
+        gateways.push(gateway);
+        let outside = if router.kind == Kind::Firewall { node.ip4() } else { OUTSIDE };
+        Ok((node, outside))
+    };
     let (node, outside) = match site {
         Site::Open => (lab.public("node", &[OPEN.into(), OPEN6.into()])?, OPEN),
-        Site::Behind(kind, refusal) => {
-            let gateway = lab.router(OUTSIDE, &Router::new(kind, refusal))?;
-            let node = gateway.host("node", 2)?;
-            gateways.push(gateway);
-            let outside = if kind == Kind::Firewall { node.ip4() } else { OUTSIDE };
-            (node, outside)
-        }
+        Site::Behind(kind, refusal) => home(Router::new(kind, refusal))?,
         Site::Forwarded(kind, refusal) => {
-            let mut router = Router::new(kind, refusal);
-            router.forwards = vec![(PORT, SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), PORT))];
-            let gateway = lab.router(OUTSIDE, &router)?;
-            let node = gateway.host("node", 2)?;
-            gateways.push(gateway);
-            (node, OUTSIDE)
+            let to = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), PORT);
+            home(Router { forwards: vec![(PORT, to)], ..Router::new(kind, refusal) })?
         }
         Site::Blocked(kind, layer) => {
-            let mut router = Router::new(kind, Refusal::Reject);
-            router.blocked = Some(layer);
-            let gateway = lab.router(OUTSIDE, &router)?;
-            let node = gateway.host("node", 2)?;
-            gateways.push(gateway);
-            (node, OUTSIDE)
+            home(Router { blocked: Some(layer), ..Router::new(kind, Refusal::Reject) })?
         }
         Site::Double(refusal) => {
             let kind = Kind::Independent(Dependence::AddressAndPort);

@@ -278,3 +278,47 @@ pub fn behaviours(place: &Place) -> io::Result<[verify::Behaviour; 2]> {
     let of = |layer| verify::behaviour(&place.node, friends, place.outside.into(), layer);
     Ok([of(Layer::Tcp)?, of(Layer::Udp)?])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_report_is_read_by_layer_and_the_last_new_word_counts() {
+        let class = |transport, reachability, reason| {
+            json!({"family": "ip4", "transport": transport,
+                "reachability": reachability, "reason": reason})
+        };
+        let address = |address, scope: Option<&str>| json!({"address": address, "scope": scope});
+        let line = |at_ms: u64, what| json!({"at_ms": at_ms, "what": what});
+        let report = json!({
+            "classes": [
+                class("tcp", "limited", "only contacted servers get through"),
+                class("quic", "private", "the mapping depends on the endpoint"),
+            ],
+            "addresses": [
+                address("/ip4/44.0.0.1/tcp/4001", Some("contacted-only")),
+                address("/ip4/44.0.0.1/udp/4001/quic-v1", None),
+                address("/ip6/2600::1/tcp/4001", Some("anywhere")),
+            ],
+            "timeline": [
+                line(1, "ip4/tcp is unknown: a probe is in flight"),
+                line(5, "/ip4/44.0.0.1/tcp/4001 is reachable (contacted): why"),
+                line(6, "ip4/tcp is limited: why"),
+                line(7, "/ip4/44.0.0.1/tcp/4001 is reachable (contacted-only): why"),
+                line(8, "ip4/tcp is limited: why else"),
+                line(9, "ip4/quic is private: why"),
+                line(10, "ip6/tcp is public: why"),
+            ],
+        });
+        assert_eq!(concluded(&report, Layer::Tcp), Conclusion::ContactedOnly);
+        assert_eq!(concluded(&report, Layer::Udp), Conclusion::Dependent);
+        assert_eq!(stood_at(&report, &[Layer::Tcp]), 7);
+        assert_eq!(stood_at(&report, &Layer::ALL), 9);
+        assert_eq!(concluded(&json!({}), Layer::Tcp), Conclusion::Unknown);
+        let addr = "44.0.0.1:4001".parse().expect("an address");
+        let of_tcp: Vec<_> = judged(&report, Layer::Tcp).collect();
+        assert_eq!(of_tcp, [(addr, Some("contacted-only"))]);
+    }
+}

@@ -95,7 +95,7 @@ impl Lab {
     /// If a command fails.
     pub fn public(&self, label: &str, ips: &[IpAddr]) -> io::Result<Host> {
         let space = Namespace::new(label)?;
-        self.plug(&space, label, "eth0")?;
+        plug((&self.internet, "br0"), (&space, "eth0"), label)?;
         let mut commands = String::new();
         for ip in ips {
             commands += &address(*ip, "eth0", if ip.is_ipv4() { 32 } else { 128 });
@@ -137,22 +137,12 @@ impl Lab {
         router: &Router,
     ) -> io::Result<Gateway> {
         let space = Namespace::new("router")?;
-        self.plug(&space, "router", "wan")?;
+        plug((&self.internet, "br0"), (&space, "wan"), "router")?;
         space.ip(&format!(
             "{}link set wan up\nroute add default dev wan\nroute add ::/0 dev wan\n",
             address(outside.into(), "wan", 32)
         ))?;
         Gateway::set_up(space, (outside, inside), router)
-    }
-
-    /// Put the interface of a namespace on the bridge.
-    fn plug(&self, space: &Namespace, label: &str, interface: &str) -> io::Result<()> {
-        let port = port_name(space, label);
-        self.internet.ip(&format!(
-            "link add {port} type veth peer name {interface} netns {}\n\
-             link set {port} master br0 up\n",
-            space.name()
-        ))
     }
 }
 
@@ -163,7 +153,7 @@ impl Gateway {
     /// If a command fails.
     pub fn nested(&self, outside: Ipv4Addr, router: &Router) -> io::Result<Gateway> {
         let space = Namespace::new("inner")?;
-        self.plug(&space, "inner", "wan")?;
+        plug((&self.space, "lan"), (&space, "wan"), "inner")?;
         space.ip(&format!(
             "{}link set wan up\nroute add default via {}\n",
             address(outside.into(), "wan", 16),
@@ -179,7 +169,7 @@ impl Gateway {
     /// If a command fails.
     pub fn host(&self, label: &str, last: u8) -> io::Result<Host> {
         let space = Namespace::new(label)?;
-        self.plug(&space, label, "eth0")?;
+        plug((&self.space, "lan"), (&space, "eth0"), label)?;
         let [a, b, c, _] = self.inside.octets();
         let ip = Ipv4Addr::new(a, b, c, last);
         let ip6 = lan6(last);
@@ -235,15 +225,6 @@ impl Gateway {
         gateway.load(router)?;
         Ok(gateway)
     }
-
-    fn plug(&self, space: &Namespace, label: &str, interface: &str) -> io::Result<()> {
-        let port = port_name(space, label);
-        self.space.ip(&format!(
-            "link add {port} type veth peer name {interface} netns {}\n\
-             link set {port} master lan up\n",
-            space.name()
-        ))
-    }
 }
 
 impl Host {
@@ -275,9 +256,19 @@ fn address(ip: IpAddr, interface: &str, prefix: u8) -> String {
     format!("addr add {ip}/{prefix} dev {interface}{tail}\n")
 }
 
-/// A name for the bridge's end of a cable: at most fifteen bytes, and unique on its bridge.
-fn port_name(space: &Namespace, label: &str) -> String {
+/// Lay a cable from a bridge to a new interface of a namespace.
+fn plug(
+    (at, bridge): (&Namespace, &str),
+    (space, interface): (&Namespace, &str),
+    label: &str,
+) -> io::Result<()> {
+    // At most fifteen bytes, and unique on its bridge.
     let number = space.name().split('-').nth(2).unwrap_or_default();
     let label: String = label.chars().take(15 - number.len() - 1).collect();
-    format!("{label}-{number}")
+    let port = format!("{label}-{number}");
+    at.ip(&format!(
+        "link add {port} type veth peer name {interface} netns {}\n\
+         link set {port} master {bridge} up\n",
+        space.name()
+    ))
 }

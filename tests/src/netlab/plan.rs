@@ -2,9 +2,11 @@
 
 use super::cells::{Cell, Homes, Servers, Site, Transports};
 use super::peers::On;
-use super::rules::{Dependence, Kind, Layer, Refusal};
+use super::rules::{Kind, Layer};
 use super::sockets::Knock;
 use super::verify::Behaviour;
+
+use portolan_sim::net::{Dependence, Refusal};
 
 use Dependence::{Address, AddressAndPort, Independent};
 use Refusal::{Reject, Silent};

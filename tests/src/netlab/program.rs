@@ -180,11 +180,12 @@ fn misbehaved(site: Site, measured: io::Result<[Behaviour; 2]>) -> usize {
     let expected = expected_behaviour(site);
     match measured {
         Ok(measured) => {
-            let odd = Layer::ALL.into_iter().zip(measured).filter(|(_, one)| *one != expected);
-            odd.map(|(layer, one)| {
+            let all = Layer::ALL.into_iter().zip(measured);
+            let odd: Vec<(Layer, Behaviour)> = all.filter(|(_, one)| *one != expected).collect();
+            for (layer, one) in &odd {
                 println!("{} over {}: {one:?}, not {expected:?}", site.name(), layer.name());
-            })
-            .count()
+            }
+            odd.len()
         }
         Err(error) => {
             println!("{}: {error}", site.name());

@@ -71,6 +71,8 @@ pub fn table(runs: &[Run]) -> String {
             row.quantile(50, |run| run.bytes),
         );
     }
+    let slowest = runs.iter().map(|run| run.built_ms).max().unwrap_or_default();
+    let _ = writeln!(text, "\nNo network took longer than {slowest} ms to build.");
     text
 }
 

@@ -6,31 +6,10 @@
 //! each mapping into two maps, one for later flows from the same endpoint and one for whoever comes
 //! in; where addresses are filtered, a set holds who was written to from which external port.
 
+use portolan_sim::net::{Dependence, Refusal};
 use std::fmt::Write as _;
 use std::net::SocketAddrV4;
 use std::time::Duration;
-
-/// What a behaviour depends on (RFC 4787 §4.1 and §5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Dependence {
-    /// On nothing.
-    Independent,
-    /// On the remote address.
-    Address,
-    /// On the remote address and port.
-    AddressAndPort,
-}
-
-impl Dependence {
-    /// As RFC 4787 shortens it.
-    pub const fn short(self) -> &'static str {
-        match self {
-            Dependence::Independent => "EI",
-            Dependence::Address => "AD",
-            Dependence::AddressAndPort => "APD",
-        }
-    }
-}
 
 /// What a router does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,19 +27,10 @@ impl Kind {
     pub fn name(self) -> String {
         match self {
             Kind::Firewall => "firewall".into(),
-            Kind::Independent(filtering) => format!("EI×{}", filtering.short()),
+            Kind::Independent(filtering) => format!("EI×{}", filtering.name().to_uppercase()),
             Kind::Dependent => "APD×APD".into(),
         }
     }
-}
-
-/// What becomes of packets that nobody asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Refusal {
-    /// Dropped: whoever dials waits for his time-out.
-    Silent,
-    /// Answered with RST or ICMP.
-    Reject,
 }
 
 /// A protocol of the transport layer.
@@ -223,6 +193,6 @@ impl Router {
 }
 
 /// The rule for a forwarded port.
-pub fn forward(layer: Layer, port: u16, to: SocketAddrV4) -> String {
+fn forward(layer: Layer, port: u16, to: SocketAddrV4) -> String {
     format!(" iifname wan {} dport {port} dnat to {to}\n", layer.name())
 }

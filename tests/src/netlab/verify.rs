@@ -2,8 +2,9 @@
 //! ours runs behind it.
 
 use super::Host;
-use super::rules::{Dependence, Layer};
+use super::rules::Layer;
 use super::sockets::{self, Knock};
+use portolan_sim::net::Dependence;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 

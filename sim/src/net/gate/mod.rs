@@ -118,7 +118,7 @@ pub enum PortAllocation {
 }
 
 /// What an unwanted packet gets for an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Refusal {
     /// Nothing.
     Silent,

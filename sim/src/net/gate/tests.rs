@@ -225,7 +225,27 @@ fn shared_contacts_hold_for_all_ports_and_protocols() {
         bench.out(other, friend).expect("room");
         assert_eq!(bench.lets_in(friend, external), shares_contacts);
         assert!(!bench.lets_in(remote(3, 1), external));
+        let known = |host| bench.gate.knows(bench.now, remote(host, 9));
+        assert_eq!((known(1), known(2), known(3)), (shares_contacts, shares_contacts, false));
+        bench.pass(3_600);
+        assert!(!bench.gate.knows(bench.now, friend), "nobody wrote to him for long");
     }
+}
+
+#[test]
+fn a_gate_tells_when_it_had_no_room_for_whom_it_would_have_let_in() {
+    let mut config = GateConfig::nat(Dependence::Independent, Dependence::Address);
+    config.flows_max = 1;
+    let mut bench = Bench::new(config);
+    let external = bench.mapped(remote(1, 1));
+    assert!(!bench.lets_in(remote(3, 1), external), "him it would not let in anyway");
+    assert_eq!(bench.gate.full_at(), None);
+    bench.pass(1);
+    assert!(!bench.lets_in(remote(1, 2), external));
+    assert_eq!(bench.gate.full_at(), Some(bench.now));
+    let admits = |room| bench.gate.admits(bench.now, remote(1, 2), external, room);
+    assert_eq!(admits(Room::AsItIs), Inbound::Drop);
+    assert_eq!(admits(Room::Enough), Inbound::Pass(inside(4001)));
 }
 
 #[test]
