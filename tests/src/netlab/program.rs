@@ -13,6 +13,7 @@ use async_signal::{Signal, Signals};
 use clap::Parser;
 use futures::StreamExt as _;
 use portolan_sim::workers::spread;
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -110,9 +111,14 @@ fn whole_of(args: &Args) -> io::Result<usize> {
         let _ = fs::remove_file(&kept);
     }
     let mut runs = load(&kept)?;
-    let problems = verify_all();
     let wanted = |cell: &Cell| args.only.as_ref().is_none_or(|name| cell.experiment == name);
     let cells: Vec<Cell> = plan::whole().into_iter().filter(wanted).collect();
+    if cells.is_empty() {
+        let names: BTreeSet<&str> = plan::whole().iter().map(|cell| cell.experiment).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        return Err(io::Error::other(format!("the experiments are {}", names.join(", "))));
+    }
+    let problems = verify_all();
     let done = |cell: &Cell| runs.iter().filter(|run| run.cell == cell.name()).count() as u64;
     let missing: Vec<Cell> = cells
         .iter()
