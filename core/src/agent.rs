@@ -162,6 +162,10 @@ impl Agent {
                 let done = self.service.dial_failed(cx, &view, dial, reason);
                 self.note(cx, None, done);
             }
+            Event::DialFailureReported { addr } => {
+                let done = self.probe.dial_failure_reported(addr);
+                self.note(cx, None, done);
+            }
             Event::StreamOpened { conn, stream } => self.stream_opened(cx, conn, stream),
             Event::StreamFailed { stream, reason } => {
                 if is_service(stream) {

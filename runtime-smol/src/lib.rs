@@ -10,6 +10,6 @@ mod runtime;
 pub use node::{Builder, Node};
 pub use portolan_runtime::{
     AcceptError, AddressError, ConnectionInfo, DialError, Dialled, Incoming, Limits, ListenError,
-    Noticed, Notices, OpenError, StartError, Stopped, Stream, identity, net, record,
+    Noticed, Notices, OpenError, ReportError, StartError, Stopped, Stream, identity, net, record,
 };
 pub use runtime::Smol;

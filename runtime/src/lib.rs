@@ -22,5 +22,5 @@ pub mod traits;
 pub use node::{
     AcceptError, AddressError, Builder, ConnectionInfo, DialError, Dialled, Incoming, Limits,
     ListenError, NOTICES_MAX, Node, Noticed, Notices, OpenError, PROTOCOL_NAME_MAX, PROTOCOLS_MAX,
-    StartError, Stopped, Stream, destination, listen_address,
+    ReportError, StartError, Stopped, Stream, destination, listen_address,
 };

@@ -2,7 +2,8 @@
 
 use super::{BOTH, builder, dial};
 use futures::StreamExt;
-use portolan_core::{Notice, Outcome, Scope, State};
+use portolan_core::{Notice, Outcome, PeerId, Scope, State};
+use portolan_runtime::{ReportError, Stopped};
 use portolan_tests::lab::{Lab, soon, until};
 use portolan_tests::portolan_peer::on_one_host;
 use std::net::IpAddr;
@@ -10,7 +11,8 @@ use std::net::IpAddr;
 portolan_tests::on_every_runtime! {
     #[tokio::test]
     a_server_on_one_ip_proves_the_addresses_to_those_it_was_contacted_by,
-    a_dial_back_from_another_ip_proves_them_to_anybody;
+    a_dial_back_from_another_ip_proves_them_to_anybody,
+    what_peers_report_is_taken_only_about_addresses_of_the_node;
 }
 
 async fn a_server_on_one_ip_proves_the_addresses_to_those_it_was_contacted_by<L: Lab>(lab: &L) {
@@ -57,7 +59,34 @@ async fn proves<L: Lab>(lab: &L, dial_from: Option<IpAddr>, scope: Scope) {
     let reachable = explanation.addresses.iter().filter(|addr| addr.scope == Some(scope));
     assert_eq!(reachable.count(), 2);
     assert_eq!(explanation.servers.len(), 1);
+    assert!(client.may_serve().await, "proven to those it was contacted by, at least");
     // The dial-backs came under another identity, and do not stay.
     let known = server.peer_id();
     until(async || client.connections().await.iter().all(|conn| conn.peer == known)).await;
+}
+
+async fn what_peers_report_is_taken_only_about_addresses_of_the_node<L: Lab>(lab: &L) {
+    let node = builder(lab, on_one_host(), &BOTH).start().await.expect("free ports");
+    assert!(!node.may_serve().await, "nothing is proven");
+    let report = |addr: &str| {
+        let addr = addr.parse().expect("a multiaddr");
+        let node = node.clone();
+        async move { node.report_dial_failure(addr).await }
+    };
+    for own in node.listeners().await {
+        let bare = own.to_string().split("/p2p/").next().unwrap_or_default().to_owned();
+        assert_eq!(report(&own.to_string()).await, Ok(()), "{own}");
+        assert_eq!(report(&bare).await, Ok(()), "{bare}");
+        let other = format!("{bare}/p2p/{}", PeerId::random());
+        let named = other.parse().expect("a multiaddr");
+        assert_eq!(report(&other).await, Err(ReportError::NotOurs(named)), "another peer's");
+    }
+    let unknown = "/ip4/127.0.0.1/tcp/9";
+    let named = unknown.parse().expect("a multiaddr");
+    assert_eq!(report(unknown).await, Err(ReportError::NotOurs(named)));
+    let name = report("/dns4/example.org/tcp/9").await;
+    assert!(matches!(name, Err(ReportError::Address { .. })), "{name:?}");
+    node.shutdown().await;
+    assert_eq!(report(unknown).await, Err(ReportError::Stopped(Stopped)));
+    assert!(!node.may_serve().await);
 }

@@ -226,7 +226,8 @@ impl Sorted {
             | Event::ListenerClosed { .. }
             | Event::InterfacesChanged { .. }
             | Event::Contacted { .. }
-            | Event::DialFailed { .. } => (None, event.clone()),
+            | Event::DialFailed { .. }
+            | Event::DialFailureReported { .. } => (None, event.clone()),
             _ => unreachable!("an event that this suite does not know: give it its place above"),
         };
         self.push(conn, Entry::Event(event));

@@ -131,18 +131,20 @@ impl ObservedAddrs {
             self.forget_a_group();
         }
         let votes = self.groups.entry(group).or_default();
-        let same = |old: &&mut Vote| old.observer == vote.observer && old.socket == vote.socket;
-        if let Some(old) = votes.iter_mut().find(same) {
-            // The steady state: the same word again only makes the vote fresh. On a new connection it
-            // can be compared with others again.
+        let same = |old: &Vote| old.observer == vote.observer && old.socket == vote.socket;
+        if let Some(index) = votes.iter().position(same) {
+            let old = votes[index];
+            // Where a network is of two minds, its last word counts.
+            let others = || votes.iter().filter(|other| other.value != vote.value);
+            // The steady state: the same word again only makes the vote fresh.
             self.dirty |= old.value != vote.value
-                || old.conn.is_none()
                 || old.listening != vote.listening
                 || old.is_old
                 // Mappings are told from live connections alone.
                 || old.conn.is_none()
-                || old.weight(now) != vote.weight(now);
-            *old = vote;
+                || old.weight(now) != vote.weight(now)
+                || others().any(|other| other.at >= old.at);
+            votes[index] = vote;
             return;
         }
         if votes.len() >= VOTES_PER_GROUP_MAX {

@@ -45,6 +45,9 @@ use ping::Pinging;
 /// Sightings of strangers, number of our addresses they were seen on; ours. When full, the
 /// oldest sighting goes.
 const STRANGERS_MAX: usize = 64;
+/// After how long a stranger on the same address of ours is news again, ours: a tenth of the time
+/// that an address which nobody gets in at is not asked about at most.
+const SEEN_AGAIN: Duration = Duration::from_secs(10);
 /// The longest round trip that is believed, ours: a minute, beyond which no handshake would have
 /// come to its end. Deadlines that wait for peers grow with it. What is longer counts as that.
 const RTT_MAX: Duration = Duration::from_secs(60);
@@ -243,9 +246,8 @@ impl Peers {
         if world && inbound_stranger && connection.local.class() == observed.class() {
             let sighting = Sighting { at: now, port: connection.local.port };
             let last = self.strangers.insert(observed, sighting);
-            // Seen again in time, he only renews; that is read when the verdict would age out.
-            if last.is_none_or(|last| last.at + PROOF_LIFETIME <= now || last.port != sighting.port)
-            {
+            // Seen again soon, he only renews; that is read when the verdict would age out.
+            if last.is_none_or(|last| last.at + SEEN_AGAIN <= now || last.port != sighting.port) {
                 self.revision += 1;
             }
             if self.strangers.len() > STRANGERS_MAX {
@@ -324,6 +326,11 @@ impl Peers {
     /// Whether a packet of this class ever reached us.
     pub(crate) fn heard(&self, class: Class) -> bool {
         self.heard & class_bit(class) != 0
+    }
+
+    /// When a stranger last came in and named this address of ours, whatever socket he came to.
+    pub(crate) fn sighted_at(&self, addr: Addr) -> Option<Instant> {
+        self.strangers.get(&addr).map(|one| one.at)
     }
 
     /// When a stranger last came in on this address of ours, through the socket with this port.

@@ -9,10 +9,10 @@ use alloc::vec::Vec;
 
 /// The first pause between two rounds, ours: a change right after the start is seen in seconds.
 const PAUSE_FIRST: Duration = Duration::from_secs(15);
-/// The longest pause, ours: minutes, and well inside `PROOF_LIFETIME`.
-const PAUSE_MAX: Duration = Duration::from_secs(240);
+/// The longest pause, ours: what changes is seen within two minutes, even if a dial times out first.
+const PAUSE_MAX: Duration = Duration::from_secs(105);
 /// Rounds in a row that lengthen the pause, number: from there on it is the longest.
-const STEPS_MAX: u32 = 4;
+const STEPS_MAX: u32 = 3;
 /// Servers remembered as provers, number; ours: they are asked first when a proof is renewed.
 const PROVERS_MAX: usize = 8;
 /// Earlier provers whose failures refute an address though we declined to pay another, number; ours:
@@ -38,7 +38,7 @@ pub(super) enum Round {
     /// It was refuted twice, or nobody could say: one after the other, until one says something.
     Recheck,
     /// Nobody is asked until then.
-    Rest { until: Instant },
+    Rest { since: Instant, until: Instant },
 }
 
 /// One server's answer in the present round.
@@ -118,9 +118,24 @@ impl History {
         self.enter(Round::Search, Answers::Forgotten);
     }
 
+    /// Somebody says that the answer has changed. He may lie, so that his word costs no more than
+    /// one round in the shortest pause.
+    pub(super) fn stir(&mut self) {
+        match &mut self.round {
+            Round::Rest { since, until } => *until = (*until).min(*since + PAUSE_FIRST),
+            // It is being asked, perhaps of those who dialled before it changed.
+            Round::Search | Round::Renew | Round::Recheck => self.step = 0,
+        }
+    }
+
+    /// Whether nothing is proven, and has not been asked about since.
+    pub(super) fn is_unproven_since(&self, at: Instant) -> bool {
+        !self.is_proven() && matches!(self.round, Round::Rest { since, .. } if since <= at)
+    }
+
     /// Whether the pause is over.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        matches!(self.round, Round::Rest { until } if until <= now)
+        matches!(self.round, Round::Rest { until, .. } if until <= now)
     }
 
     /// The pause is over.
@@ -234,7 +249,7 @@ impl History {
         said.map(|answer| answer.group).chain(self.in_flight.values().copied()).collect()
     }
 
-    fn is_proven(&self) -> bool {
+    pub(super) fn is_proven(&self) -> bool {
         self.last.is_some() && self.refuted.is_none()
     }
 
@@ -339,7 +354,7 @@ impl History {
         // A quarter of jitter, so that nodes that started together do not ask together.
         let quarter = u64::try_from(pause.as_nanos() / 4).unwrap_or(u64::MAX);
         let jitter = Duration::from_nanos(draw.below(quarter));
-        self.enter(Round::Rest { until: now + (pause - jitter) }, Answers::Kept);
+        self.enter(Round::Rest { since: now, until: now + (pause - jitter) }, Answers::Kept);
     }
 
     fn enter(&mut self, round: Round, answers: Answers) {
@@ -352,7 +367,7 @@ impl History {
     }
 }
 
-saved!(enum Round { 1 = Search, 2 = Renew, 3 = Recheck, 4 = Rest { until } });
+saved!(enum Round { 1 = Search, 2 = Renew, 3 = Recheck, 4 = Rest { since, until } });
 saved!(struct Answer { outcome, group, line });
 saved!(struct History {
     round,

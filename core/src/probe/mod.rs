@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!  a round:  search (all at once) ─► rest ─► renew | recheck (one by one) ─► rest ─► …
-//!               ▲ a new fact: network, candidate, failed renewal     pauses: 15 s doubling to 4 min
+//!               ▲ a new fact: network, candidate, failed renewal     pauses: 15 s doubling to 105 s
 //!  a probe:  asked ─► [pays dial data] ─► answered | awaits nonce ─► one Outcome
 //! ```
 //!
@@ -237,6 +237,16 @@ impl Probe {
             // Our own half is open still, and there is nothing to say on it.
             cx.actions.push(Action::ResetStream { stream });
         }
+    }
+
+    /// Peers told the application that they could not dial an address of ours.
+    pub(crate) fn dial_failure_reported(&mut self, addr: Addr) -> Result<(), Oddity> {
+        let history = self.histories.get_mut(&addr).ok_or(Oddity::UnknownAddress)?;
+        if history.is_proven() {
+            history.stir();
+            self.dirty = true;
+        }
+        Ok(())
     }
 
     /// A connection is gone: its probes return to the queue, but an `OK` still awaits its nonce,

@@ -80,8 +80,15 @@ impl Probe {
 
     /// Ask about one address as much as its round wants and the limits allow.
     fn pursue(&mut self, cx: &mut Cx<'_>, peers: &Peers, targets: &[Addr], addr: Addr) {
-        if let Some(history) = self.histories.get_mut(&addr).filter(|one| one.is_due(cx.now)) {
-            history.wake(cx.now);
+        if let Some(history) = self.histories.get_mut(&addr) {
+            // Who came in as a stranger and named it found it open, or says so.
+            let sighted = peers.sighted_at(addr);
+            if sighted.is_some_and(|at| history.is_unproven_since(at)) {
+                history.stir();
+            }
+            if history.is_due(cx.now) {
+                history.wake(cx.now);
+            }
         }
         // Whatever newcomers are asked meanwhile, the pause ends when it ends.
         self.wake_after_pause(addr);
@@ -150,7 +157,7 @@ impl Probe {
 
     fn wake_after_pause(&mut self, addr: Addr) {
         let round = self.histories.get(&addr).map(|history| history.round);
-        if let Some(Round::Rest { until }) = round {
+        if let Some(Round::Rest { until, .. }) = round {
             self.wake_at(Some(until), Wake::ProbeAgain);
         }
     }

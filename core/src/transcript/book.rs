@@ -63,6 +63,7 @@ impl Book {
             | Event::InterfacesChanged { .. }
             | Event::Contacted { .. }
             | Event::DialFailed { .. }
+            | Event::DialFailureReported { .. }
             | Event::Frame { .. }
             | Event::Observed { .. }
             | Event::ProtocolsListed { .. } => {}

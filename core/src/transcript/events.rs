@@ -29,6 +29,7 @@ pub(super) fn text<N: Names>(scribe: &Scribe<N>, event: &Event) -> String {
             };
             format!("dial-failed {dial} {reason}")
         }
+        Event::DialFailureReported { addr } => format!("dial-failure-reported {addr}"),
         Event::StreamOpened { conn, stream } => {
             format!("opened {stream} on {}", scribe.conn(*conn))
         }
@@ -153,6 +154,10 @@ mod tests {
             (
                 Event::Frame { stream: OURS, body: Bytes::from_static(&[7; 32]) },
                 "frame >ping:3 32 bytes",
+            ),
+            (
+                Event::DialFailureReported { addr: addr(7) },
+                "dial-failure-reported /ip4/44.0.0.7/tcp/4001",
             ),
             (
                 Event::Observed { conn: CONN, observed: addr(7) },

@@ -84,6 +84,13 @@ pub enum Event {
         /// How it failed.
         reason: DialFailure,
     },
+    /// Peers told the application that they could not dial this address of ours. Hearsay, which
+    /// judges nothing: where the address is proven, a server is asked soon whether it still is. A
+    /// report costs no more than one probe in fifteen seconds, however often it is made.
+    DialFailureReported {
+        /// The address that was dialled in vain.
+        addr: Addr,
+    },
     /// A stream is open and its protocol agreed: one the other peer opened, or one core asked for.
     StreamOpened {
         /// The connection it runs on.

@@ -125,7 +125,7 @@ fn a_client_and_a_server_tell_the_same_of_others() {
         assert_eq!((found.tail, found.diverged), (Tail::Whole, None));
         assert_eq!(found.steps, u64::try_from(read(&node.record).1.len()).expect("few steps"));
         assert_eq!(redact(&node.record, SALT).as_ref(), Ok(&found), "the salt decides");
-        for ip in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
+        for ip in ["10.171.205.1", "10.171.205.2", "10.171.205.3"] {
             assert!(contains(&node.record, &octets(ip)), "{ip}");
             assert!(!contains(&found.record, &octets(ip)), "{ip}");
         }
@@ -505,7 +505,7 @@ fn a_later_part_begins_with_the_state_of_another() {
             let (before, after) = (read(&record).0, read(&found.record).0);
             let (before, after) = (before.checkpoint, after.checkpoint);
             let (before, after) = (before.expect("a state"), after.expect("a state"));
-            for ip in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
+            for ip in ["10.171.205.1", "10.171.205.2", "10.171.205.3"] {
                 networks += usize::from(contains(&before, &octets(ip)));
                 assert!(!contains(&found.record, &octets(ip)), "{ip}");
             }

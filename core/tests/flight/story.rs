@@ -8,10 +8,11 @@ use portolan_core::{
 };
 use std::sync::OnceLock;
 
+// Bytes that hardly ever stand together by chance: tests look for them in records.
 /// What the client listens on: the first is where the server sees it come from.
-const HOME: &str = "10.0.0.1";
-const SECOND: &str = "10.0.0.3";
-const SERVER: &str = "10.0.0.2";
+const HOME: &str = "10.171.205.1";
+const SECOND: &str = "10.171.205.3";
+const SERVER: &str = "10.171.205.2";
 
 fn tcp(ip: &str) -> Addr {
     Addr::tcp(ip.parse().expect("an address"), 4001)

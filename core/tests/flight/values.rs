@@ -84,6 +84,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         connected().prop_map(Event::Connected),
         conn().prop_map(|conn| Event::Disconnected { conn }),
         (dial(), select(refusals)).prop_map(|(dial, reason)| Event::DialFailed { dial, reason }),
+        addr().prop_map(|addr| Event::DialFailureReported { addr }),
         (conn(), stream()).prop_map(|(conn, stream)| Event::StreamOpened { conn, stream }),
         (stream(), select(failures))
             .prop_map(|(stream, reason)| Event::StreamFailed { stream, reason }),

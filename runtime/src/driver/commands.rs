@@ -44,6 +44,14 @@ pub(crate) enum Command {
     Explain {
         reply: oneshot::Sender<Explanation>,
     },
+    MayServe {
+        reply: oneshot::Sender<bool>,
+    },
+    ReportDialFailure {
+        addr: Addr,
+        /// Whether the address is known.
+        reply: oneshot::Sender<bool>,
+    },
     Shutdown {
         reply: oneshot::Sender<()>,
     },
@@ -91,6 +99,10 @@ impl<R: Runtime> Driver<R> {
         match command {
             Command::Shutdown { reply } => self.stop(Some(reply)),
             Command::Explain { reply } => drop(reply.send(self.parts.agent.explain())),
+            Command::MayServe { reply } => {
+                let may = self.stopping.is_none() && self.parts.agent.reachability().may_serve();
+                let _ = reply.send(may);
+            }
             Command::Listeners { reply } => {
                 let addrs = self.listeners.values().map(|listening| listening.addr);
                 drop(reply.send(addrs.collect()));
@@ -103,6 +115,11 @@ impl<R: Runtime> Driver<R> {
             }
             Command::OpenStream { peer, protocol, reply } => {
                 self.open_for_application(peer, protocol, reply);
+            }
+            Command::ReportDialFailure { addr, reply } => {
+                let known = self.parts.agent.reachability().verdict(addr).is_some();
+                self.feed(Event::DialFailureReported { addr });
+                let _ = reply.send(known);
             }
             Command::Disconnect { peer, reply } => drop(reply.send(self.disconnect(peer))),
         }

@@ -100,6 +100,26 @@ impl From<Stopped> for DialError {
     }
 }
 
+/// Why a report about a dial is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// It is not one that anybody could have dialled.
+    #[error("nobody can have dialled {addr}: it {error}")]
+    Address {
+        /// The address, as given.
+        addr: Multiaddr,
+        /// What is wrong with it.
+        error: AddressError,
+    },
+    /// It is neither a candidate of this node's nor proven.
+    #[error("{0} is no address of this node")]
+    NotOurs(Multiaddr),
+    /// The node has been shut down.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
 /// Why a stream is not opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

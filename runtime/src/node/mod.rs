@@ -12,7 +12,7 @@ mod stream;
 pub use crate::driver::{ConnectionInfo, Dialled, Limits};
 pub use address::{AddressError, destination, listen_address};
 pub use builder::Builder;
-pub use error::{DialError, ListenError, OpenError, StartError, Stopped};
+pub use error::{DialError, ListenError, OpenError, ReportError, StartError, Stopped};
 pub use notices::{NOTICES_MAX, Noticed, Notices};
 pub use stream::{AcceptError, Incoming, PROTOCOL_NAME_MAX, PROTOCOLS_MAX, Stream};
 
@@ -138,6 +138,30 @@ impl<R: Runtime> Node<R> {
     /// Only after a shutdown.
     pub async fn explain(&self) -> Result<Explanation, Stopped> {
         self.ask(|reply| Command::Explain { reply }).await
+    }
+
+    /// Whether the node may serve others (a DHT in server mode, a relay service): its one verdict,
+    /// with hysteresis. Every change is a [`Notice::RoleChanged`](portolan_core::Notice). A node that
+    /// was shut down may not.
+    pub async fn may_serve(&self) -> bool {
+        self.ask(|reply| Command::MayServe { reply }).await.unwrap_or(false)
+    }
+
+    /// Hand in what peers tell the application: that they could not dial this address of the node,
+    /// which may have `/p2p/` and the node's peer id at its end. It is hearsay and judges nothing; a
+    /// server is asked soon, at once where it was not asked in the last fifteen seconds.
+    ///
+    /// # Errors
+    /// If the address is none of the node's, or cannot be one. It is named.
+    pub async fn report_dial_failure(&self, named: Multiaddr) -> Result<(), ReportError> {
+        match destination(&named) {
+            Err(error) => Err(ReportError::Address { addr: named, error }),
+            Ok((_, Some(peer))) if peer != self.0.peer => Err(ReportError::NotOurs(named)),
+            Ok((addr, _)) => {
+                let known = self.ask(|reply| Command::ReportDialFailure { addr, reply }).await?;
+                if known { Ok(()) } else { Err(ReportError::NotOurs(named)) }
+            }
+        }
     }
 
     /// A subscription to every notice from now on. It is bounded: see [`Noticed::missed`].

@@ -155,6 +155,7 @@ impl Books {
             Event::Tick
             | Event::Resumed { .. }
             | Event::Contacted { .. }
+            | Event::DialFailureReported { .. }
             | Event::Frame { .. }
             | Event::Observed { .. }
             | Event::ProtocolsListed { .. }

@@ -35,6 +35,7 @@ impl Bench {
             | Kind::CloseListener
             | Kind::Interfaces
             | Kind::Contacted
+            | Kind::Reported
             | Kind::Pass
             | Kind::Oversleep
             | Kind::Resume => self.ground(kind, out),
@@ -77,6 +78,10 @@ impl Bench {
             Kind::Contacted => {
                 let ips = shape.callers.iter().map(|(_, addr)| addr.ip);
                 out.extend(ips.map(|ip| Fact::Contacted { ip }));
+            }
+            Kind::Reported => {
+                let known = self.agent().reachability().addresses();
+                out.extend(known.map(|(addr, _)| Fact::Reported { addr }));
             }
             Kind::Oversleep => {
                 out.extend(shape.spans.iter().map(|span| Fact::Oversleep { span: *span }));

@@ -84,6 +84,8 @@ pub enum Fact {
     Interfaces { ips: Vec<IpAddr> },
     /// The application sent a first packet there.
     Contacted { ip: IpAddr },
+    /// Peers told the application that they could not dial this address.
+    Reported { addr: Addr },
     /// A connection stands.
     Connect {
         conn: ConnId,
@@ -149,6 +151,7 @@ pub enum Kind {
     CloseListener,
     Interfaces,
     Contacted,
+    Reported,
     Connect,
     Disconnect,
     Identify,
@@ -178,7 +181,8 @@ impl Kind {
     /// up comes more often than what tears down.
     pub const fn weight(self) -> u32 {
         match self {
-            Kind::CloseListener | Kind::Interfaces | Kind::Resume | Kind::Contacted => 1,
+            Kind::CloseListener | Kind::Interfaces | Kind::Resume => 1,
+            Kind::Contacted | Kind::Reported => 1,
             Kind::Failed | Kind::Ended | Kind::Oversleep => 2,
             Kind::DialBackOn | Kind::DataRequest | Kind::OddDialBack => 4,
             Kind::Disconnect | Kind::Push | Kind::AskIdentify | Kind::DialFailed => 6,
@@ -197,6 +201,7 @@ impl Fact {
             Fact::CloseListener { .. } => Kind::CloseListener,
             Fact::Interfaces { .. } => Kind::Interfaces,
             Fact::Contacted { .. } => Kind::Contacted,
+            Fact::Reported { .. } => Kind::Reported,
             Fact::Connect { .. } => Kind::Connect,
             Fact::Disconnect { .. } => Kind::Disconnect,
             Fact::Identify { .. } => Kind::Identify,

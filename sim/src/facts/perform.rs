@@ -35,6 +35,7 @@ impl Bench {
             }
             Fact::Interfaces { ips } => self.feed(Event::InterfacesChanged { ips: ips.clone() }),
             Fact::Contacted { ip } => self.feed(Event::Contacted { ip: *ip }),
+            Fact::Reported { addr } => self.feed(Event::DialFailureReported { addr: *addr }),
             Fact::Connect { .. } | Fact::Dialled { .. } => self.connect(fact),
             Fact::Disconnect { conn } => self.feed(Event::Disconnected { conn: *conn }),
             Fact::Identify { conn, observed, server } => {
@@ -116,6 +117,7 @@ impl Bench {
             Fact::Accept { conn } => self.ours(*conn, Protocol::DialBack).is_some(),
             Fact::Interfaces { .. }
             | Fact::Contacted { .. }
+            | Fact::Reported { .. }
             | Fact::Pass { .. }
             | Fact::Oversleep { .. }
             | Fact::Resume { .. } => true,

@@ -94,6 +94,7 @@ impl Shape {
                 Kind::CloseListener,
                 Kind::Interfaces,
                 Kind::Contacted,
+                Kind::Reported,
                 Kind::Pass,
                 Kind::Oversleep,
                 Kind::Resume,

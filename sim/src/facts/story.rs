@@ -63,6 +63,7 @@ impl fmt::Display for Fact {
                 ips.iter().try_for_each(|ip| write!(f, " {ip}"))
             }
             Fact::Contacted { ip } => write!(f, "contacted {ip}"),
+            Fact::Reported { addr } => write!(f, "dial-failure-reported {addr}"),
             Fact::Connect { .. } | Fact::DialBack { .. } => connection(self, f),
             Fact::Disconnect { conn } => write!(f, "disconnect {conn}"),
             Fact::Identify { conn, observed, server } => {

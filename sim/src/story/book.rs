@@ -134,6 +134,7 @@ impl Book {
             Event::Tick
             | Event::Resumed { .. }
             | Event::Contacted { .. }
+            | Event::DialFailureReported { .. }
             | Event::Frame { .. }
             | Event::Observed { .. }
             | Event::ProtocolsListed { .. }

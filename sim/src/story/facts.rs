@@ -48,7 +48,9 @@ impl World {
         let mut words = Words::of(said);
         let verb: String = words.take()?;
         match verb.as_str() {
-            "listen" | "close-listener" | "interfaces" | "contacted" => self.ground(&verb, words),
+            "listen" | "close-listener" | "interfaces" | "contacted" | "dial-failure-reported" => {
+                self.ground(&verb, words)
+            }
             "connect" | "disconnect" | "dialled" | "dial-failed" => self.link(&verb, words),
             "opened" | "failed" | "finish" | "reset" | "bad-frame" | "frame" => {
                 self.stream(&verb, words)
@@ -113,6 +115,7 @@ impl World {
             }
             "close-listener" => Event::ListenerClosed { listener: words.take()? },
             "contacted" => Event::Contacted { ip: words.take()? },
+            "dial-failure-reported" => Event::DialFailureReported { addr: words.take()? },
             _ => {
                 let mut ips = Vec::new();
                 while let Some(ip) = words.take_if::<IpAddr>() {

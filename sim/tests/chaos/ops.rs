@@ -21,6 +21,7 @@ pub(crate) enum Op {
     Unlisten(u8),
     Interfaces(u8),
     Contacted(u8),
+    Reported(u8),
     Connect {
         peer: u8,
         ip: u8,
@@ -139,13 +140,14 @@ pub(crate) fn any_op() -> impl Strategy<Value = Op> {
     let odd = prop_oneof![
         1 => b().prop_map(Op::Unlisten),
         1 => b().prop_map(Op::Contacted),
+        1 => b().prop_map(Op::Reported),
         2 => b().prop_map(Op::Disconnect),
         1 => (b(), b()).prop_map(|(which, peer)| Op::ReuseConn { which, peer }),
         2 => (b(), b(), b()).prop_map(|(which, observed, bits)| Op::Push { which, observed, bits }),
         7 => (b(), b(), b(), b()).prop_map(|(which, status, dial_status, index)| {
             Op::Answer { which, status, dial_status, index }
         }),
-        3 => (b(), 60_000..130_000_u32).prop_map(|(which, bytes)| Op::DemandData { which, bytes }),
+        4 => (b(), 80_000..103_000_u32).prop_map(|(which, bytes)| Op::DemandData { which, bytes }),
         4 => (b(), b(), b()).prop_map(|(which, how, ip)| Op::DialBack { which, how, ip }),
         2 => (b(), b()).prop_map(|(which, how)| Op::StreamEnds { which, how }),
         2 => (b(), b(), proptest::collection::vec(b(), 0..40))
@@ -197,6 +199,11 @@ impl World {
                 let ip = ip(REMOTES[usize::from(n) % REMOTES.len()]);
                 self.step(Event::Contacted { ip });
             }
+            Op::Reported(n) => {
+                let known = self.agent.reachability().addresses().map(|(addr, _)| addr);
+                let addr = pick(known, n).unwrap_or(Addr::tcp(ip("99.0.0.7"), 9));
+                self.step(Event::DialFailureReported { addr });
+            }
             Op::Connect { peer, ip: n, bits } => {
                 let side = if bits & 3 == 0 { Side::Inbound } else { Side::Outbound };
                 self.connect(peer, n, side, transport(bits & 4 != 0), bits);
@@ -234,8 +241,8 @@ impl World {
             }
             Op::Listed { which, server } => {
                 let conn = pick(self.conns.keys().copied(), which).unwrap_or(ConnId(u64::MAX));
-                let none = ProtocolSet::NONE;
-                let protocols = if server { none.with(Protocol::DialRequest) } else { none };
+                let one = ProtocolSet::NONE.with(Protocol::DialRequest);
+                let protocols = if server { one } else { ProtocolSet::NONE };
                 self.step(Event::ProtocolsListed { conn, protocols });
             }
             Op::Serve { which, open, ip } => self.serve(which, open, ip),
@@ -416,8 +423,15 @@ impl World {
         self.respond(&ask, status, index, DialStatus::from_code(dial_status));
     }
 
+    /// One server wants dial data, or all do that are being asked.
     fn demand(&mut self, which: u8, num_bytes: u32) {
-        let Some(ask) = pick(self.open_asks(), which) else { return };
+        let asks: Vec<Ask> = self.open_asks().collect();
+        let one = pick(asks.clone(), which).into_iter().collect();
+        let asked = if which.is_multiple_of(2) { asks } else { one };
+        asked.iter().for_each(|ask| self.demand_for(ask, num_bytes));
+    }
+
+    fn demand_for(&mut self, ask: &Ask, num_bytes: u32) {
         let wanted = u64::from(num_bytes);
         let body = Message::DialDataRequest { addr_idx: 0, num_bytes: wanted }.encode();
         let actions = self.step(Event::Frame { stream: ask.stream, body });
@@ -565,11 +579,9 @@ impl World {
     }
 
     fn unknown(&mut self, id: u64, what: u8) {
-        let id = id | 1 << 63;
-        let protocol = Protocol::ALL[usize::from(what) % 5];
-        let conn = ConnId(id);
+        let (id, protocol) = (id | 1 << 63, Protocol::ALL[usize::from(what) % 5]);
         let side = if what & 64 == 0 { Side::Inbound } else { Side::Outbound };
-        let stream = StreamId { side, protocol, number: id };
+        let (conn, stream) = (ConnId(id), StreamId { side, protocol, number: id });
         self.step(match what % 9 {
             0 => Event::ListenerClosed { listener: ListenerId(id) },
             1 => Event::Disconnected { conn },

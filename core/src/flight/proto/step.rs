@@ -32,7 +32,7 @@ pub(in crate::flight) struct Step {
     /// The length of a step that was too long.
     #[prost(uint64, optional, tag = "6")]
     pub(in crate::flight) omitted: Option<u64>,
-    #[prost(oneof = "Event", tags = "7, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23, 24")]
+    #[prost(oneof = "Event", tags = "7, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25")]
     event: Option<Event>,
 }
 
@@ -69,6 +69,8 @@ enum Event {
     Observed(Observed),
     #[prost(message, tag = "24")]
     ProtocolsListed(Protocols),
+    #[prost(message, tag = "25")]
+    DialFailureReported(AddrMessage),
 }
 
 /// `portolan.flight.Drawn`: a nonce, or a number below a bound.
@@ -293,6 +295,9 @@ impl From<&crate::Event> for Event {
             crate::Event::DialFailed { dial, reason } => {
                 Event::DialFailed(DialFailed { dial: dial.0, reason: reason.number() })
             }
+            crate::Event::DialFailureReported { addr } => {
+                Event::DialFailureReported((*addr).into())
+            }
             crate::Event::StreamOpened { conn, stream } => {
                 Event::StreamOpened(StreamOpened { conn: conn.0, stream: Some((*stream).into()) })
             }
@@ -344,6 +349,9 @@ impl TryFrom<Event> for crate::Event {
                 dial: DialId(dial),
                 reason: DialFailure::numbered(reason, "a failure to dial that is not known")?,
             },
+            Event::DialFailureReported(addr) => {
+                crate::Event::DialFailureReported { addr: addr.try_into()? }
+            }
             Event::StreamOpened(StreamOpened { conn, stream }) => {
                 crate::Event::StreamOpened { conn: ConnId(conn), stream: required(stream)? }
             }

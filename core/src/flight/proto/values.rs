@@ -156,6 +156,7 @@ numbers! {
         ForeignKey = 10,
         BadPeerRecord = 11,
         Full = 12,
+        UnknownAddress = 13,
     }
 }
 

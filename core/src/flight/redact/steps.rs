@@ -70,6 +70,9 @@ pub(super) fn event(event: &Event, bad_record: bool, by: &mut impl Retell) -> Ev
         Event::Frame { stream, body } => {
             Event::Frame { stream: *stream, body: frames::body(*stream, body, bad_record, by) }
         }
+        Event::DialFailureReported { addr: dialled } => {
+            Event::DialFailureReported { addr: addr(*dialled, by) }
+        }
         Event::Observed { conn, observed } => {
             Event::Observed { conn: *conn, observed: addr(*observed, by) }
         }

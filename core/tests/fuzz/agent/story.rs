@@ -54,6 +54,7 @@ pub(super) mod code {
     pub(in super::super) const DATA: u8 = 27;
     pub(in super::super) const TAKEN: u8 = 28;
     pub(in super::super) const PONG: u8 = 29;
+    pub(in super::super) const REPORTED: u8 = 30;
 }
 
 /// How much time passes, and what happens then.
@@ -101,6 +102,7 @@ fn events(what: u8, facts: &mut Facts<'_>, books: &mut Books) -> Option<Vec<Even
             Event::InterfacesChanged { ips }
         }
         code::CONTACTED => Event::Contacted { ip: facts.ip() },
+        code::REPORTED => Event::DialFailureReported { addr: facts.addr() },
         code::SERVER => return server(facts, books),
         code::OUTBOUND => connected(facts, books, Side::Outbound),
         code::INBOUND => connected(facts, books, Side::Inbound),
