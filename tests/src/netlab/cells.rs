@@ -262,7 +262,10 @@ pub fn build(site: Site, servers: u8) -> io::Result<Place> {
             (node, OUTSIDE)
         }
     };
-    Ok(Place { node, gateways, servers: hosts?, stranger, outside, lab })
+    let servers = hosts?;
+    lab.settle()?;
+    gateways.iter().try_for_each(Gateway::settle)?;
+    Ok(Place { node, gateways, servers, stranger, outside, lab })
 }
 
 /// The addresses of a server: two IPv4 in networks far apart, and one of IPv6.

@@ -28,6 +28,12 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a cable may take to be in use, ours: the kernel puts off such news for a second at
+/// most.
+const SETTLES_WITHIN: Duration = Duration::from_secs(3);
 
 /// The Internet, and how to put something on it. What is put on it is kept by whoever asked.
 #[derive(Debug)]
@@ -131,6 +137,14 @@ impl Lab {
         self.gateway((outside, Ipv4Addr::new(100, 64, 0, 1)), router)
     }
 
+    /// Wait until everything on its bridge can be heard.
+    ///
+    /// # Errors
+    /// If something cannot be in the end.
+    pub fn settle(&self) -> io::Result<()> {
+        settle(&self.internet, "br0")
+    }
+
     fn gateway(
         &self,
         (outside, inside): (Ipv4Addr, Ipv4Addr),
@@ -182,6 +196,14 @@ impl Gateway {
         ))?;
         self.space.ip(&format!("neigh add proxy {ip6} dev wan\n"))?;
         Ok(Host { ips: vec![ip.into(), ip6.into()], space })
+    }
+
+    /// Wait until everything in its network can be heard.
+    ///
+    /// # Errors
+    /// If something cannot be in the end.
+    pub fn settle(&self) -> io::Result<()> {
+        settle(&self.space, "lan")
     }
 
     /// Load other rules, and forget every flow.
@@ -271,4 +293,25 @@ fn plug(
          link set {port} master {bridge} up\n",
         space.name()
     ))
+}
+
+/// Wait until every cable of a bridge is in use. The kernel learns a moment later than we that a
+/// far end is up, and until then the bridge drops what is to go there.
+fn settle(space: &Namespace, bridge: &str) -> io::Result<()> {
+    let started = Instant::now();
+    loop {
+        let ports = space.output("ip", &["-br", "link", "show", "master", bridge])?;
+        let down = |port: &str| {
+            let state = port.split_whitespace().nth(1);
+            state.is_some_and(|state| state.ends_with("DOWN"))
+        };
+        if !ports.lines().any(down) {
+            return Ok(());
+        }
+        if started.elapsed() > SETTLES_WITHIN {
+            return Err(io::Error::other(format!("of {bridge} something is down:\n{ports}")));
+        }
+        // sleep: between two looks at what the kernel tells nobody.
+        thread::sleep(Duration::from_millis(2));
+    }
 }
