@@ -1,5 +1,6 @@
 //! What is measured: a kind of network, a set of servers, what is listened on, and a runtime.
 
+use super::link::Conditions;
 use super::peers::On;
 use super::rules::{Kind, Layer, Router};
 use super::{Gateway, Host, Lab};
@@ -225,12 +226,13 @@ pub struct Place {
     pub lab: Lab,
 }
 
-/// Build the network of a site with so many servers.
+/// Build the network of a site with so many servers, and with a link between the two unless there
+/// are no conditions.
 ///
 /// # Errors
 /// If a command fails.
-pub fn build(site: Site, servers: u8) -> io::Result<Place> {
-    let lab = Lab::new()?;
+pub fn build(site: Site, servers: u8, conditions: Conditions) -> io::Result<Place> {
+    let lab = Lab::new(conditions)?;
     let hosts: io::Result<Vec<Host>> = (1..=servers)
         .map(|number| lab.public(&format!("s{number}"), &server_ips(number)))
         .collect();
@@ -244,7 +246,7 @@ pub fn build(site: Site, servers: u8) -> io::Result<Place> {
         Ok((node, outside))
     };
     let (node, outside) = match site {
-        Site::Open => (lab.public("node", &[OPEN.into(), OPEN6.into()])?, OPEN),
+        Site::Open => (lab.open("node", &[OPEN.into(), OPEN6.into()])?, OPEN),
         Site::Behind(kind, refusal) => home(Router::new(kind, refusal))?,
         Site::Forwarded(kind, refusal) => {
             let to = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), PORT);

@@ -1,6 +1,7 @@
 //! One run of a cell: build it, serve, check, ask the sockets what is true, and compare.
 
 use super::cells::{Cell, Conclusion, Homes, PORT, Place, build};
+use super::link::Conditions;
 use super::peers::{self, Server};
 use super::rules::Layer;
 use super::sockets::{Knock, knock};
@@ -64,7 +65,7 @@ impl Run {
 /// If the network cannot be built, or a program fails.
 pub fn run(cell: &Cell) -> io::Result<Run> {
     let started = Instant::now();
-    let place = build(cell.site, cell.servers.count)?;
+    let place = build(cell.site, cell.servers.count, Conditions::NONE)?;
     let built_ms = millis(started.elapsed());
     let servers = (1..).zip(&place.servers).map(|(number, host)| start_server(cell, number, host));
     let servers: Vec<Server> = servers.collect::<io::Result<_>>()?;

@@ -8,12 +8,17 @@
 //!                         └── 100.64.0.0/16 ── wan router lan ── host     behind two
 //! ```
 //!
+//! Where there is a [`link::Link`], the outermost router, or the host where there is none, hangs on
+//! a bridge of its own, and the link lies between that and the others.
+//!
 //! Nothing leaves the namespaces. They vanish with the [`Lab`], after a panic as well; a program
 //! that may be interrupted calls [`namespace::remove_own`].
 
 pub mod cells;
 pub mod experiments;
+pub mod link;
 pub mod namespace;
+pub mod neighbours;
 pub mod peers;
 pub mod plan;
 pub mod program;
@@ -21,8 +26,11 @@ pub mod results;
 pub mod rules;
 pub mod sockets;
 pub mod verify;
+pub mod verify_link;
 
+use link::{Conditions, Link};
 use namespace::Namespace;
+use neighbours::Neighbours;
 use rules::{Kind, Router};
 use std::fmt::Write as _;
 use std::io;
@@ -38,6 +46,9 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(3);
 /// The Internet, and how to put something on it. What is put on it is kept by whoever asked.
 #[derive(Debug)]
 pub struct Lab {
+    /// What lies between the site of the node and the others, and who is on its sides. It goes
+    /// first, since its devices are on the Internet.
+    link: Option<(Link, Neighbours)>,
     internet: Namespace,
 }
 
@@ -59,6 +70,8 @@ pub struct Gateway {
     pub inside: Ipv4Addr,
     /// Where it runs; its interfaces are called `wan` and `lan`.
     pub space: Namespace,
+    /// Whom to tell of the hosts for which it answers across a link.
+    neighbours: Option<Neighbours>,
 }
 
 /// Why there can be no lab here, in words.
@@ -82,17 +95,27 @@ pub fn available() -> Result<(), String> {
 }
 
 impl Lab {
-    /// An Internet with nobody on it.
+    /// An Internet with nobody on it, and what the way to the site of the node shall be like.
     ///
     /// # Errors
     /// If this is not root, or a tool is missing.
-    pub fn new() -> io::Result<Lab> {
+    pub fn new(conditions: Conditions) -> io::Result<Lab> {
         let internet = Namespace::new("internet")?;
         internet
             .ip("link add br0 type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up")?;
         internet.sysctl("bridge/bridge-nf-call-iptables", "0")?;
         internet.sysctl("bridge/bridge-nf-call-ip6tables", "0")?;
-        Ok(Lab { internet })
+        let link = if conditions.is_none() {
+            None
+        } else {
+            Some((Link::new(&internet, conditions)?, Neighbours::default()))
+        };
+        Ok(Lab { link, internet })
+    }
+
+    /// What lies between the site of the node and the others.
+    pub fn link(&self) -> Option<&Link> {
+        self.link.as_ref().map(|(link, _)| link)
     }
 
     /// A public host. Its first addresses of each family are the ones that it speaks from.
@@ -100,8 +123,42 @@ impl Lab {
     /// # Errors
     /// If a command fails.
     pub fn public(&self, label: &str, ips: &[IpAddr]) -> io::Result<Host> {
+        let host = self.host("br0", label, ips)?;
+        if let Some((_, neighbours)) = &self.link {
+            neighbours.far(&host.space, ips)?;
+        }
+        Ok(host)
+    }
+
+    /// A public host at the site of the node, across the link from the others if there is one.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn open(&self, label: &str, ips: &[IpAddr]) -> io::Result<Host> {
+        let host = self.host(self.site(), label, ips)?;
+        if let Some((_, neighbours)) = &self.link {
+            neighbours.near(&host.space, "eth0", ips)?;
+        }
+        Ok(host)
+    }
+
+    /// Wait until everything on its bridges can be heard.
+    ///
+    /// # Errors
+    /// If something cannot be in the end.
+    pub fn settle(&self) -> io::Result<()> {
+        settle(&self.internet, "br0")?;
+        if self.link.is_some() { settle(&self.internet, link::ACCESS) } else { Ok(()) }
+    }
+
+    /// The bridge into which the site of the node is plugged.
+    fn site(&self) -> &'static str {
+        if self.link.is_some() { link::ACCESS } else { "br0" }
+    }
+
+    fn host(&self, bridge: &str, label: &str, ips: &[IpAddr]) -> io::Result<Host> {
         let space = Namespace::new(label)?;
-        plug((&self.internet, "br0"), (&space, "eth0"), label)?;
+        plug((&self.internet, bridge), (&space, "eth0"), label)?;
         let mut commands = String::new();
         for ip in ips {
             commands += &address(*ip, "eth0", if ip.is_ipv4() { 32 } else { 128 });
@@ -123,7 +180,7 @@ impl Lab {
     /// If a command fails.
     pub fn router(&self, outside: Ipv4Addr, router: &Router) -> io::Result<Gateway> {
         let inside = match router.kind {
-            Kind::Firewall => Ipv4Addr::new(44, 200, 1, 1),
+            Kind::Firewall => Ipv4Addr::new(FIREWALLED, 200, 1, 1),
             Kind::Independent(_) | Kind::Dependent => Ipv4Addr::new(192, 168, 1, 1),
         };
         self.gateway((outside, inside), router)
@@ -137,26 +194,23 @@ impl Lab {
         self.gateway((outside, Ipv4Addr::new(100, 64, 0, 1)), router)
     }
 
-    /// Wait until everything on its bridge can be heard.
-    ///
-    /// # Errors
-    /// If something cannot be in the end.
-    pub fn settle(&self) -> io::Result<()> {
-        settle(&self.internet, "br0")
-    }
-
     fn gateway(
         &self,
         (outside, inside): (Ipv4Addr, Ipv4Addr),
         router: &Router,
     ) -> io::Result<Gateway> {
         let space = Namespace::new("router")?;
-        plug((&self.internet, "br0"), (&space, "wan"), "router")?;
+        plug((&self.internet, self.site()), (&space, "wan"), "router")?;
         space.ip(&format!(
             "{}link set wan up\nroute add default dev wan\nroute add ::/0 dev wan\n",
             address(outside.into(), "wan", 32)
         ))?;
-        Gateway::set_up(space, (outside, inside), router)
+        let neighbours = self.link.as_ref().map(|(_, neighbours)| neighbours.clone());
+        if let Some(neighbours) = &neighbours {
+            neighbours.near(&space, "wan", &[outside.into()])?;
+        }
+        let gateway = Gateway::set_up(space, (outside, inside), router)?;
+        Ok(Gateway { neighbours, ..gateway })
     }
 }
 
@@ -195,6 +249,12 @@ impl Gateway {
             lan6(1),
         ))?;
         self.space.ip(&format!("neigh add proxy {ip6} dev wan\n"))?;
+        if let Some(neighbours) = &self.neighbours {
+            // Its IPv4 address is one of the Internet behind a firewall only.
+            let answered =
+                if a == FIREWALLED { vec![ip.into(), ip6.into()] } else { vec![ip6.into()] };
+            neighbours.near(&self.space, "wan", &answered)?;
+        }
         Ok(Host { ips: vec![ip.into(), ip6.into()], space })
     }
 
@@ -243,7 +303,7 @@ impl Gateway {
             // Its hosts have addresses of the Internet, for which it answers there.
             space.sysctl("ipv4/conf/wan/proxy_arp", "1")?;
         }
-        let gateway = Gateway { outside, inside, space };
+        let gateway = Gateway { outside, inside, space, neighbours: None };
         gateway.load(router)?;
         Ok(gateway)
     }
@@ -262,6 +322,9 @@ impl Host {
         ip4.expect("every host of the lab has an IPv4 address")
     }
 }
+
+/// How the network behind a router that does not translate begins.
+const FIREWALLED: u8 = 44;
 
 /// The host part of the network behind every router that has one.
 fn lan6(last: u8) -> Ipv6Addr {
@@ -285,12 +348,13 @@ fn plug(
     label: &str,
 ) -> io::Result<()> {
     // At most fifteen bytes, and unique on its bridge.
-    let number = space.name().split('-').nth(2).unwrap_or_default();
+    let number = number(space);
     let label: String = label.chars().take(15 - number.len() - 1).collect();
     let port = format!("{label}-{number}");
     at.ip(&format!(
-        "link add {port} type veth peer name {interface} netns {}\n\
+        "link add {port} type veth peer name {interface} address {} netns {}\n\
          link set {port} master {bridge} up\n",
+        mac(space),
         space.name()
     ))
 }
@@ -314,4 +378,16 @@ fn settle(space: &Namespace, bridge: &str) -> io::Result<()> {
         // sleep: between two looks at what the kernel tells nobody.
         thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// The number of a namespace, one of a kind in this process.
+fn number(space: &Namespace) -> &str {
+    space.name().split('-').nth(2).unwrap_or_default()
+}
+
+/// The address on its cable of the one interface of a namespace that [`plug`] has made there.
+fn mac(space: &Namespace) -> String {
+    let [.., a, b, c, d] = number(space).parse::<u64>().unwrap_or_default().to_be_bytes();
+    // Locally administered, and nobody's.
+    format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }

@@ -116,6 +116,19 @@ impl Drop for Namespace {
     }
 }
 
+/// Commands of `ip` in a namespace that somebody else keeps, one a line.
+///
+/// # Errors
+/// If one of them fails, with what `ip` said.
+pub fn ip(name: &str, commands: &str) -> io::Result<()> {
+    feed(Command::new("ip").args(["-n", name, "-batch", "-"]), commands)
+}
+
+/// Whether a namespace is there.
+pub fn exists(name: &str) -> bool {
+    Path::new(NAMESPACES).join(name).exists()
+}
+
 /// Remove the namespaces of this process: for whoever ends it in the middle.
 pub fn remove_own() {
     let own = format!("{PREFIX}{}-", std::process::id());

@@ -5,10 +5,11 @@
 
 use super::cells::{Cell, Site, build};
 use super::experiments::{self, Run};
+use super::link::Conditions;
 use super::plan::{self, expected_behaviour};
 use super::rules::Layer;
 use super::verify::Behaviour;
-use super::{available, namespace, results};
+use super::{available, namespace, results, verify_link};
 use async_signal::{Signal, Signals};
 use clap::Parser;
 use futures::StreamExt as _;
@@ -167,7 +168,8 @@ fn verify_all() -> usize {
         SHORT_JOBS,
         |number| {
             let site = sites.get(usize::try_from(number).ok()?)?;
-            let measured = build(*site, 1).and_then(|place| experiments::behaviours(&place));
+            let measured = build(*site, 1, Conditions::NONE);
+            let measured = measured.and_then(|place| experiments::behaviours(&place));
             Some((*site, measured))
         },
         &mut |_, measured: Option<(Site, io::Result<[Behaviour; 2]>)>| {
@@ -178,7 +180,9 @@ fn verify_all() -> usize {
         },
     );
     println!("lab: {} kinds of networks measured, {problems} problems", sites.len());
-    problems
+    let (said, wrong) = verify_link::verdict();
+    println!("lab: {said}");
+    problems + wrong
 }
 
 /// Say how a network differs from what it is called, and count in how many layers it does.

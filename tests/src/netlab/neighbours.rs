@@ -1,0 +1,93 @@
+//! Who is across a link, told to everybody in advance.
+//!
+//! In the lab the whole Internet is on one cable, and hosts ask it for each other by ARP and NDP. A
+//! host of the real one asks its router, which is near. Across a link that question would cost a
+//! round trip, or be lost; so both sides are given permanent entries instead.
+
+use super::namespace::{self, Namespace};
+use std::fmt::Write as _;
+use std::io;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The hosts on both sides of a link.
+#[derive(Clone, Debug, Default)]
+pub struct Neighbours(Arc<Mutex<Sides>>);
+
+#[derive(Debug, Default)]
+struct Sides {
+    /// Those of the site.
+    near: Vec<Seat>,
+    /// Public ones.
+    far: Vec<Seat>,
+}
+
+/// An interface on a side, and the addresses for which it answers.
+#[derive(Debug)]
+struct Seat {
+    space: String,
+    interface: &'static str,
+    mac: String,
+    ips: Vec<IpAddr>,
+}
+
+impl Neighbours {
+    /// A public host is there: it and the site get to know each other.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn far(&self, space: &Namespace, ips: &[IpAddr]) -> io::Result<()> {
+        let mut sides = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seat = Seat::new(space, "eth0", ips);
+        introduce(&seat, &sides.near)?;
+        sides.far.push(seat);
+        Ok(())
+    }
+
+    /// The site is there, with this interface towards the link, or it answers for more addresses
+    /// than before: it and the public hosts get to know each other.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn near(
+        &self,
+        space: &Namespace,
+        interface: &'static str,
+        ips: &[IpAddr],
+    ) -> io::Result<()> {
+        let mut sides = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let seat = Seat::new(space, interface, ips);
+        introduce(&seat, &sides.far)?;
+        sides.near.push(seat);
+        Ok(())
+    }
+}
+
+impl Seat {
+    fn new(space: &Namespace, interface: &'static str, ips: &[IpAddr]) -> Seat {
+        let (space, mac) = (space.name().to_owned(), super::mac(space));
+        Seat { space, interface, mac, ips: ips.to_vec() }
+    }
+
+    /// Let it know others.
+    fn learn<'a>(&self, others: impl Iterator<Item = &'a Seat>) -> io::Result<()> {
+        let mut commands = String::new();
+        for Seat { mac, ips, .. } in others {
+            for ip in ips {
+                let to = self.interface;
+                let _ =
+                    writeln!(commands, "neigh replace {ip} lladdr {mac} dev {to} nud permanent");
+            }
+        }
+        // Who is gone by now needs to know nobody.
+        if commands.is_empty() || !namespace::exists(&self.space) {
+            return Ok(());
+        }
+        namespace::ip(&self.space, &commands)
+    }
+}
+
+fn introduce(new: &Seat, others: &[Seat]) -> io::Result<()> {
+    new.learn(others.iter())?;
+    others.iter().try_for_each(|other| other.learn(std::iter::once(new)))
+}
