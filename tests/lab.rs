@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
-    use portolan_tests::netlab::program;
-    program::other_face().unwrap_or_else(program::short_pass)
+    use portolan_tests::netlab::{faces, program};
+    faces::other_face().unwrap_or_else(program::short_pass)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -63,10 +63,11 @@ pub(crate) async fn run<R: Runtime>(
             },
             noticed = notices.select_next_some() => job.noticed(&noticed),
         }
+        let mut explanation = node.explain().await?;
+        // Whatever led to this was told before.
         while let Some(noticed) = notices.get_mut().try_next() {
             job.noticed(&noticed);
         }
-        let mut explanation = node.explain().await?;
         // Core knows only the moment of its last event.
         explanation.at = explanation.at.max(node.now());
         progress(&job.progress(&explanation));

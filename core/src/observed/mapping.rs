@@ -130,6 +130,7 @@ mod tests {
                 listening: true,
                 value: addr(99, *value),
                 at: Instant::ZERO,
+                since: Instant::ZERO,
                 conn: Some(ConnId(1)),
                 is_old,
             });

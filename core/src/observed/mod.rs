@@ -32,6 +32,7 @@ use crate::{
 };
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::net::IpAddr;
 use mapping::Inferred;
 
@@ -59,6 +60,8 @@ struct Vote {
     listening: bool,
     value: Addr,
     at: Instant,
+    /// Since when the observer says so.
+    since: Instant,
     /// The connection on which it was said, while it lives.
     conn: Option<ConnId>,
     /// Whether it was said before a long sleep.
@@ -123,6 +126,7 @@ impl ObservedAddrs {
             listening: local.listens_on(connection.local),
             value: observed,
             at: now,
+            since: now,
             conn: Some(conn),
             is_old: false,
         };
@@ -132,19 +136,16 @@ impl ObservedAddrs {
         }
         let votes = self.groups.entry(group).or_default();
         let same = |old: &Vote| old.observer == vote.observer && old.socket == vote.socket;
-        if let Some(index) = votes.iter().position(same) {
-            let old = votes[index];
-            // Where a network is of two minds, its last word counts.
-            let others = || votes.iter().filter(|other| other.value != vote.value);
+        if let Some(old) = votes.iter_mut().find(|old| same(old)) {
             // The steady state: the same word again only makes the vote fresh.
             self.dirty |= old.value != vote.value
                 || old.listening != vote.listening
                 || old.is_old
                 // Mappings are told from live connections alone.
                 || old.conn.is_none()
-                || old.weight(now) != vote.weight(now)
-                || others().any(|other| other.at >= old.at);
-            votes[index] = vote;
+                || old.weight(now) != vote.weight(now);
+            let since = if old.value == vote.value { old.since } else { now };
+            *old = Vote { since, ..vote };
             return;
         }
         if votes.len() >= VOTES_PER_GROUP_MAX {
@@ -267,17 +268,18 @@ impl ObservedAddrs {
     }
 }
 
-/// The one vote that a network casts: what most of its observers say; among equals the latest.
+/// The one vote that a network casts: what most of its observers say; among equals what was said
+/// first, so that a handful of liars in one network cannot name one address after the other.
 fn voice<'a>(votes: impl Iterator<Item = &'a Vote> + Clone, now: Instant) -> Option<&'a Vote> {
     votes.clone().max_by_key(|vote| {
         let agreeing = votes.clone().filter(|other| other.value == vote.value);
-        (agreeing.map(|other| other.weight(now)).sum::<u32>(), vote.at)
+        (agreeing.map(|other| other.weight(now)).sum::<u32>(), Reverse(vote.since))
     })
 }
 
 fn heaviest<K: Ord + Copy>(weights: BTreeMap<K, u32>) -> Vec<(K, u32)> {
     let mut all: Vec<(K, u32)> = weights.into_iter().collect();
-    all.sort_by_key(|(key, weight)| (core::cmp::Reverse(*weight), *key));
+    all.sort_by_key(|(key, weight)| (Reverse(*weight), *key));
     all.truncate(VALUES_MAX);
     all
 }
@@ -303,6 +305,7 @@ saved!(struct Vote {
     listening,
     value,
     at as ranked(DECAYED),
+    since as ranked(DECAYED),
     conn,
     is_old,
 });

@@ -191,8 +191,8 @@ impl World {
             }
             Op::Interfaces(mask) => {
                 let all = ["192.168.1.2", "99.0.0.7", "2600:99::7", "fe80::1", "127.0.0.1", "::1"];
-                let up = all.iter().enumerate().filter(|(n, _)| mask >> n & 1 == 1);
-                let ips = up.map(|(_, text)| ip(text)).collect();
+                let up = |(n, _): &(usize, _)| mask >> n & 1 == 1;
+                let ips = all.iter().enumerate().filter(up).map(|(_, text)| ip(text)).collect();
                 self.step(Event::InterfacesChanged { ips });
             }
             Op::Contacted(n) => {
@@ -423,11 +423,10 @@ impl World {
         self.respond(&ask, status, index, DialStatus::from_code(dial_status));
     }
 
-    /// One server wants dial data, or all do that are being asked.
     fn demand(&mut self, which: u8, num_bytes: u32) {
-        let asks: Vec<Ask> = self.open_asks().collect();
-        let one = pick(asks.clone(), which).into_iter().collect();
-        let asked = if which.is_multiple_of(2) { asks } else { one };
+        let one = || pick(self.open_asks(), which).into_iter().collect();
+        let asked: Vec<Ask> =
+            if which.is_multiple_of(2) { self.open_asks().collect() } else { one() };
         asked.iter().for_each(|ask| self.demand_for(ask, num_bytes));
     }
 

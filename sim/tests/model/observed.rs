@@ -12,6 +12,7 @@ use portolan_core::{
     MappingBehavior, Protocol, Side, Source, StreamId, Transport,
 };
 use portolan_sim::facts::{Bench, Shape};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -21,6 +22,7 @@ const HALF_LIFE: Duration = Duration::from_secs(600);
 struct Vote {
     value: Addr,
     at: Instant,
+    since: Instant,
     conn: Option<ConnId>,
     /// Whether the port means anything: the socket is listened on now.
     listening: bool,
@@ -159,8 +161,11 @@ impl Observed {
         // Who came in names what it dialled: that is no observation.
         if conn.side == Side::Outbound {
             let listening = self.listeners.values().any(|one| *one == conn.local);
-            let vote = Vote { value, at: now, conn: Some(conn.conn), listening };
-            self.votes.insert((conn.remote, conn.local), vote);
+            let place = (conn.remote, conn.local);
+            let same = self.votes.get(&place).filter(|old| old.value == value);
+            let since = same.map_or(now, |old| old.since);
+            let vote = Vote { value, at: now, since, conn: Some(conn.conn), listening };
+            self.votes.insert(place, vote);
         }
     }
 
@@ -178,7 +183,7 @@ impl Observed {
         let voice = |votes: Vec<&Vote>| {
             let weight = |one: &Vote| {
                 let same = votes.iter().filter(|other| other.value == one.value);
-                (same.map(|other| other.weight(now)).sum::<u32>(), one.at)
+                (same.map(|other| other.weight(now)).sum::<u32>(), Reverse(one.since))
             };
             let most = votes.iter().map(|vote| weight(vote)).max();
             votes.iter().filter(|vote| Some(weight(vote)) == most).map(|vote| what(vote)).collect()

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
-    use portolan_tests::netlab::program;
-    program::other_face().unwrap_or_else(program::whole)
+    use portolan_tests::netlab::{faces, program};
+    faces::other_face().unwrap_or_else(program::whole)
 }
 
 #[cfg(not(target_os = "linux"))]

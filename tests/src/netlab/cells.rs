@@ -1,9 +1,11 @@
 //! What is measured: a kind of network, a set of servers, what is listened on, and a runtime.
 
 use super::link::Conditions;
+use super::others::Others;
 use super::peers::On;
 use super::rules::{Kind, Layer, Router};
 use super::{Gateway, Host, Lab};
+use portolan_core::Family;
 use portolan_sim::net::{Dependence, Refusal};
 use std::fmt;
 use std::io;
@@ -31,6 +33,8 @@ pub enum Site {
     Blocked(Kind, Layer),
     /// A home router behind a carrier's.
     Double(Refusal),
+    /// A router with an IPv6 network behind it that is open to everybody.
+    OpenIp6(Kind, Refusal),
 }
 
 impl Site {
@@ -48,6 +52,9 @@ impl Site {
             }
             Site::Blocked(kind, layer) => format!("{}, no {}", kind.name(), layer.name()),
             Site::Double(refusal) => format!("double NAT{}", tail(refusal)),
+            Site::OpenIp6(kind, refusal) => {
+                format!("{}{}, IPv6 open", kind.name(), tail(refusal))
+            }
         }
     }
 }
@@ -81,7 +88,7 @@ impl Servers {
             Homes::Multihomed => "multihomed",
             Homes::DualStack => "dual-stack",
         };
-        format!("{} {homes}", self.count)
+        if self.count == 0 { "none".into() } else { format!("{} {homes}", self.count) }
     }
 
     /// Whether the server of this number, from one on, is the odd one that dials from elsewhere.
@@ -158,6 +165,25 @@ impl fmt::Display for Conclusion {
     }
 }
 
+/// Which families the node listens on and is judged in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Families {
+    /// IPv4 alone.
+    Ip4,
+    /// Both.
+    Both,
+}
+
+impl Families {
+    /// Each of them.
+    pub fn all(self) -> &'static [Family] {
+        match self {
+            Families::Ip4 => &[Family::Ip4],
+            Families::Both => &[Family::Ip4, Family::Ip6],
+        }
+    }
+}
+
 /// One thing to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cell {
@@ -167,17 +193,43 @@ pub struct Cell {
     pub site: Site,
     /// Who can be asked.
     pub servers: Servers,
+    /// Who can be asked besides, and is not as he should be.
+    pub others: Others,
     /// What the node listens on.
     pub transports: Transports,
+    /// In which families.
+    pub families: Families,
+    /// What the way to the site is like.
+    pub conditions: Conditions,
     /// What node and servers run on.
     pub on: On,
 }
 
 impl Cell {
-    /// What the node should conclude of a layer.
-    pub fn expected(&self, layer: Layer) -> Conclusion {
+    /// Every class that is judged.
+    pub fn classes(&self) -> impl Iterator<Item = (Family, Layer)> {
+        let layers = self.transports.layers();
+        let of = |family: &Family| {
+            let family = *family;
+            layers.iter().map(move |layer| (family, *layer))
+        };
+        self.families.all().iter().flat_map(of)
+    }
+
+    /// What the node should conclude of a class.
+    pub fn expected(&self, (family, layer): (Family, Layer)) -> Conclusion {
+        if self.servers.count == 0 {
+            return self.others.leave(self.site, (family, layer));
+        }
+        if family == Family::Ip6 {
+            // Half of the servers are known over IPv4: their dials show what strangers find.
+            return match self.site {
+                Site::Open | Site::OpenIp6(..) => Conclusion::Anywhere,
+                _ => Conclusion::Private,
+            };
+        }
         let cold = self.servers.homes != Homes::Single;
-        let open = |kind| match (kind, self.servers.homes) {
+        let behind = |kind| match (kind, self.servers.homes) {
             (Kind::Independent(Dependence::Independent), Homes::Single) => Conclusion::Contacted,
             (Kind::Independent(Dependence::Independent), _) => Conclusion::Anywhere,
             // That a dial which failed came from an IP that was never contacted is known only
@@ -192,20 +244,36 @@ impl Cell {
         match self.site {
             Site::Open if cold => Conclusion::Anywhere,
             Site::Open => Conclusion::PresumedOpen,
-            Site::Behind(kind, _) => open(kind),
+            Site::Behind(kind, _) | Site::OpenIp6(kind, _) => behind(kind),
             Site::Forwarded(..) if cold => Conclusion::Anywhere,
             Site::Forwarded(..) => Conclusion::Contacted,
             Site::Blocked(_, blocked) if blocked == layer => Conclusion::Unknown,
-            Site::Blocked(kind, _) => open(kind),
+            Site::Blocked(kind, _) => behind(kind),
             Site::Double(_) => Conclusion::Private,
         }
     }
 
+    /// What the way to the site is like and who is there besides, in words.
+    pub fn circumstances(&self) -> String {
+        let families = match self.families {
+            Families::Ip4 => String::new(),
+            Families::Both => "IPv4 and IPv6".into(),
+        };
+        let all = [families, self.conditions.name(), self.others.name()];
+        let said: Vec<String> = all.into_iter().filter(|one| !one.is_empty()).collect();
+        said.join(", ")
+    }
+
     /// In a line.
     pub fn name(&self) -> String {
-        let Cell { experiment, site, servers, transports, on } = self;
+        let Cell { experiment, site, servers, transports, on, .. } = self;
         let (site, servers, transports) = (site.name(), servers.name(), transports.name());
-        format!("{experiment} · {site} · {servers} · {transports} · {}", on.name())
+        let circumstances = self.circumstances();
+        let more = if circumstances.is_empty() { "" } else { " · " };
+        format!(
+            "{experiment} · {site} · {servers} · {transports}{more}{circumstances} · {}",
+            on.name()
+        )
     }
 }
 
@@ -218,7 +286,9 @@ pub struct Place {
     pub gateways: Vec<Gateway>,
     /// Those who can be asked.
     pub servers: Vec<Host>,
-    /// Whom the node never hears of. He has two addresses.
+    /// Those who are not as they should be.
+    pub others: Vec<Host>,
+    /// Whom the node never hears of. He has two IPv4 addresses.
     pub stranger: Host,
     /// The node's address on the Internet.
     pub outside: Ipv4Addr,
@@ -236,7 +306,8 @@ pub fn build(site: Site, servers: u8, conditions: Conditions) -> io::Result<Plac
     let hosts: io::Result<Vec<Host>> = (1..=servers)
         .map(|number| lab.public(&format!("s{number}"), &server_ips(number)))
         .collect();
-    let stranger = lab.public("stranger", &[ip4(45, 77, 0), ip4(45, 78, 0)])?;
+    let ip6 = Ipv6Addr::new(0x2600, 0x500, 0, 0, 0, 0, 0, 1);
+    let stranger = lab.public("stranger", &[ip4(45, 77, 0), ip4(45, 78, 0), ip6.into()])?;
     let mut gateways = Vec::new();
     let mut home = |router: Router| -> io::Result<(Host, Ipv4Addr)> {
         let gateway = lab.router(OUTSIDE, &router)?;
@@ -248,10 +319,10 @@ pub fn build(site: Site, servers: u8, conditions: Conditions) -> io::Result<Plac
     let (node, outside) = match site {
         Site::Open => (lab.open("node", &[OPEN.into(), OPEN6.into()])?, OPEN),
         Site::Behind(kind, refusal) => home(Router::new(kind, refusal))?,
-        Site::Forwarded(kind, refusal) => {
-            let to = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), PORT);
-            home(Router { forwards: vec![(PORT, to)], ..Router::new(kind, refusal) })?
+        Site::OpenIp6(kind, refusal) => {
+            home(Router { open_ip6: true, ..Router::new(kind, refusal) })?
         }
+        Site::Forwarded(kind, refusal) => home(forwarding(kind, refusal))?,
         Site::Blocked(kind, layer) => {
             home(Router { blocked: Some(layer), ..Router::new(kind, Refusal::Reject) })?
         }
@@ -267,7 +338,13 @@ pub fn build(site: Site, servers: u8, conditions: Conditions) -> io::Result<Plac
     let servers = hosts?;
     lab.settle()?;
     gateways.iter().try_for_each(Gateway::settle)?;
-    Ok(Place { node, gateways, servers, stranger, outside, lab })
+    Ok(Place { node, gateways, servers, others: Vec::new(), stranger, outside, lab })
+}
+
+/// A router that forwards the port of the node.
+pub fn forwarding(kind: Kind, refusal: Refusal) -> Router {
+    let to = SocketAddrV4::new(Ipv4Addr::new(192, 168, 1, 2), PORT);
+    Router { forwards: vec![(PORT, to)], ..Router::new(kind, refusal) }
 }
 
 /// The addresses of a server: two IPv4 in networks far apart, and one of IPv6.

@@ -1,16 +1,18 @@
 //! One run of a cell: build it, serve, check, ask the sockets what is true, and compare.
 
-use super::cells::{Cell, Conclusion, Homes, PORT, Place, build};
+use super::cells::{Cell, Conclusion, Families, Homes, PORT, Place, build};
 use super::link::Conditions;
+use super::others::{BOGUS, Odd};
 use super::peers::{self, Server};
 use super::rules::Layer;
 use super::sockets::{Knock, knock};
 use super::{Host, verify};
+use portolan_core::Family;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// When a check ends without a verdict.
@@ -18,6 +20,13 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(40);
 /// Addresses of a layer that are tried by sockets, number: behind a router that gives every
 /// connection a port of its own there are as many as connections.
 const TRIED_MAX: usize = 4;
+/// Who knocks where packets are lost knocks so often, ours.
+const KNOCKS: usize = 5;
+/// Probes of addresses that only one network names, number; ours: as many as for any other address
+/// of a node with a handful of servers.
+const BOGUS_PROBES_MAX: usize = 16;
+/// The IPv6 address of somebody from whom servers hear.
+const CROWD6: Ipv6Addr = Ipv6Addr::new(0x2600, 0x400, 0, 0, 0, 0, 0, 1);
 
 /// What came of one run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,10 +41,14 @@ pub struct Run {
     pub servers: String,
     /// What was listened on.
     pub transports: String,
+    /// What the way was like and who else was there, in words.
+    pub circumstances: String,
     /// What it ran on.
     pub runtime: String,
     /// What the node concluded, class by class.
     pub said: Vec<String>,
+    /// What else was measured: figures by name, times in milliseconds.
+    pub times: Vec<(String, u64)>,
     /// What differs from what the evidence permits.
     pub short: Vec<String>,
     /// What a socket proves to be false.
@@ -65,53 +78,81 @@ impl Run {
 /// If the network cannot be built, or a program fails.
 pub fn run(cell: &Cell) -> io::Result<Run> {
     let started = Instant::now();
-    let place = build(cell.site, cell.servers.count, Conditions::NONE)?;
+    let mut place = build(cell.site, cell.servers.count, cell.conditions)?;
+    cell.others.join(&mut place)?;
     let built_ms = millis(started.elapsed());
-    let servers = (1..).zip(&place.servers).map(|(number, host)| start_server(cell, number, host));
-    let servers: Vec<Server> = servers.collect::<io::Result<_>>()?;
-    let known = |(number, server): (usize, &Server)| -> Vec<String> {
-        let elsewhere = cell.servers.dials_from_elsewhere(number);
-        let other = cell.servers.homes == Homes::DualStack && elsewhere;
-        let family = if other { "/ip6/" } else { "/ip4/" };
-        server.addrs.iter().filter(|addr| addr.starts_with(family)).cloned().collect()
-    };
-    let peers: Vec<String> = (1..).zip(&servers).flat_map(known).collect();
+    let place = place;
+    let (servers, others) = serve(cell, &place)?;
+    let peers = known(cell, &servers, &others);
     if cell.servers.homes == Homes::DualStack {
         warm(cell, &place, &servers)?;
     }
-    let listen = addresses(cell, place.node.ip4().into());
+    let listen = cell.families.all().iter().filter_map(|family| place.node.ip(*family));
+    let listen: Vec<String> = listen.flat_map(|ip| addresses(cell, ip)).collect();
     let before = traffic(&place.node)?;
     let report = peers::check(&place.node, &listen, &peers, CHECK_TIMEOUT, cell.on)?;
     let after = traffic(&place.node)?;
+    let classes: Vec<(Family, Layer)> = cell.classes().collect();
     let mut run = Run {
         cell: cell.name(),
         experiment: cell.experiment.to_owned(),
         site: cell.site.name(),
         servers: cell.servers.name(),
         transports: cell.transports.name().to_owned(),
+        circumstances: cell.circumstances(),
         runtime: cell.on.name().to_owned(),
         said: Vec::new(),
+        times: Vec::new(),
         short: Vec::new(),
         wrong: Vec::new(),
-        verdict_ms: stood_at(&report, cell.transports.layers()),
+        verdict_ms: stood_at(&report, &classes),
         elapsed_ms: report["elapsed_ms"].as_u64().unwrap_or(u64::MAX),
         packets: after.0 - before.0,
         bytes: after.1 - before.1,
         built_ms,
     };
-    for layer in cell.transports.layers() {
-        let said = concluded(&report, *layer);
-        let expected = cell.expected(*layer);
-        run.said.push(format!("{}: {said}", layer.name()));
+    for class in classes {
+        let said = concluded(&report, class);
+        let expected = cell.expected(class);
+        let about = about(cell, class);
+        run.said.push(format!("{about}: {said}"));
         if said != expected {
-            run.short.push(format!("{}: {said} instead of {expected}", layer.name()));
+            run.short.push(format!("{about}: {said} instead of {expected}"));
         }
-        run.wrong.extend(contradicted(&place, &report, *layer, said)?);
+        run.wrong.extend(contradicted(&place, &report, cell.conditions, class, said)?);
+    }
+    if let Odd::Dazzled = cell.others.odd
+        && cell.others.count > 0
+    {
+        let asked = asked_about_nobody(&report);
+        run.times.push(("probes of addresses where nobody is".into(), asked as u64));
+        if asked > BOGUS_PROBES_MAX {
+            run.short.push(format!("{asked} probes of addresses where nobody is"));
+        }
     }
     if !run.is_right() && std::env::var_os("PORTOLAN_LAB_REPORTS").is_some() {
         run.short.push(report.to_string());
     }
     Ok(run)
+}
+
+/// Start everybody who can be asked.
+fn serve(cell: &Cell, place: &Place) -> io::Result<(Vec<Server>, Vec<Server>)> {
+    let servers = (1..).zip(&place.servers).map(|(number, host)| start_server(cell, number, host));
+    let others = cell.others.start(place, &|ip| addresses(cell, ip), cell.on)?;
+    Ok((servers.collect::<io::Result<_>>()?, others))
+}
+
+/// The addresses by which the node knows them.
+fn known(cell: &Cell, servers: &[Server], others: &[Server]) -> Vec<String> {
+    let known = |(number, server): (usize, &Server)| -> Vec<String> {
+        let elsewhere = cell.servers.dials_from_elsewhere(number);
+        let other = cell.servers.homes == Homes::DualStack && elsewhere;
+        let family = if other { "/ip6/" } else { "/ip4/" };
+        server.addrs.iter().filter(|addr| addr.starts_with(family)).cloned().collect()
+    };
+    let others = others.iter().flat_map(|server| server.addrs.clone());
+    (1..).zip(servers).flat_map(known).chain(others).collect()
 }
 
 fn start_server(cell: &Cell, number: usize, host: &Host) -> io::Result<Server> {
@@ -124,41 +165,51 @@ fn start_server(cell: &Cell, number: usize, host: &Host) -> io::Result<Server> {
             extra.extend(second.map(|ip| format!("--dial-from={ip}")));
         }
         Homes::DualStack => {
-            let ip6 = host.ips.iter().find(|ip| ip.is_ipv6());
-            listen.extend(ip6.into_iter().flat_map(|ip| addresses(cell, *ip)));
+            let ip6 = host.ip(Family::Ip6);
+            listen.extend(ip6.into_iter().flat_map(|ip| addresses(cell, ip)));
         }
     }
     peers::serve(host, &listen, &extra, cell.on)
 }
 
-/// Let servers hear from somebody over IPv4: one that never did says nothing of a dial that fails
-/// there, since its own network may be at fault.
+/// Let servers hear from somebody over every family that is judged: one that never did says nothing
+/// of a dial that fails there, since its own network may be at fault.
 fn warm(cell: &Cell, place: &Place, servers: &[Server]) -> io::Result<()> {
-    let crowd = place.lab.public("crowd", &[Ipv4Addr::new(45, 79, 0, 1).into()])?;
-    let known = servers.iter().flat_map(|server| &server.addrs);
-    let peers: Vec<String> = known.filter(|addr| addr.starts_with("/ip4/")).cloned().collect();
-    let listen = addresses(cell, crowd.ip4().into());
-    peers::check(&crowd, &listen, &peers, CHECK_TIMEOUT, cell.on).map(drop)
+    let ips = [Ipv4Addr::new(45, 79, 0, 1).into(), IpAddr::V6(CROWD6)];
+    let crowd = place.lab.public("crowd", &ips)?;
+    place.lab.settle()?;
+    for family in cell.families.all() {
+        let known = servers.iter().flat_map(|server| &server.addrs);
+        let start = if *family == Family::Ip4 { "/ip4/" } else { "/ip6/" };
+        let peers: Vec<String> = known.filter(|addr| addr.starts_with(start)).cloned().collect();
+        let listen = addresses(cell, crowd.ip4().into());
+        peers::check(&crowd, &listen, &peers, CHECK_TIMEOUT, cell.on)?;
+    }
+    Ok(())
 }
 
 /// What a host listens on, as multiaddrs.
 fn addresses(cell: &Cell, ip: IpAddr) -> Vec<String> {
-    let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
-    let address = |layer: &Layer| match layer {
-        Layer::Tcp => format!("/{family}/{ip}/tcp/{PORT}"),
-        Layer::Udp => format!("/{family}/{ip}/udp/{PORT}/quic-v1"),
-    };
-    cell.transports.layers().iter().map(address).collect()
+    cell.transports.layers().iter().map(|layer| layer.address(ip, PORT)).collect()
 }
 
-/// What a report says of the IPv4 class of a layer.
-pub fn concluded(report: &Value, layer: Layer) -> Conclusion {
+/// What a class is called where there is no doubt which families are judged.
+fn about(cell: &Cell, (family, layer): (Family, Layer)) -> String {
+    match cell.families {
+        Families::Ip4 => layer.name().to_owned(),
+        Families::Both => format!("{}/{}", family.name(), layer.name()),
+    }
+}
+
+/// What a report says of a class.
+pub fn concluded(report: &Value, (family, layer): (Family, Layer)) -> Conclusion {
     let transport = transport(layer);
-    let of_class = |one: &&Value| one["family"] == "ip4" && one["transport"] == transport;
+    let of_class = |one: &&Value| one["family"] == family.name() && one["transport"] == transport;
     let class = report["classes"].as_array().into_iter().flatten().find(of_class);
     let Some(class) = class else { return Conclusion::Unknown };
     let reason = class["reason"].as_str().unwrap_or_default();
-    let scopes: Vec<&str> = judged(report, layer).filter_map(|(_, scope)| scope).collect();
+    let judged = judged(report, (family, layer));
+    let scopes: Vec<&str> = judged.filter_map(|(_, scope)| scope).collect();
     match class["reachability"].as_str().unwrap_or_default() {
         "public" if scopes.contains(&"anywhere") => Conclusion::Anywhere,
         "public" => Conclusion::PresumedOpen,
@@ -170,9 +221,9 @@ pub fn concluded(report: &Value, layer: Layer) -> Conclusion {
     }
 }
 
-/// When the last word about the layers' IPv4 classes came, or about how far an address of theirs
-/// can be reached, milliseconds.
-fn stood_at(report: &Value, layers: &[Layer]) -> u64 {
+/// When the last word about the classes came, or about how far an address of theirs can be reached,
+/// milliseconds.
+fn stood_at(report: &Value, classes: &[(Family, Layer)]) -> u64 {
     let mut last: BTreeMap<String, String> = BTreeMap::new();
     let mut stood_at = 0;
     for line in report["timeline"].as_array().into_iter().flatten() {
@@ -180,9 +231,10 @@ fn stood_at(report: &Value, layers: &[Layer]) -> u64 {
             continue;
         };
         let Some((about, said)) = what.split_once(" is ") else { continue };
-        let of_class = layers.iter().any(|layer| {
-            about == format!("ip4/{}", transport(*layer))
-                || about.starts_with("/ip4/") && about.contains(&format!("/{}/", layer.name()))
+        let of_class = classes.iter().any(|(family, layer)| {
+            about == format!("{}/{}", family.name(), transport(*layer))
+                || about.starts_with(&format!("/{}/", family.name()))
+                    && about.contains(&format!("/{}/", layer.name()))
         });
         // The state and the scope; reasons go on counting.
         let said = said.split(':').next().unwrap_or_default();
@@ -195,13 +247,25 @@ fn stood_at(report: &Value, layers: &[Layer]) -> u64 {
     stood_at
 }
 
-/// The IPv4 addresses of a layer, with the scope of those that are reachable.
-fn judged(report: &Value, layer: Layer) -> impl Iterator<Item = (SocketAddr, Option<&str>)> {
+/// How often somebody was asked about an address where nobody is.
+fn asked_about_nobody(report: &Value) -> usize {
+    let lines = report["timeline"].as_array().into_iter().flatten();
+    let [a, b] = BOGUS;
+    let bogus = format!("/ip4/{a}.{b}.");
+    let probe = |what: &&str| what.contains(&bogus) && what.contains(" was asked to dial ");
+    lines.filter_map(|line| line["what"].as_str()).filter(probe).count()
+}
+
+/// The addresses of a class, with the scope of those that are reachable.
+fn judged(
+    report: &Value,
+    (family, layer): (Family, Layer),
+) -> impl Iterator<Item = (SocketAddr, Option<&str>)> {
     let all = report["addresses"].as_array().into_iter().flatten();
     all.filter_map(move |one| {
         let mut parts = one["address"].as_str()?.split('/').skip(1);
-        let (ip4, ip, named, port) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let fits = ip4 == "ip4" && named == layer.name();
+        let (of, ip, named, port) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let fits = of == family.name() && named == layer.name();
         let addr = SocketAddr::new(ip.parse().ok()?, port.parse().ok()?);
         fits.then_some((addr, one["scope"].as_str()))
     })
@@ -219,24 +283,26 @@ fn transport(layer: Layer) -> &'static str {
 fn contradicted(
     place: &Place,
     report: &Value,
-    layer: Layer,
+    conditions: Conditions,
+    class: (Family, Layer),
     said: Conclusion,
 ) -> io::Result<Vec<String>> {
+    let (family, layer) = class;
     let mut wrong = Vec::new();
-    let addrs: Vec<_> = judged(report, layer).collect();
+    let addrs: Vec<_> = judged(report, class).collect();
     let reachable = |(_, scope): &&(SocketAddr, Option<&str>)| scope.is_some();
     let proven = addrs.iter().filter(reachable);
     let others = addrs.iter().filter(|one| !reachable(one)).take(TRIED_MAX);
+    // Whoever was contacted, of the servers: from another port than the one that was dialled. Of
+    // those that serve both families the second is contacted over IPv6.
+    let server = place.servers.get(usize::from(family == Family::Ip6));
     for (addr, scope) in proven.chain(others).copied() {
-        let gets_in = |host: &Host| -> io::Result<bool> {
-            let from = (host, host.ip4().into());
-            Ok(knock(from, layer, addr, (&place.node, PORT))? == Knock::Opened)
-        };
+        let gets_in = |host: &Host| truth(place, conditions, host, layer, addr);
         let stranger = gets_in(&place.stranger)?;
-        // Whoever was contacted, of the servers: from another port than the one that was dialled.
-        let contacted = match place.servers.first() {
+        let contacted = match server {
             Some(server) => gets_in(server)?,
-            None => false,
+            // There is nobody but those who are not as they should be, or nobody was contacted.
+            None => stranger,
         };
         let false_claim = match scope {
             Some("anywhere") => !stranger,
@@ -255,8 +321,32 @@ fn contradicted(
     Ok(wrong)
 }
 
+/// Whether a host gets in at an address, asked more than once where packets are lost.
+pub fn truth(
+    place: &Place,
+    conditions: Conditions,
+    host: &Host,
+    layer: Layer,
+    addr: SocketAddr,
+) -> io::Result<bool> {
+    let source = host.ip(Family::of(addr.ip()));
+    let source = source.ok_or_else(|| io::Error::other(format!("nobody can knock at {addr}")))?;
+    let tries = if conditions.loss_percent > 0 { KNOCKS } else { 1 };
+    for _ in 0..tries {
+        let way = conditions.delay * 4;
+        let came = knock((host, source), layer, addr, (&place.node, PORT), way)?;
+        if came == Knock::Opened {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Packets and bytes that a host's interface has seen, both ways.
-fn traffic(host: &Host) -> io::Result<(u64, u64)> {
+///
+/// # Errors
+/// If the command fails.
+pub fn traffic(host: &Host) -> io::Result<(u64, u64)> {
     let text = host.space.output("ip", &["-j", "-s", "link", "show", "dev", "eth0"])?;
     let seen: Value = serde_json::from_str(&text)?;
     let sum = |field: &str| -> u64 {
@@ -266,7 +356,8 @@ fn traffic(host: &Host) -> io::Result<(u64, u64)> {
     Ok((sum("packets"), sum("bytes")))
 }
 
-fn millis(span: Duration) -> u64 {
+/// Whole milliseconds.
+pub fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -311,15 +402,19 @@ mod tests {
                 line(8, "ip4/tcp is limited: why else"),
                 line(9, "ip4/quic is private: why"),
                 line(10, "ip6/tcp is public: why"),
+                line(11, "P1 was asked to dial /ip4/45.90.0.1/tcp/7001: dial_failed"),
             ],
         });
-        assert_eq!(concluded(&report, Layer::Tcp), Conclusion::ContactedOnly);
-        assert_eq!(concluded(&report, Layer::Udp), Conclusion::Dependent);
-        assert_eq!(stood_at(&report, &[Layer::Tcp]), 7);
-        assert_eq!(stood_at(&report, &Layer::ALL), 9);
-        assert_eq!(concluded(&json!({}), Layer::Tcp), Conclusion::Unknown);
+        let [tcp, udp] = Layer::ALL.map(|layer| (Family::Ip4, layer));
+        assert_eq!(concluded(&report, tcp), Conclusion::ContactedOnly);
+        assert_eq!(concluded(&report, udp), Conclusion::Dependent);
+        assert_eq!(stood_at(&report, &[tcp]), 7);
+        assert_eq!(stood_at(&report, &[tcp, udp]), 9);
+        assert_eq!(concluded(&json!({}), tcp), Conclusion::Unknown);
         let addr = "44.0.0.1:4001".parse().expect("an address");
-        let of_tcp: Vec<_> = judged(&report, Layer::Tcp).collect();
+        let of_tcp: Vec<_> = judged(&report, tcp).collect();
         assert_eq!(of_tcp, [(addr, Some("contacted-only"))]);
+        assert_eq!(stood_at(&report, &[(Family::Ip6, Layer::Tcp)]), 10);
+        assert_eq!(asked_about_nobody(&report), 1);
     }
 }

@@ -14,23 +14,28 @@
 //! Nothing leaves the namespaces. They vanish with the [`Lab`], after a panic as well; a program
 //! that may be interrupted calls [`namespace::remove_own`].
 
+pub mod application;
 pub mod cells;
 pub mod experiments;
+pub mod faces;
 pub mod link;
 pub mod namespace;
 pub mod neighbours;
+pub mod others;
 pub mod peers;
 pub mod plan;
 pub mod program;
 pub mod results;
 pub mod rules;
 pub mod sockets;
+pub mod stories;
 pub mod verify;
 pub mod verify_link;
 
 use link::{Conditions, Link};
 use namespace::Namespace;
 use neighbours::Neighbours;
+use portolan_core::Family;
 use rules::{Kind, Router};
 use std::fmt::Write as _;
 use std::io;
@@ -271,7 +276,8 @@ impl Gateway {
     /// # Errors
     /// If a command fails.
     pub fn load(&self, router: &Router) -> io::Result<()> {
-        self.space.nft(&format!("flush ruleset\n{}{}", router.rules(), FIREWALL6))
+        let ip6 = if router.open_ip6 { "" } else { FIREWALL6 };
+        self.space.nft(&format!("flush ruleset\n{}{ip6}", router.rules()))
     }
 
     fn set_up(
@@ -310,6 +316,11 @@ impl Gateway {
 }
 
 impl Host {
+    /// Its first address of a family, if it has one.
+    pub fn ip(&self, family: Family) -> Option<IpAddr> {
+        self.ips.iter().copied().find(|ip| Family::of(*ip) == family)
+    }
+
     /// Its first IPv4 address.
     ///
     /// # Panics

@@ -1,21 +1,21 @@
 //! Programs that run in the lab: `portolan` itself, brought along by the program that made it.
 
 use super::Host;
-use super::program::FACE;
+use super::faces::{PORTOLAN, SCRIPTED, Trick};
 use serde_json::Value;
 use std::io::{self, BufRead, BufReader, Read};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 /// Starting a program and hearing its first lines takes a hundredth of this.
-const STARTS_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const STARTS_WITHIN: Duration = Duration::from_secs(20);
 /// How much longer than its own time-out a check may take.
 const SLACK: Duration = Duration::from_secs(20);
 
 /// The runtime that a program is run on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 pub enum On {
     /// Tokio.
     Tokio,
@@ -57,20 +57,34 @@ impl Drop for Server {
 /// If it does not start; what it said is in the error.
 pub fn serve(host: &Host, listen: &[String], extra: &[String], on: On) -> io::Result<Server> {
     let mut args = vec!["serve".to_owned()];
-    args.extend(listen.iter().flat_map(|addr| ["--listen".to_owned(), addr.clone()]));
+    args.extend(each("--listen", listen));
     args.extend(extra.iter().cloned());
-    let mut child = spawn(host, &args, on)?;
+    args.extend(["--runtime".to_owned(), on.name().to_owned()]);
+    listening(launch(host, PORTOLAN, &args)?, listen.len())
+}
+
+/// Start a server that follows a script, and wait until it listens. `node` is where whoever asks can
+/// be dialled, over TCP and over QUIC.
+///
+/// # Errors
+/// If it does not start; what it said is in the error.
+pub fn follow(
+    host: &Host,
+    listen: &[String],
+    trick: Trick,
+    node: &[String; 2],
+) -> io::Result<Server> {
+    let mut args = each("--listen", listen);
+    let [tcp, quic] = node;
+    let options = [("--trick", trick.name()), ("--tcp", tcp.clone()), ("--quic", quic.clone())];
+    args.extend(options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]));
+    listening(launch(host, SCRIPTED, &args)?, listen.len())
+}
+
+/// Wait until a server has said what it listens on.
+fn listening(mut child: Child, wanted: usize) -> io::Result<Server> {
     let stdout = child.stdout.take().ok_or_else(|| io::Error::other("stdout is a pipe"))?;
-    let wanted = listen.len();
-    let (sender, lines) = mpsc::channel();
-    // Ends with the program, or after the last line that is wanted.
-    thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().take(wanted).map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                return;
-            }
-        }
-    });
+    let lines = lines(stdout, wanted);
     let mut server = Server { child, addrs: Vec::new() };
     while server.addrs.len() < wanted {
         match lines.recv_timeout(STARTS_WITHIN) {
@@ -79,6 +93,24 @@ pub fn serve(host: &Host, listen: &[String], extra: &[String], on: On) -> io::Re
         }
     }
     Ok(server)
+}
+
+/// So many lines, read by a thread that ends with the program, or after the last of them.
+pub(super) fn lines(stdout: ChildStdout, wanted: usize) -> mpsc::Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().take(wanted).map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
+}
+
+/// An option again and again, with each of these values.
+pub(super) fn each(option: &str, values: &[String]) -> Vec<String> {
+    values.iter().flat_map(|value| [option.to_owned(), value.clone()]).collect()
 }
 
 /// Run `portolan check --json` to its end.
@@ -94,9 +126,10 @@ pub fn check(
 ) -> io::Result<Value> {
     let mut args = vec!["check".to_owned(), "--json".to_owned()];
     args.extend(["--timeout".to_owned(), timeout.as_secs().to_string()]);
-    args.extend(listen.iter().flat_map(|addr| ["--listen".to_owned(), addr.clone()]));
-    args.extend(peers.iter().flat_map(|addr| ["--peer".to_owned(), addr.clone()]));
-    let mut child = spawn(host, &args, on)?;
+    args.extend(each("--listen", listen));
+    args.extend(each("--peer", peers));
+    args.extend(["--runtime".to_owned(), on.name().to_owned()]);
+    let mut child = launch(host, PORTOLAN, &args)?;
     let mut stdout = child.stdout.take().ok_or_else(|| io::Error::other("stdout is a pipe"))?;
     let (sender, text) = mpsc::channel();
     thread::spawn(move || {
@@ -122,14 +155,15 @@ pub fn check(
     })
 }
 
-fn spawn(host: &Host, args: &[String], on: On) -> io::Result<Child> {
+/// Start a program in the namespace of a host: this one, with another face. Its stdin ends with
+/// whoever holds it.
+pub(super) fn launch(host: &Host, face: &str, args: &[String]) -> io::Result<Child> {
     let program = std::env::current_exe()?;
     host.space.inside(|| {
         Command::new(program)
-            .arg(FACE)
+            .arg(face)
             .args(args)
-            .args(["--runtime", on.name()])
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -137,7 +171,7 @@ fn spawn(host: &Host, args: &[String], on: On) -> io::Result<Child> {
 }
 
 /// What a program that is to end has said on stderr.
-fn complaint(child: &mut Child) -> String {
+pub(super) fn complaint(child: &mut Child) -> String {
     let _ = child.kill();
     let mut said = String::new();
     if let Some(mut stderr) = child.stderr.take() {

@@ -1,12 +1,11 @@
-//! The program of the lab. It has two faces: called by itself it runs experiments, and called with
-//! [`FACE`] first it is `portolan`, so that the lab needs no other program beside it.
+//! The program of the lab: it runs experiments, a few of each or all.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what a program says")]
 
-use super::cells::{Cell, Site, build};
+use super::cells::{Site, build};
 use super::experiments::{self, Run};
 use super::link::Conditions;
-use super::plan::{self, expected_behaviour};
+use super::plan::{self, Task, expected_behaviour};
 use super::rules::Layer;
 use super::verify::Behaviour;
 use super::{available, namespace, results, verify_link};
@@ -15,15 +14,12 @@ use clap::Parser;
 use futures::StreamExt as _;
 use portolan_sim::workers::spread;
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
-/// The first argument of a program of the lab that is to be `portolan`.
-pub const FACE: &str = "portolan";
 /// The file in which the program keeps the runs that are done, so that it can be interrupted.
 const KEPT: &str = "lab-runs.jsonl";
 /// Cells of the short pass that run at once, number; ours: most of a run is waiting.
@@ -44,16 +40,6 @@ struct Args {
     fresh: bool,
 }
 
-/// If this is to be `portolan`, be it.
-pub fn other_face() -> Option<ExitCode> {
-    let mut args = std::env::args_os().skip(1);
-    if args.next()? != FACE {
-        return None;
-    }
-    let named = [OsString::from(FACE)];
-    Some(portolan::program(named.into_iter().chain(args)))
-}
-
 /// Every router measured by itself, and every cell of the short list once. Without root or the
 /// tools it says what was skipped, which is a failure where `PORTOLAN_REQUIRE_LAB` is set.
 pub fn short_pass() -> ExitCode {
@@ -72,9 +58,9 @@ pub fn short_pass() -> ExitCode {
     // A machine that is busy with other tests may be too slow to learn all that there is to be
     // learnt; what is false is false.
     let weak = |run: &Run| !run.is_right() && run.wrong.is_empty();
-    let again: Vec<Cell> = plan::short()
+    let again: Vec<Task> = plan::short()
         .into_iter()
-        .filter(|cell| runs.iter().any(|run| weak(run) && run.cell == cell.name()))
+        .filter(|task| runs.iter().any(|run| weak(run) && run.cell == task.name()))
         .collect();
     println!("lab: {} cells came to less than they might, and are run again", again.len());
     let (second, failed_again) = run_all(&again, 1, &mut |_| ());
@@ -112,16 +98,16 @@ fn whole_of(args: &Args) -> io::Result<usize> {
         let _ = fs::remove_file(&kept);
     }
     let mut runs = load(&kept)?;
-    let wanted = |cell: &Cell| args.only.as_ref().is_none_or(|name| cell.experiment == name);
-    let cells: Vec<Cell> = plan::whole().into_iter().filter(wanted).collect();
+    let wanted = |task: &Task| args.only.as_ref().is_none_or(|name| task.experiment() == name);
+    let cells: Vec<Task> = plan::whole().into_iter().filter(wanted).collect();
     if cells.is_empty() {
-        let names: BTreeSet<&str> = plan::whole().iter().map(|cell| cell.experiment).collect();
+        let names: BTreeSet<&str> = plan::whole().iter().map(Task::experiment).collect();
         let names: Vec<&str> = names.into_iter().collect();
         return Err(io::Error::other(format!("the experiments are {}", names.join(", "))));
     }
     let problems = verify_all();
-    let done = |cell: &Cell| runs.iter().filter(|run| run.cell == cell.name()).count() as u64;
-    let missing: Vec<Cell> = cells
+    let done = |cell: &Task| runs.iter().filter(|run| run.cell == cell.name()).count() as u64;
+    let missing: Vec<Task> = cells
         .iter()
         .flat_map(|cell| {
             let left = args.runs.saturating_sub(done(cell));
@@ -205,13 +191,13 @@ fn misbehaved(site: Site, measured: io::Result<[Behaviour; 2]>) -> usize {
 }
 
 /// Run cells, and count the runs that could not be made.
-fn run_all(cells: &[Cell], jobs: usize, heard: &mut dyn FnMut(&Run)) -> (Vec<Run>, usize) {
+fn run_all(cells: &[Task], jobs: usize, heard: &mut dyn FnMut(&Run)) -> (Vec<Run>, usize) {
     let (mut runs, mut failed) = (Vec::new(), 0);
     let cell = |number: u64| cells.get(usize::try_from(number).ok()?);
     spread(
         0..cells.len() as u64,
         jobs,
-        |number| cell(number).map(|cell| (cell.name(), experiments::run(cell))),
+        |number| cell(number).map(|cell| (cell.name(), cell.run())),
         &mut |number, ran: Option<(String, io::Result<Run>)>| {
             match ran {
                 Some((_, Ok(run))) => {

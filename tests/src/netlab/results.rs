@@ -46,20 +46,21 @@ pub fn by_cell(runs: &[Run]) -> Vec<Row> {
 
 /// A table for people, which is one of Markdown too.
 pub fn table(runs: &[Run]) -> String {
-    let mut text = "| experiment | network | servers | listens on | runtime | concluded | right | \
+    let mut text = "| experiment | network | servers | listens on | circumstances | runtime | concluded | right | \
         false | verdict ms | p95 ms | settled ms | packets | bytes |\n\
-        |---|---|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|\n"
+        |---|---|---|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|\n"
         .to_owned();
     for row in by_cell(runs) {
         let Some(run) = row.runs.first() else { continue };
         let count = row.runs.len();
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {} | {}/{count} | {} | {} | {} | {} | {} | {} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {}/{count} | {} | {} | {} | {} | {} | {} |",
             run.experiment,
             run.site,
             run.servers,
             run.transports,
+            run.circumstances,
             run.runtime,
             run.said.join(", "),
             row.right(),

@@ -8,7 +8,7 @@
 
 use portolan_sim::net::{Dependence, Refusal};
 use std::fmt::Write as _;
-use std::net::SocketAddrV4;
+use std::net::{IpAddr, SocketAddrV4};
 use std::time::Duration;
 
 /// What a router does.
@@ -46,6 +46,15 @@ impl Layer {
     /// Both.
     pub const ALL: [Layer; 2] = [Layer::Tcp, Layer::Udp];
 
+    /// An address to listen on or to dial, as a multiaddr.
+    pub fn address(self, ip: IpAddr, port: u16) -> String {
+        let family = if ip.is_ipv4() { "ip4" } else { "ip6" };
+        match self {
+            Layer::Tcp => format!("/{family}/{ip}/tcp/{port}"),
+            Layer::Udp => format!("/{family}/{ip}/udp/{port}/quic-v1"),
+        }
+    }
+
     /// As nftables calls it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -66,6 +75,8 @@ pub struct Router {
     pub udp_idle: Duration,
     /// What it lets nobody speak.
     pub blocked: Option<Layer>,
+    /// Whether its IPv6 network is open to everybody, instead of behind a stateful firewall.
+    pub open_ip6: bool,
     /// Ports that the operator has forwarded: the external one and where it leads.
     pub forwards: Vec<(u16, SocketAddrV4)>,
 }
@@ -74,7 +85,8 @@ impl Router {
     /// A router that forwards and blocks nothing, with the time-out that RFC 4787 §4.3 recommends.
     pub fn new(kind: Kind, refusal: Refusal) -> Router {
         let udp_idle = Duration::from_secs(300);
-        Router { kind, refusal, udp_idle, blocked: None, forwards: Vec::new() }
+        let forwards = Vec::new();
+        Router { kind, refusal, udp_idle, blocked: None, open_ip6: false, forwards }
     }
 
     /// Its rules for IPv4. The interfaces are called `wan` and `lan`.

@@ -42,9 +42,18 @@ pub fn listen(host: &Host, at: SocketAddr) -> io::Result<TcpListener> {
 /// # Errors
 /// As those of connecting.
 pub fn dial(host: &Host, from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    dial_within(host, from, to, PATIENCE)
+}
+
+fn dial_within(
+    host: &Host,
+    from: SocketAddr,
+    to: SocketAddr,
+    patience: Duration,
+) -> io::Result<TcpStream> {
     host.space.inside(|| {
         let socket = shared(from)?;
-        socket.connect_timeout(&to.into(), PATIENCE)?;
+        socket.connect_timeout(&to.into(), patience)?;
         Ok(TcpStream::from(socket))
     })
 }
@@ -81,7 +90,7 @@ pub fn accept(listener: &TcpListener) -> io::Result<SocketAddr> {
 }
 
 /// Whether somebody gets through to a port of a host on which nothing else runs: a listener or a
-/// socket is opened there for the while.
+/// socket is opened there for the while. The way there and back takes so long besides.
 ///
 /// # Errors
 /// If a socket cannot be made.
@@ -90,13 +99,15 @@ pub fn knock(
     layer: Layer,
     to: SocketAddr,
     (at, port): (&Host, u16),
+    way: Duration,
 ) -> io::Result<Knock> {
+    let patience = PATIENCE + way;
     let any =
         SocketAddr::new(if to.is_ipv4() { [0, 0, 0, 0].into() } else { [0; 16].into() }, port);
     match layer {
         Layer::Tcp => {
             let _listener = listen(at, any)?;
-            Ok(match dial(from, SocketAddr::new(source, 0), to) {
+            Ok(match dial_within(from, SocketAddr::new(source, 0), to, patience) {
                 Ok(_) => Knock::Opened,
                 Err(error) if error.kind() == ErrorKind::ConnectionRefused => Knock::Refused,
                 Err(_) => Knock::Silence,
@@ -105,6 +116,8 @@ pub fn knock(
         Layer::Udp => {
             let inside = datagrams(at, any)?;
             let outside = datagrams(from, SocketAddr::new(source, 0))?;
+            inside.set_read_timeout(Some(patience))?;
+            outside.set_read_timeout(Some(patience))?;
             // Connected, so that an ICMP error is told.
             outside.connect(to)?;
             outside.send(b"knock")?;

@@ -7,6 +7,7 @@ use super::sockets::{self, Knock};
 use portolan_sim::net::Dependence;
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
 /// How a router treats the flows of one layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub fn behaviour(
     };
     let unused = SocketAddr::new(outside, UNUSED);
     let from = (stranger, stranger.ip4().into());
-    let unsolicited = sockets::knock(from, layer, unused, (client, UNUSED))?;
+    let unsolicited = sockets::knock(from, layer, unused, (client, UNUSED), Duration::ZERO)?;
     Ok(Behaviour { mapping, filtering, unsolicited })
 }
 

@@ -1,0 +1,95 @@
+//! An application that embeds a node, from outside: what it is told to do, and what it tells.
+
+use super::Host;
+use super::faces::APPLICATION;
+use super::peers::{On, STARTS_WITHIN, complaint, each, launch, lines};
+use serde_json::{Value, json};
+use std::io::{self, Write as _};
+use std::process::Child;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// A command that takes longer than this hangs; dials have a time-out of their own.
+const DONE_WITHIN: Duration = Duration::from_secs(20);
+
+/// A running application. It ends when it is dropped.
+#[derive(Debug)]
+pub struct Application {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    /// Everything that it has told, in order.
+    pub told: Vec<Value>,
+}
+
+impl Drop for Application {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Application {
+    /// Start one, and wait until it listens.
+    ///
+    /// # Errors
+    /// If it does not start; what it said is in the error.
+    pub fn start(host: &Host, listen: &[String], on: On) -> io::Result<Application> {
+        let mut args = each("--listen", listen);
+        args.extend(["--runtime".to_owned(), on.name().to_owned()]);
+        let mut child = launch(host, APPLICATION, &args)?;
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("stdout is a pipe"))?;
+        let lines = lines(stdout, usize::MAX);
+        let mut started = Application { child, lines, told: Vec::new() };
+        match started.wait(0, STARTS_WITHIN, |event| event["event"] == "ready") {
+            Some(_) => Ok(started),
+            None => Err(io::Error::other(complaint(&mut started.child))),
+        }
+    }
+
+    /// The peer id of its node.
+    pub fn peer(&self) -> &str {
+        let ready = self.told.iter().find_map(|event| event["peer"].as_str());
+        ready.unwrap_or_default()
+    }
+
+    /// Have it do something with an address, and return when that was done, on the node's clock.
+    ///
+    /// # Errors
+    /// If it could not; what it said is in the error.
+    pub fn order(&mut self, verb: &str, addr: &str) -> io::Result<u64> {
+        let from = self.told.len();
+        let stdin = self.child.stdin.as_mut().ok_or_else(|| io::Error::other("stdin is a pipe"))?;
+        writeln!(stdin, "{}", json!({ "do": verb, "addr": addr }))?;
+        let ended = |event: &Value| {
+            (event["event"] == "done" || event["event"] == "failed") && event["addr"] == addr
+        };
+        let event = self.wait(from, DONE_WITHIN, ended);
+        let event = event.ok_or_else(|| io::Error::other(format!("{verb} {addr} hangs")))?;
+        match event["error"].as_str() {
+            Some(error) => Err(io::Error::other(error.to_owned())),
+            None => Ok(event["at_ms"].as_u64().unwrap_or_default()),
+        }
+    }
+
+    /// Wait for an event, from this number on, and return it if it comes.
+    pub fn wait(
+        &mut self,
+        from: usize,
+        within: Duration,
+        is: impl Fn(&Value) -> bool,
+    ) -> Option<Value> {
+        let until = Instant::now() + within;
+        let mut next = from;
+        loop {
+            while let Some(event) = self.told.get(next) {
+                if is(event) {
+                    return Some(event.clone());
+                }
+                next += 1;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left).ok()?;
+            self.told.extend(serde_json::from_str::<Value>(&line));
+        }
+    }
+}

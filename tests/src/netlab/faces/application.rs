@@ -1,0 +1,173 @@
+//! An application that embeds a node: it does what the lines of JSON on its stdin say, and tells on
+//! stdout what its node tells it. It ends with its stdin.
+//!
+//! Commands: `{"do": "listen" | "dial" | "report", "addr": MULTIADDR}`, each answered by
+//! `{"event": "done" | "failed", "addr": …}`. Events beside: `ready`, `verdict`, `class`, `node`, `role`,
+//! `probe`, `candidate`, each with `at_ms` on the node's clock.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what a program says")]
+
+use crate::netlab::peers::On;
+use clap::Parser;
+use futures::StreamExt as _;
+use multiaddr::Multiaddr;
+use portolan_core::{Config, Notice};
+use portolan_runtime::traits::Runtime;
+use portolan_runtime::{Builder, Limits, Node, Noticed, identity};
+use portolan_smol::Smol;
+use portolan_tokio::Tokio;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::io::{self, BufRead as _};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+/// No connection of an experiment is closed because nobody uses it.
+const IDLE_FOR: Duration = Duration::from_secs(3_600);
+
+/// An application that embeds a node.
+#[derive(Debug, Parser)]
+struct Args {
+    /// What it listens on from the beginning.
+    #[arg(long)]
+    listen: Vec<Multiaddr>,
+    /// What it runs on.
+    #[arg(long)]
+    runtime: On,
+}
+
+#[derive(Debug, Deserialize)]
+struct Command {
+    #[serde(rename = "do")]
+    verb: String,
+    addr: Multiaddr,
+}
+
+/// Be such an application.
+pub(super) fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => error.exit(),
+    };
+    match args.runtime {
+        On::Tokio => {
+            let tokio = tokio::runtime::Runtime::new();
+            let told = tokio.map(|tokio| {
+                let runtime = Tokio::new(tokio.handle().clone());
+                tokio.block_on(obey(runtime, args.listen))
+            });
+            ended(told.unwrap_or_else(|error| Err(error.to_string())))
+        }
+        On::Smol => {
+            let executor = Arc::new(smol::Executor::new());
+            let runtime = Smol::from(executor.clone());
+            ended(smol::block_on(executor.run(obey(runtime, args.listen))))
+        }
+    }
+}
+
+fn ended(how: Result<(), String>) -> ExitCode {
+    match how {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn obey<R: Runtime>(runtime: R, listen: Vec<Multiaddr>) -> Result<(), String> {
+    let mut config = Config::default();
+    // Like most who embed it: a server to others as well.
+    config.dial_back = Some(Default::default());
+    let mut limits = Limits::default();
+    limits.idle_timeout = IDLE_FOR;
+    let builder: Builder<R> = Node::builder(runtime, identity::generate());
+    let builder = listen.into_iter().fold(builder.config(config).limits(limits), Builder::listen);
+    let mut notices = builder.notices();
+    let node = builder.start().await.map_err(|error| error.to_string())?;
+    say(&json!({ "event": "ready", "peer": node.peer_id().to_string() }));
+    let mut commands = std::pin::pin!(commands());
+    loop {
+        let next = futures::future::select(notices.next(), commands.next()).await;
+        match next {
+            futures::future::Either::Left((Some(noticed), _)) => told(&noticed),
+            futures::future::Either::Right((Some(command), _)) => perform(&node, command?).await,
+            futures::future::Either::Left((None, _)) => return Err("the node ended".to_owned()),
+            futures::future::Either::Right((None, _)) => break,
+        }
+    }
+    node.shutdown().await;
+    Ok(())
+}
+
+/// The lines of stdin, read by a thread that ends with it.
+fn commands() -> async_channel::Receiver<Result<Command, String>> {
+    let (sender, commands) = async_channel::bounded(16);
+    thread::spawn(move || {
+        for line in io::stdin().lock().lines().map_while(Result::ok) {
+            let command = serde_json::from_str(&line).map_err(|error| format!("{line}: {error}"));
+            if sender.send_blocking(command).is_err() {
+                return;
+            }
+        }
+    });
+    commands
+}
+
+async fn perform<R: Runtime>(node: &Node<R>, Command { verb, addr }: Command) {
+    let named = addr.to_string();
+    let done = match verb.as_str() {
+        "listen" => node.listen(addr).await.map(|_| ()).map_err(|error| error.to_string()),
+        "dial" => node.dial(addr).await.map(|_| ()).map_err(|error| error.to_string()),
+        "report" => node.report_dial_failure(addr).await.map_err(|error| error.to_string()),
+        other => Err(format!("nobody can {other}")),
+    };
+    say(&match done {
+        Ok(()) => json!({ "event": "done", "addr": named, "at_ms": millis(node.now()) }),
+        Err(error) => json!({ "event": "failed", "addr": named, "error": error }),
+    });
+}
+
+fn millis(at: portolan_core::Instant) -> u64 {
+    let since = at.since(portolan_core::Instant::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a node tells much that no experiment asks about"
+)]
+fn told(noticed: &Noticed) {
+    let mut event = match &noticed.notice {
+        Notice::VerdictChanged { addr, state, scope, reason } => json!({
+            "event": "verdict", "addr": addr.to_string(), "state": state.name(),
+            "scope": scope.map(portolan_core::Scope::name), "reason": reason.to_string(),
+        }),
+        Notice::ClassChanged { class, state, reason } => json!({
+            "event": "class", "class": class.to_string(), "state": state.name(),
+            "reason": reason.to_string(),
+        }),
+        Notice::NodeChanged { state, reason } => json!({
+            "event": "node", "state": state.name(), "reason": reason.to_string(),
+        }),
+        Notice::RoleChanged { may_serve } => json!({ "event": "role", "may_serve": may_serve }),
+        Notice::ProbeEnded { addr, outcome, .. } => json!({
+            "event": "probe", "addr": addr.to_string(), "outcome": outcome.name(),
+        }),
+        Notice::CandidateChanged { addr, sources } => json!({
+            "event": "candidate", "addr": addr.to_string(),
+            "sources": sources.iter().map(portolan_core::Source::name).collect::<Vec<_>>(),
+        }),
+        _ => return,
+    };
+    event["at_ms"] = millis(noticed.at).into();
+    say(&event);
+}
+
+fn say(event: &Value) {
+    println!("{event}");
+}

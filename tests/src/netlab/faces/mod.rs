@@ -1,0 +1,30 @@
+//! What the program of the lab can be beside itself. Called with one of these names first, it is a
+//! program that the experiments run in a namespace, so that the lab needs no other beside it.
+
+mod application;
+mod scripted;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// `portolan`, whole.
+pub const PORTOLAN: &str = "portolan";
+/// An application that embeds a node, steered by lines of JSON.
+pub const APPLICATION: &str = "application";
+/// A server that follows a script instead of the protocol.
+pub const SCRIPTED: &str = "scripted";
+
+pub use scripted::{TRICKS, Trick};
+
+/// If the first argument names another program, be that.
+pub fn other_face() -> Option<ExitCode> {
+    let mut args = std::env::args_os().skip(1);
+    let face = args.next()?;
+    let named = [OsString::from(&face)].into_iter().chain(args);
+    match face.to_str()? {
+        PORTOLAN => Some(portolan::program(named)),
+        APPLICATION => Some(application::run(named)),
+        SCRIPTED => Some(scripted::run(named)),
+        _ => None,
+    }
+}
