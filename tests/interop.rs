@@ -14,8 +14,6 @@ mod cells;
 mod handshakes;
 #[path = "interop/identify.rs"]
 mod identify;
-#[path = "interop/js_peer.rs"]
-mod js_peer;
 #[path = "interop/namespace.rs"]
 mod namespace;
 #[path = "interop/other.rs"]
@@ -30,6 +28,7 @@ use futures::future::BoxFuture;
 use handshakes::Handshake;
 use portolan_core::Transport;
 use portolan_runtime::traits::Runtime;
+use portolan_tests::js_peer;
 use portolan_tests::lab::{Lab, OnSmol, OnTokio};
 use portolan_tests::rust_peer::KeyType;
 use table::Seen;

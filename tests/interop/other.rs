@@ -2,11 +2,11 @@
 
 use crate::cell::Kind;
 use crate::identify;
-use crate::js_peer::{JsPeer, strings};
 use libp2p::core::PeerRecord;
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
 use portolan_core::{Addr, Transport};
+use portolan_tests::js_peer::{JsPeer, strings};
 use portolan_tests::portolan_peer::to_addr;
 use portolan_tests::rust_peer::{KeyType, RustPeer, RustPeerConfig, Security, Seen};
 use serde_json::json;

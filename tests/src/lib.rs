@@ -1,6 +1,7 @@
 //! What crosses crates: what the tests of several packages share.
 
 pub mod frames;
+pub mod js_peer;
 pub mod lab;
 #[cfg(target_os = "linux")]
 pub mod netlab;

@@ -1,4 +1,5 @@
-//! A js-libp2p peer: a process that speaks JSON lines (see `tests/interop/js/peer.mjs`).
+//! A js-libp2p peer out of the published packages: a process that speaks JSON lines (see
+//! `tests/interop/js/peer.mjs`).
 
 use libp2p_identity::PeerId;
 use multiaddr::Multiaddr;
@@ -18,8 +19,11 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/js")
 }
 
-/// Whether js-libp2p and the Node that it needs are installed; else what to do about it.
-pub(crate) fn installed() -> Result<(), String> {
+/// Whether js-libp2p and the Node that it needs are installed.
+///
+/// # Errors
+/// If not: what to do about it.
+pub fn installed() -> Result<(), String> {
     let missing = ["node_modules/.bin/node", "node_modules/libp2p/package.json"]
         .into_iter()
         .find(|path| !folder().join(path).exists());
@@ -33,11 +37,11 @@ pub(crate) fn installed() -> Result<(), String> {
 
 /// A running js-libp2p peer. Dropping it kills the process.
 #[derive(Debug)]
-pub(crate) struct JsPeer {
+pub struct JsPeer {
     /// Its peer id.
-    pub(crate) id: PeerId,
+    pub id: PeerId,
     /// What it listens on, with `/p2p/`.
-    pub(crate) full_addrs: Vec<Multiaddr>,
+    pub full_addrs: Vec<Multiaddr>,
     log: watch::Receiver<Vec<Value>>,
     forgotten: usize,
     stdin: Mutex<ChildStdin>,
@@ -46,9 +50,14 @@ pub(crate) struct JsPeer {
 }
 
 impl JsPeer {
-    /// Start a peer with the options of `peer.mjs`, and wait until it listens. The error is
-    /// js-libp2p's.
-    pub(crate) async fn start(options: &Value) -> Result<JsPeer, String> {
+    /// Start a peer with the options of `peer.mjs`, and wait until it listens.
+    ///
+    /// # Errors
+    /// Those of js-libp2p.
+    ///
+    /// # Panics
+    /// If it is not installed.
+    pub async fn start(options: &Value) -> Result<JsPeer, String> {
         let folder = folder();
         let mut process = Command::new(folder.join("node_modules/.bin/node"))
             .arg("peer.mjs")
@@ -85,14 +94,25 @@ impl JsPeer {
         Ok(peer)
     }
 
-    /// Dial an address; the answer is an event `dialled` or `failed`.
-    pub(crate) async fn dial(&self, id: u64, addr: &Multiaddr) -> Result<(), String> {
-        self.order(&json!({ "do": "dial", "id": id, "addr": addr.to_string() })).await;
+    /// Dial an address, and wait until the connection stands.
+    ///
+    /// # Errors
+    /// If it fails, with what js-libp2p says.
+    pub async fn dial(&self, id: u64, addr: &Multiaddr) -> Result<(), String> {
+        self.begin_dial(id, addr).await;
         self.done("dialled", id).await
     }
 
+    /// Dial an address; the answer is an event `dialled` or `failed`.
+    pub async fn begin_dial(&self, id: u64, addr: &Multiaddr) {
+        self.order(&json!({ "do": "dial", "id": id, "addr": addr.to_string() })).await;
+    }
+
     /// Ping a peer that it is connected to.
-    pub(crate) async fn ping(&self, id: u64, peer: PeerId) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// If it fails, with what js-libp2p says.
+    pub async fn ping(&self, id: u64, peer: PeerId) -> Result<(), String> {
         self.order(&json!({ "do": "ping", "id": id, "peer": peer.to_string() })).await;
         self.done("pinged", id).await
     }
@@ -116,12 +136,15 @@ impl JsPeer {
     }
 
     /// Forget what was seen so far: waits begin here.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.forgotten = self.log.borrow().len();
     }
 
     /// Wait for an event, from the first on. The error names `what` and shows all events.
-    pub(crate) async fn wait(
+    ///
+    /// # Errors
+    /// If it does not come in time.
+    pub async fn wait(
         &self,
         what: &str,
         within: Duration,
@@ -150,14 +173,14 @@ impl Drop for JsPeer {
 async fn read(stdout: ChildStdout, log: watch::Sender<Vec<Value>>) {
     let mut lines = BufReader::new(stdout).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        match serde_json::from_str(&line) {
-            Ok(event) => log.send_modify(|log| log.push(event)),
-            Err(_) => println!("js-libp2p says: {line}"),
-        }
+        // A line that is not of the script is kept for whoever reads an error.
+        let event = serde_json::from_str(&line)
+            .unwrap_or_else(|_| json!({ "event": "other", "line": line }));
+        log.send_modify(|log| log.push(event));
     }
 }
 
 /// The strings of a JSON array.
-pub(crate) fn strings(value: &Value) -> Vec<&str> {
+pub fn strings(value: &Value) -> Vec<&str> {
     value.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
