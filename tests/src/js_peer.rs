@@ -19,6 +19,14 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("interop/js")
 }
 
+/// The version of an npm package that is installed, or a question mark.
+pub fn version(package: &str) -> String {
+    let path = folder().join("node_modules").join(package).join("package.json");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let read: Value = serde_json::from_str(&text).unwrap_or_default();
+    read["version"].as_str().unwrap_or("?").to_owned()
+}
+
 /// Whether js-libp2p and the Node that it needs are installed.
 ///
 /// # Errors
@@ -138,6 +146,14 @@ impl JsPeer {
     /// Forget what was seen so far: waits begin here.
     pub fn forget(&mut self) {
         self.forgotten = self.log.borrow().len();
+    }
+
+    /// The next event, which is forgotten with it. None comes after the process has ended.
+    pub async fn next(&mut self) -> Option<Value> {
+        let at = self.forgotten;
+        let next = self.log.wait_for(|events| events.len() > at).await.ok()?.get(at).cloned();
+        self.forgotten += 1;
+        next
     }
 
     /// Wait for an event, from the first on. The error names `what` and shows all events.

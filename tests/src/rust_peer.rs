@@ -168,6 +168,8 @@ pub enum Seen {
         /// Whether the address is reachable.
         result: Result<(), String>,
     },
+    /// It takes an address for one that may be its own.
+    Candidate(Multiaddr),
     /// It took an address for its own after a dial-back.
     Confirmed(Multiaddr),
 }
@@ -295,6 +297,14 @@ impl RustPeer {
         found.filter(|_| ended).ok_or_else(|| {
             format!("rust-libp2p saw no {what} within {within:?}, only {:#?}", self.seen())
         })
+    }
+
+    /// The next thing that it sees, which is forgotten with it. None comes after it has stopped.
+    pub async fn next(&mut self) -> Option<Seen> {
+        let at = self.forgotten;
+        let next = self.log.wait_for(|seen| seen.len() > at).await.ok()?.get(at).cloned();
+        self.forgotten += 1;
+        next
     }
 
     /// Everything seen so far, oldest first.
@@ -434,6 +444,7 @@ fn translate(event: SwarmEvent<BehaviourEvent>) -> Option<Seen> {
             Seen::Disconnected { peer: peer_id, cause: cause.map(|cause| cause.to_string()) }
         }
         SwarmEvent::OutgoingConnectionError { error, .. } => Seen::DialFailed(error.to_string()),
+        SwarmEvent::NewExternalAddrCandidate { address } => Seen::Candidate(address),
         SwarmEvent::ExternalAddrConfirmed { address } => Seen::Confirmed(address),
         SwarmEvent::Behaviour(event) => return of_behaviour(event),
         _ => return None,

@@ -13,6 +13,10 @@
 //   dialled     id, peer
 //   verified    addrs: the addresses that AutoNAT has confirmed so far, when one is added; private
 //               addresses never, because js-libp2p takes them for granted without asking anybody
+//   refuted     addrs: the public addresses that AutoNAT has given up so far, when one is added. No
+//               event of js-libp2p tells an application; its address manager forgets them
+//   settled     nobody has been asked anything for a while, and nobody will be until another peer
+//               connects: only then does js-libp2p ask
 //   failed      id, what, error: a command failed, or the start did
 //   stopped     nothing follows
 //
@@ -51,6 +55,9 @@ const COMMAND_TIMEOUT_MS = 10_000
 // How often the address manager is asked what AutoNAT has confirmed: js-libp2p's own event for it
 // waits for a debounce of its own.
 const VERIFIED_POLL_MS = 25
+// How long nobody must have been asked until it counts as settled: identify, after which js-libp2p
+// asks, takes a tenth of this on a busy machine.
+const SETTLED_MS = 5_000
 
 function say (event, fields) {
   process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`)
@@ -88,6 +95,44 @@ async function start (options) {
   return { node, inner }
 }
 
+// What to do at every poll: tell what has changed since the last.
+function look (node, inner) {
+  const [verified, refuted, observed] = [new Set(), new Set(), new Set()]
+  const add = (to, addrs, event) => {
+    const before = to.size
+    addrs.forEach((addr) => to.add(addr))
+    if (to.size > before) {
+      say(event, { addrs: [...to] })
+    }
+  }
+  let [busyAt, settled] = [Date.now(), true]
+  return () => {
+    const now = Date.now()
+    const all = inner.addresses.getAddressesWithMetadata()
+      .filter(({ multiaddr }) => !isPrivate(multiaddr))
+    const named = (some) => some.map(({ multiaddr }) => multiaddr.toString())
+    add(verified, named(all.filter(({ verified }) => verified)), 'verified')
+    // One that was observed is removed, any other waits before it is asked about again.
+    const waiting = named(all.filter(({ verified, expires }) => !verified && expires > now))
+    const left = named(all)
+    const removed = [...observed].filter((addr) => !left.includes(addr) && !verified.has(addr))
+    add(refuted, [...waiting, ...removed], 'refuted')
+    named(all.filter(({ type }) => type === 'observed')).forEach((addr) => observed.add(addr))
+    const connections = node.getConnections()
+    // It dials back for others as well, which is none of these streams.
+    const asks = connections.some(({ streams }) =>
+      streams.some(({ direction, protocol }) =>
+        direction === 'outbound' && protocol?.includes('/autonat/2/dial-request')))
+    const busy = Math.max(busyAt, asks ? now : 0, ...connections.map(({ timeline }) => timeline.open))
+    settled = settled && busy === busyAt
+    busyAt = busy
+    if (!settled && now - busyAt > SETTLED_MS) {
+      settled = true
+      say('settled', {})
+    }
+  }
+}
+
 function watch (node, inner) {
   node.addEventListener('connection:open', ({ detail }) => {
     say('connection', {
@@ -107,17 +152,7 @@ function watch (node, inner) {
       certified: detail.signedPeerRecord?.addresses.map(String) ?? null
     })
   })
-  const seen = new Set()
-  const poll = setInterval(() => {
-    const verified = inner.addresses.getAddressesWithMetadata()
-      .filter(({ multiaddr, verified }) => verified && !isPrivate(multiaddr))
-      .map(({ multiaddr }) => multiaddr.toString())
-    const before = seen.size
-    verified.forEach((addr) => seen.add(addr))
-    if (seen.size > before) {
-      say('verified', { addrs: [...seen] })
-    }
-  }, VERIFIED_POLL_MS)
+  const poll = setInterval(look(node, inner), VERIFIED_POLL_MS)
   poll.unref()
 }
 
