@@ -20,6 +20,13 @@ const OPEN: Ipv4Addr = Ipv4Addr::new(44, 100, 0, 2);
 /// The same over IPv6.
 const OPEN6: Ipv6Addr = Ipv6Addr::new(0x2600, 0x300, 0, 0, 0, 0, 0, 2);
 
+/// The addresses of whom the node never hears of.
+pub const STRANGER: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(45, 77, 0, 1)),
+    IpAddr::V4(Ipv4Addr::new(45, 78, 0, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2600, 0x500, 0, 0, 0, 0, 0, 1)),
+];
+
 /// What stands between the node and the Internet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Site {
@@ -306,18 +313,33 @@ pub fn build(site: Site, servers: u8, conditions: Conditions) -> io::Result<Plac
     let hosts: io::Result<Vec<Host>> = (1..=servers)
         .map(|number| lab.public(&format!("s{number}"), &server_ips(number)))
         .collect();
-    let ip6 = Ipv6Addr::new(0x2600, 0x500, 0, 0, 0, 0, 0, 1);
-    let stranger = lab.public("stranger", &[ip4(45, 77, 0), ip4(45, 78, 0), ip6.into()])?;
+    let stranger = lab.public("stranger", &STRANGER)?;
+    let (node, gateways, outside) = settle(&lab, site, 0)?;
+    Ok(Place { node, gateways, servers: hosts?, others: Vec::new(), stranger, outside, lab })
+}
+
+/// Put a node on the Internet, behind what its site says, and tell its machine, its routers from the
+/// node outwards, and where it is on the Internet. Each lot has addresses of its own, so that
+/// whoever comes after somebody else takes a lot that no neighbour and no server remembers.
+///
+/// # Errors
+/// If a command fails.
+pub fn settle(lab: &Lab, site: Site, lot: u8) -> io::Result<(Host, Vec<Gateway>, Ipv4Addr)> {
+    let in_lot = |ip: Ipv4Addr| {
+        let [a, b, c, d] = ip.octets();
+        Ipv4Addr::new(a, b, c + lot, d)
+    };
+    let (home_ip, open_ip) = (in_lot(OUTSIDE), in_lot(OPEN));
     let mut gateways = Vec::new();
     let mut home = |router: Router| -> io::Result<(Host, Ipv4Addr)> {
-        let gateway = lab.router(OUTSIDE, &router)?;
+        let gateway = lab.router(home_ip, &router)?;
         let node = gateway.host("node", 2)?;
         gateways.push(gateway);
-        let outside = if router.kind == Kind::Firewall { node.ip4() } else { OUTSIDE };
+        let outside = if router.kind == Kind::Firewall { node.ip4() } else { home_ip };
         Ok((node, outside))
     };
     let (node, outside) = match site {
-        Site::Open => (lab.open("node", &[OPEN.into(), OPEN6.into()])?, OPEN),
+        Site::Open => (lab.open("node", &[open_ip.into(), OPEN6.into()])?, open_ip),
         Site::Behind(kind, refusal) => home(Router::new(kind, refusal))?,
         Site::OpenIp6(kind, refusal) => {
             home(Router { open_ip6: true, ..Router::new(kind, refusal) })?
@@ -328,17 +350,16 @@ pub fn build(site: Site, servers: u8, conditions: Conditions) -> io::Result<Plac
         }
         Site::Double(refusal) => {
             let kind = Kind::Independent(Dependence::AddressAndPort);
-            let carrier = lab.carrier(OUTSIDE, &Router::new(kind, refusal))?;
+            let carrier = lab.carrier(home_ip, &Router::new(kind, refusal))?;
             let home = carrier.nested(Ipv4Addr::new(100, 64, 0, 2), &Router::new(kind, refusal))?;
             let node = home.host("node", 2)?;
             gateways.extend([home, carrier]);
-            (node, OUTSIDE)
+            (node, home_ip)
         }
     };
-    let servers = hosts?;
     lab.settle()?;
     gateways.iter().try_for_each(Gateway::settle)?;
-    Ok(Place { node, gateways, servers, others: Vec::new(), stranger, outside, lab })
+    Ok((node, gateways, outside))
 }
 
 /// A router that forwards the port of the node.

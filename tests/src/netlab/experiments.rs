@@ -6,7 +6,7 @@ use super::others::{BOGUS, Odd};
 use super::peers::{self, Server};
 use super::rules::Layer;
 use super::sockets::{Knock, knock};
-use super::{Host, verify};
+use super::{Host, Lab, verify};
 use portolan_core::Family;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,10 +16,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// When a check ends without a verdict.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(40);
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(40);
 /// Addresses of a layer that are tried by sockets, number: behind a router that gives every
 /// connection a port of its own there are as many as connections.
-const TRIED_MAX: usize = 4;
+pub const TRIED_MAX: usize = 4;
 /// Who knocks where packets are lost knocks so often, ours.
 const KNOCKS: usize = 5;
 /// Probes of addresses that only one network names, number; ours: as many as for any other address
@@ -85,7 +85,7 @@ pub fn run(cell: &Cell) -> io::Result<Run> {
     let (servers, others) = serve(cell, &place)?;
     let peers = known(cell, &servers, &others);
     if cell.servers.homes == Homes::DualStack {
-        warm(cell, &place, &servers)?;
+        warm(cell, &place.lab, &servers)?;
     }
     let listen = cell.families.all().iter().filter_map(|family| place.node.ip(*family));
     let listen: Vec<String> = listen.flat_map(|ip| addresses(cell, ip)).collect();
@@ -174,10 +174,13 @@ fn start_server(cell: &Cell, number: usize, host: &Host) -> io::Result<Server> {
 
 /// Let servers hear from somebody over every family that is judged: one that never did says nothing
 /// of a dial that fails there, since its own network may be at fault.
-fn warm(cell: &Cell, place: &Place, servers: &[Server]) -> io::Result<()> {
+///
+/// # Errors
+/// If a program fails.
+pub fn warm(cell: &Cell, lab: &Lab, servers: &[Server]) -> io::Result<()> {
     let ips = [Ipv4Addr::new(45, 79, 0, 1).into(), IpAddr::V6(CROWD6)];
-    let crowd = place.lab.public("crowd", &ips)?;
-    place.lab.settle()?;
+    let crowd = lab.public("crowd", &ips)?;
+    lab.settle()?;
     for family in cell.families.all() {
         let known = servers.iter().flat_map(|server| &server.addrs);
         let start = if *family == Family::Ip4 { "/ip4/" } else { "/ip6/" };
@@ -189,7 +192,7 @@ fn warm(cell: &Cell, place: &Place, servers: &[Server]) -> io::Result<()> {
 }
 
 /// What a host listens on, as multiaddrs.
-fn addresses(cell: &Cell, ip: IpAddr) -> Vec<String> {
+pub fn addresses(cell: &Cell, ip: IpAddr) -> Vec<String> {
     cell.transports.layers().iter().map(|layer| layer.address(ip, PORT)).collect()
 }
 
@@ -223,7 +226,7 @@ pub fn concluded(report: &Value, (family, layer): (Family, Layer)) -> Conclusion
 
 /// When the last word about the classes came, or about how far an address of theirs can be reached,
 /// milliseconds.
-fn stood_at(report: &Value, classes: &[(Family, Layer)]) -> u64 {
+pub fn stood_at(report: &Value, classes: &[(Family, Layer)]) -> u64 {
     let mut last: BTreeMap<String, String> = BTreeMap::new();
     let mut stood_at = 0;
     for line in report["timeline"].as_array().into_iter().flatten() {
@@ -259,16 +262,21 @@ fn asked_about_nobody(report: &Value) -> usize {
 /// The addresses of a class, with the scope of those that are reachable.
 fn judged(
     report: &Value,
-    (family, layer): (Family, Layer),
+    class: (Family, Layer),
 ) -> impl Iterator<Item = (SocketAddr, Option<&str>)> {
     let all = report["addresses"].as_array().into_iter().flatten();
     all.filter_map(move |one| {
-        let mut parts = one["address"].as_str()?.split('/').skip(1);
-        let (of, ip, named, port) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let fits = of == family.name() && named == layer.name();
-        let addr = SocketAddr::new(ip.parse().ok()?, port.parse().ok()?);
-        fits.then_some((addr, one["scope"].as_str()))
+        Some((socket_address(one["address"].as_str()?, class)?, one["scope"].as_str()))
     })
+}
+
+/// The IP and the port of a multiaddr of this class.
+pub fn socket_address(addr: &str, (family, layer): (Family, Layer)) -> Option<SocketAddr> {
+    let mut parts = addr.split('/').skip(1);
+    let (of, ip, named, port) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let fits = of == family.name() && named == layer.name();
+    let addr = SocketAddr::new(ip.parse().ok()?, port.parse().ok()?);
+    fits.then_some(addr)
 }
 
 fn transport(layer: Layer) -> &'static str {
@@ -280,30 +288,20 @@ fn transport(layer: Layer) -> &'static str {
 
 /// What the sockets say against a conclusion: strangers who knock at every address, and servers
 /// who knock from where they were contacted.
-fn contradicted(
+pub fn contradicted(
     place: &Place,
     report: &Value,
     conditions: Conditions,
     class: (Family, Layer),
     said: Conclusion,
 ) -> io::Result<Vec<String>> {
-    let (family, layer) = class;
     let mut wrong = Vec::new();
     let addrs: Vec<_> = judged(report, class).collect();
     let reachable = |(_, scope): &&(SocketAddr, Option<&str>)| scope.is_some();
     let proven = addrs.iter().filter(reachable);
     let others = addrs.iter().filter(|one| !reachable(one)).take(TRIED_MAX);
-    // Whoever was contacted, of the servers: from another port than the one that was dialled. Of
-    // those that serve both families the second is contacted over IPv6.
-    let server = place.servers.get(usize::from(family == Family::Ip6));
     for (addr, scope) in proven.chain(others).copied() {
-        let gets_in = |host: &Host| truth(place, conditions, host, layer, addr);
-        let stranger = gets_in(&place.stranger)?;
-        let contacted = match server {
-            Some(server) => gets_in(server)?,
-            // There is nobody but those who are not as they should be, or nobody was contacted.
-            None => stranger,
-        };
+        let [stranger, contacted] = who_gets_in(place, conditions, class.1, addr)?;
         let false_claim = match scope {
             Some("anywhere") => !stranger,
             Some("contacted") => !contacted,
@@ -313,7 +311,7 @@ fn contradicted(
         if false_claim {
             wrong.push(format!(
                 "{} {addr} is {}: a stranger gets in: {stranger}, a contacted server: {contacted}",
-                layer.name(),
+                class.1.name(),
                 scope.unwrap_or("not reachable"),
             ));
         }
@@ -321,25 +319,37 @@ fn contradicted(
     Ok(wrong)
 }
 
-/// Whether a host gets in at an address, asked more than once where packets are lost.
-pub fn truth(
+/// Whether a stranger gets in at an address, and whether one of the servers does, which were
+/// contacted: from another port than the one that was dialled. Where packets are lost they knock
+/// more than once.
+///
+/// # Errors
+/// If a socket cannot be made.
+pub fn who_gets_in(
     place: &Place,
     conditions: Conditions,
-    host: &Host,
     layer: Layer,
     addr: SocketAddr,
-) -> io::Result<bool> {
-    let source = host.ip(Family::of(addr.ip()));
-    let source = source.ok_or_else(|| io::Error::other(format!("nobody can knock at {addr}")))?;
+) -> io::Result<[bool; 2]> {
+    let family = Family::of(addr.ip());
     let tries = if conditions.loss_percent > 0 { KNOCKS } else { 1 };
-    for _ in 0..tries {
-        let way = conditions.delay * 4;
-        let came = knock((host, source), layer, addr, (&place.node, PORT), way)?;
-        if came == Knock::Opened {
-            return Ok(true);
+    let gets_in = |host: &Host| -> io::Result<bool> {
+        let source = host.ip(family);
+        let source = source.ok_or_else(|| io::Error::other(format!("{addr} is out of reach")))?;
+        for _ in 0..tries {
+            let way = conditions.delay * 4;
+            let came = knock((host, source), layer, addr, (&place.node, PORT), way)?;
+            if came == Knock::Opened {
+                return Ok(true);
+            }
         }
-    }
-    Ok(false)
+        Ok(false)
+    };
+    let stranger = gets_in(&place.stranger)?;
+    // Of those that serve both families the second is contacted over IPv6.
+    let server = place.servers.get(usize::from(family == Family::Ip6));
+    // Where nobody but those are who are not as they should be, nobody speaks for the contacted.
+    Ok([stranger, server.map_or(Ok(stranger), gets_in)?])
 }
 
 /// Packets and bytes that a host's interface has seen, both ways.

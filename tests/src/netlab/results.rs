@@ -22,11 +22,16 @@ impl Row {
     }
 
     fn quantile(&self, percent: usize, of: impl Fn(&Run) -> u64) -> u64 {
-        let mut all: Vec<u64> = self.runs.iter().map(of).collect();
-        all.sort_unstable();
-        let at = (all.len() * percent).div_ceil(100).saturating_sub(1);
-        all.get(at).copied().unwrap_or_default()
+        quantile(percent, self.runs.iter().map(of)).unwrap_or_default()
     }
+}
+
+/// The smallest of the values that so many percent of them do not exceed.
+pub fn quantile(percent: usize, values: impl Iterator<Item = u64>) -> Option<u64> {
+    let mut all: Vec<u64> = values.collect();
+    all.sort_unstable();
+    let at = (all.len() * percent).div_ceil(100).saturating_sub(1);
+    all.get(at).copied()
 }
 
 /// Runs by cell, in the order in which cells came.
