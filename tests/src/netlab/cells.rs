@@ -1,7 +1,7 @@
 //! What is measured: a kind of network, a set of servers, what is listened on, and a runtime.
 
 use super::link::Conditions;
-use super::others::Others;
+use super::odd::Others;
 use super::peers::On;
 use super::rules::{Kind, Layer, Router};
 use super::{Gateway, Host, Lab};

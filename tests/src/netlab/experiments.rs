@@ -2,7 +2,7 @@
 
 use super::cells::{Cell, Conclusion, Families, Homes, PORT, Place, build};
 use super::link::Conditions;
-use super::others::{BOGUS, Odd};
+use super::odd::{BOGUS, Odd};
 use super::peers::{self, Server};
 use super::rules::Layer;
 use super::sockets::{Knock, knock};

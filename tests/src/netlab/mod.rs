@@ -21,6 +21,7 @@ pub mod faces;
 pub mod link;
 pub mod namespace;
 pub mod neighbours;
+pub mod odd;
 pub mod others;
 pub mod peers;
 pub mod plan;
@@ -31,6 +32,7 @@ pub mod sockets;
 pub mod stories;
 pub mod verify;
 pub mod verify_link;
+pub mod versus;
 
 use link::{Conditions, Link};
 use namespace::Namespace;

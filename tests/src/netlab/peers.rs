@@ -36,6 +36,34 @@ impl On {
     }
 }
 
+/// Whose program runs, and on what, where that can be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Program {
+    /// Ours.
+    Portolan(On),
+    /// rust-libp2p.
+    Rust,
+    /// js-libp2p.
+    Js,
+}
+
+impl Program {
+    /// Its name, and the first argument of a program of the lab that is to be it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Program::Portolan(_) => PORTOLAN,
+            Program::Rust => "rust-libp2p",
+            Program::Js => "js-libp2p",
+        }
+    }
+}
+
+impl From<On> for Program {
+    fn from(on: On) -> Program {
+        Program::Portolan(on)
+    }
+}
+
 /// A server that runs until it is dropped.
 #[derive(Debug)]
 pub struct Server {
@@ -51,16 +79,20 @@ impl Drop for Server {
     }
 }
 
-/// Start `portolan serve`, and wait until it listens.
+/// Start `portolan serve`, or what stands for it, and wait until it listens.
 ///
 /// # Errors
 /// If it does not start; what it said is in the error.
-pub fn serve(host: &Host, listen: &[String], extra: &[String], on: On) -> io::Result<Server> {
+pub fn serve(
+    host: &Host,
+    listen: &[String],
+    extra: &[String],
+    program: impl Into<Program>,
+) -> io::Result<Server> {
     let mut args = vec!["serve".to_owned()];
     args.extend(each("--listen", listen));
     args.extend(extra.iter().cloned());
-    args.extend(["--runtime".to_owned(), on.name().to_owned()]);
-    listening(launch(host, PORTOLAN, &args)?, listen.len())
+    listening(spawn(host, args, program.into())?, listen.len())
 }
 
 /// Start a server that follows a script, and wait until it listens. `node` is where whoever asks can
@@ -113,7 +145,7 @@ pub(super) fn each(option: &str, values: &[String]) -> Vec<String> {
     values.iter().flat_map(|value| [option.to_owned(), value.clone()]).collect()
 }
 
-/// Run `portolan check --json` to its end.
+/// Run `portolan check --json`, or what stands for it, to its end.
 ///
 /// # Errors
 /// If it fails or prints no report; what it said is in the error.
@@ -122,14 +154,16 @@ pub fn check(
     listen: &[String],
     peers: &[String],
     timeout: Duration,
-    on: On,
+    program: impl Into<Program>,
 ) -> io::Result<Value> {
-    let mut args = vec!["check".to_owned(), "--json".to_owned()];
+    let program = program.into();
+    let mut args = vec!["check".to_owned()];
+    // The others can print nothing else.
+    args.extend(matches!(program, Program::Portolan(_)).then(|| "--json".to_owned()));
     args.extend(["--timeout".to_owned(), timeout.as_secs().to_string()]);
     args.extend(each("--listen", listen));
     args.extend(each("--peer", peers));
-    args.extend(["--runtime".to_owned(), on.name().to_owned()]);
-    let mut child = launch(host, PORTOLAN, &args)?;
+    let mut child = spawn(host, args, program)?;
     let mut stdout = child.stdout.take().ok_or_else(|| io::Error::other("stdout is a pipe"))?;
     let (sender, text) = mpsc::channel();
     thread::spawn(move || {
@@ -153,6 +187,14 @@ pub fn check(
         let said = complaint(&mut child);
         io::Error::other(format!("check printed no report ({error}): {text}{said}"))
     })
+}
+
+fn spawn(host: &Host, mut args: Vec<String>, program: Program) -> io::Result<Child> {
+    match program {
+        Program::Portolan(on) => args.extend(["--runtime".to_owned(), on.name().to_owned()]),
+        Program::Rust | Program::Js => {}
+    }
+    launch(host, program.name(), &args)
 }
 
 /// Start a program in the namespace of a host: this one, with another face. Its stdin ends with

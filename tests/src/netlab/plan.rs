@@ -4,7 +4,7 @@ use super::cells::{Cell, Families, Homes, Servers, Site, Transports};
 use super::experiments::{self, Run};
 use super::faces::{TRICKS, Trick};
 use super::link::Conditions;
-use super::others::{Odd, Others};
+use super::odd::{Odd, Others};
 use super::peers::On;
 use super::rules::{Kind, Layer};
 use super::sockets::Knock;

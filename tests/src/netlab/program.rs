@@ -8,11 +8,14 @@ use super::link::Conditions;
 use super::plan::{self, Task, expected_behaviour};
 use super::rules::Layer;
 use super::verify::Behaviour;
-use super::{available, namespace, results, verify_link};
+use super::{available, namespace, results, verify_link, versus};
+use crate::js_peer;
 use async_signal::{Signal, Signals};
 use clap::Parser;
 use futures::StreamExt as _;
 use portolan_sim::workers::spread;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
@@ -22,6 +25,8 @@ use std::thread;
 
 /// The file in which the program keeps the runs that are done, so that it can be interrupted.
 const KEPT: &str = "lab-runs.jsonl";
+/// The same for runs beside other implementations.
+const KEPT_VERSUS: &str = "lab-versus.jsonl";
 /// Cells of the short pass that run at once, number; ours: most of a run is waiting.
 const SHORT_JOBS: usize = 3;
 
@@ -29,7 +34,7 @@ const SHORT_JOBS: usize = 3;
 #[derive(Debug, Parser)]
 #[command(name = "lab")]
 struct Args {
-    /// Only the experiments with this name, such as A4.
+    /// Only the experiments with this name, such as A4, or `versus`: beside other implementations.
     #[arg(long, value_name = "NAME")]
     only: Option<String>,
     /// How often each cell is run.
@@ -48,8 +53,7 @@ pub fn short_pass() -> ExitCode {
     }
     if let Err(missing) = available() {
         println!("skipped: the whole lab: {missing}");
-        let required = std::env::var_os("PORTOLAN_REQUIRE_LAB").is_some_and(|value| value == "1");
-        return if required { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+        return if is_required() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     }
     let swept = set_up();
     println!("lab: {swept} namespaces of earlier processes removed");
@@ -71,7 +75,31 @@ pub fn short_pass() -> ExitCode {
         + second.iter().filter(|run| !run.is_right()).count();
     runs.extend(second);
     print!("{}", results::table(&runs));
-    ended(problems)
+    ended(problems + short_versus())
+}
+
+/// A few cells beside other implementations, and how many of them have a problem.
+fn short_versus() -> usize {
+    let (streaks, missing) = possible(versus::short());
+    let (runs, failed) = versus::run_all(&streaks, versus::JOBS, &mut |_| ());
+    print!("{}", versus::table(&runs));
+    missing + failed + runs.iter().filter(|run| !run.is_well()).count()
+}
+
+/// Leave out what takes js-libp2p where that is not installed, which is a problem where the lab is
+/// required.
+fn possible(streaks: Vec<versus::Streak>) -> (Vec<versus::Streak>, usize) {
+    match js_peer::installed() {
+        Ok(()) => (streaks, 0),
+        Err(missing) => {
+            println!("skipped: {missing}");
+            (versus::without_js(streaks), usize::from(is_required()))
+        }
+    }
+}
+
+fn is_required() -> bool {
+    std::env::var_os("PORTOLAN_REQUIRE_LAB").is_some_and(|value| value == "1")
 }
 
 /// The program.
@@ -97,12 +125,15 @@ fn whole_of(args: &Args) -> io::Result<usize> {
     if args.fresh {
         let _ = fs::remove_file(&kept);
     }
-    let mut runs = load(&kept)?;
+    if args.only.as_deref() == Some(versus::NAME) {
+        return Ok(whole_versus(args)?.1);
+    }
+    let mut runs: Vec<Run> = load(&kept)?;
     let wanted = |task: &Task| args.only.as_ref().is_none_or(|name| task.experiment() == name);
     let cells: Vec<Task> = plan::whole().into_iter().filter(wanted).collect();
     if cells.is_empty() {
         let names: BTreeSet<&str> = plan::whole().iter().map(Task::experiment).collect();
-        let names: Vec<&str> = names.into_iter().collect();
+        let names: Vec<&str> = names.into_iter().chain([versus::NAME]).collect();
         return Err(io::Error::other(format!("the experiments are {}", names.join(", "))));
     }
     let problems = verify_all();
@@ -115,25 +146,48 @@ fn whole_of(args: &Args) -> io::Result<usize> {
         })
         .collect();
     let mut file = OpenOptions::new().create(true).append(true).open(&kept)?;
-    let (new, failed) = run_all(&missing, 1, &mut |run| {
-        let line = serde_json::to_string(run).unwrap_or_default();
-        if let Err(error) = writeln!(file, "{line}") {
-            eprintln!("{}: {error}", kept.display());
-        }
-    });
+    let (new, failed) = run_all(&missing, 1, &mut |run| keep(&mut file, run));
     runs.extend(new);
     let of_these = |run: &&Run| cells.iter().any(|cell| cell.name() == run.cell);
     let runs: Vec<Run> = runs.iter().filter(of_these).cloned().collect();
     print!("{}", results::table(&runs));
-    if args.only.is_none() {
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results.md");
-        fs::write(page, results::page(&runs))?;
-    }
     let wrong = runs.iter().filter(|run| !run.is_right()).count();
-    Ok(problems + failed + wrong)
+    let mut problems = problems + failed + wrong;
+    if args.only.is_none() {
+        let (beside, more) = whole_versus(args)?;
+        problems += more;
+        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results.md");
+        fs::write(page, results::page(&runs) + &versus::section(&beside))?;
+    }
+    Ok(problems)
 }
 
-fn load(file: &Path) -> io::Result<Vec<Run>> {
+/// Every cell beside other implementations, and how many problems there were.
+fn whole_versus(args: &Args) -> io::Result<(Vec<versus::Run>, usize)> {
+    let kept = std::env::current_exe()?.with_file_name(KEPT_VERSUS);
+    if args.fresh {
+        let _ = fs::remove_file(&kept);
+    }
+    let mut runs: Vec<versus::Run> = load(&kept)?;
+    let mut file = OpenOptions::new().create(true).append(true).open(&kept)?;
+    let (streaks, missing) = possible(versus::missing(&runs, args.runs));
+    let heard = &mut |run: &versus::Run| keep(&mut file, run);
+    let (new, failed) = versus::run_all(&streaks, versus::JOBS, heard);
+    runs.extend(new);
+    print!("{}", versus::table(&runs));
+    let odd = runs.iter().filter(|run| !run.is_well()).count();
+    Ok((runs, missing + failed + odd))
+}
+
+/// Keep a run, so that it need not be made again.
+fn keep(file: &mut fs::File, run: &impl Serialize) {
+    let line = serde_json::to_string(run).unwrap_or_default();
+    if let Err(error) = writeln!(file, "{line}") {
+        eprintln!("a run is not kept: {error}");
+    }
+}
+
+fn load<T: DeserializeOwned>(file: &Path) -> io::Result<Vec<T>> {
     match fs::read_to_string(file) {
         Ok(text) => {
             let parse = |line: &str| serde_json::from_str(line).map_err(io::Error::other);

@@ -5,7 +5,7 @@ use super::cells::{Homes, PORT, Place, Servers, Site, build, forwarding};
 use super::experiments::{Run, millis, traffic};
 use super::faces::Trick;
 use super::link::Conditions;
-use super::others::{Odd, Others};
+use super::odd::{Odd, Others};
 use super::peers::{self, On, Server};
 use super::rules::{Kind, Layer, Router};
 use portolan_sim::net::{Dependence, Refusal};

@@ -4,6 +4,8 @@
 mod application;
 mod scripted;
 
+use super::others;
+use super::peers::Program;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -20,6 +22,10 @@ pub use scripted::{TRICKS, Trick};
 pub fn other_face() -> Option<ExitCode> {
     let mut args = std::env::args_os().skip(1);
     let face = args.next()?;
+    let other = [Program::Rust, Program::Js].into_iter().find(|other| face == other.name());
+    if let Some(other) = other {
+        return Some(others::program(other, args));
+    }
     let named = [OsString::from(&face)].into_iter().chain(args);
     match face.to_str()? {
         PORTOLAN => Some(portolan::program(named)),
