@@ -39,8 +39,14 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    fn strength(&self) -> (Option<Source>, Reverse<u32>, Addr) {
-        (self.sources.iter().next(), Reverse(self.weight), self.addr)
+    /// Where the mapping depends on the endpoint, what one network sees is good for that network
+    /// alone; then the guess comes before it.
+    fn strength(&self, observed: &ObservedAddrs) -> (Option<Source>, bool, Reverse<u32>, Addr) {
+        let (mapping, _) = observed.mapping(self.addr.class());
+        let strongest = self.sources.iter().next();
+        let raised = strongest == Some(Source::Guess) && mapping.is_endpoint_dependent();
+        let source = if raised { Some(Source::Observed) } else { strongest };
+        (source, !raised, Reverse(self.weight), self.addr)
     }
 }
 
@@ -137,7 +143,7 @@ fn union(config: &Config, local: &Local, observed: &ObservedAddrs) -> Vec<Candid
         }
     }
     let mut all: Vec<Candidate> = all.into_values().collect();
-    all.sort_by_key(Candidate::strength);
+    all.sort_by_key(|candidate| candidate.strength(observed));
     all.truncate(CANDIDATES_MAX);
     all
 }

@@ -186,7 +186,9 @@ impl Probe {
             if asked || thorough && !history.is_news(peer, server.met) {
                 continue;
             }
+            let spares_at = server.spares_at(now).filter(|_| history.round == Round::Recheck);
             match server.askable(now, peers, addr) {
+                Askable::Now(_) if spares_at.is_some() => wait = Some(soonest(wait, spares_at)),
                 Askable::Now(conn) => {
                     let rank = self.rank(peers, history, (peer, conn, server));
                     if best.is_none_or(|(least, ..)| rank < least) {
@@ -207,8 +209,9 @@ impl Probe {
         }
     }
 
-    /// Who is asked first: in a recheck whose turn it is; earlier provers of this address, then servers that we chose to dial
-    /// (whoever comes to us may come in numbers), then those with nothing to do, then the nearest.
+    /// Who is asked first: in a recheck whose turn it is; earlier provers of this address, then
+    /// servers that we chose to dial (whoever comes to us may come in numbers), then those with
+    /// nothing to do, then the nearest.
     fn rank(
         &self,
         peers: &Peers,

@@ -131,6 +131,13 @@ impl Server {
         }
     }
 
+    /// When it has questions to spare for what was refuted before, of those of the minute: half of them
+    /// are kept for what is not known and for what is proven.
+    pub(super) fn spares_at(&self, now: Instant) -> Option<Instant> {
+        let recent = self.recent.iter().filter(|at| now < **at + WINDOW);
+        recent.rev().nth(PROBES_PER_SERVER_MIN / 2 - 1).map(|at| *at + WINDOW)
+    }
+
     /// When it may be asked about this class again, where something forbids it until then.
     pub(super) fn back_at(&self, now: Instant, class: Class) -> Option<Instant> {
         let refused = self.refused_until.get(&class).copied();

@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// The seed of an ordinary run; any other is as good.
-const SEED: u64 = 11;
+const SEED: u64 = 12;
 
 /// How often each interesting thing occurred.
 #[derive(Clone, Debug, Default)]

@@ -132,6 +132,12 @@ impl Model for Verdicts {
                 self.histories.entry(one.addr).or_default();
             }
         }
+        // What no source names and no proof holds any more is not judged; a stranger who came in there
+        // does not raise it from the dead when it is named again.
+        let judged = bench.agent().reachability();
+        for (addr, history) in &mut self.histories {
+            history.reachable &= judged.verdict(*addr).is_some();
+        }
         Ok(())
     }
 

@@ -232,7 +232,9 @@ impl Cell {
             // Half of the servers are known over IPv4: their dials show what strangers find.
             return match self.site {
                 Site::Open | Site::OpenIp6(..) => Conclusion::Anywhere,
-                _ => Conclusion::Private,
+                Site::Behind(..) | Site::Forwarded(..) | Site::Blocked(..) | Site::Double(_) => {
+                    Conclusion::Private
+                }
             };
         }
         let cold = self.servers.homes != Homes::Single;

@@ -22,9 +22,9 @@ pub const CHECK_TIMEOUT: Duration = Duration::from_secs(40);
 pub const TRIED_MAX: usize = 4;
 /// Who knocks where packets are lost knocks so often, ours.
 const KNOCKS: usize = 5;
-/// Probes of addresses that only one network names, number; ours: as many as for any other address
-/// of a node with a handful of servers.
-const BOGUS_PROBES_MAX: usize = 16;
+/// Dials to addresses that only one network names, number; ours: as many as to any two others of a
+/// node with a handful of servers.
+const BOGUS_DIALS_MAX: u64 = 16;
 /// The IPv6 address of somebody from whom servers hear.
 const CROWD6: Ipv6Addr = Ipv6Addr::new(0x2600, 0x400, 0, 0, 0, 0, 0, 1);
 
@@ -124,10 +124,11 @@ pub fn run(cell: &Cell) -> io::Result<Run> {
     if let Odd::Dazzled = cell.others.odd
         && cell.others.count > 0
     {
-        let asked = asked_about_nobody(&report);
-        run.times.push(("probes of addresses where nobody is".into(), asked as u64));
-        if asked > BOGUS_PROBES_MAX {
-            run.short.push(format!("{asked} probes of addresses where nobody is"));
+        let [dialled, declined] = asked_about_nobody(&report);
+        run.times.push(("dials to where nobody is".into(), dialled));
+        run.times.push(("such dials that were not paid for".into(), declined));
+        if dialled > BOGUS_DIALS_MAX {
+            run.short.push(format!("{dialled} dials to where nobody is"));
         }
     }
     if !run.is_right() && std::env::var_os("PORTOLAN_LAB_REPORTS").is_some() {
@@ -250,13 +251,18 @@ pub fn stood_at(report: &Value, classes: &[(Family, Layer)]) -> u64 {
     stood_at
 }
 
-/// How often somebody was asked about an address where nobody is.
-fn asked_about_nobody(report: &Value) -> usize {
-    let lines = report["timeline"].as_array().into_iter().flatten();
+/// How often somebody dialled an address where nobody is, and how often we did not pay for it.
+fn asked_about_nobody(report: &Value) -> [u64; 2] {
     let [a, b] = BOGUS;
-    let bogus = format!("/ip4/{a}.{b}.");
-    let probe = |what: &&str| what.contains(&bogus) && what.contains(" was asked to dial ");
-    lines.filter_map(|line| line["what"].as_str()).filter(probe).count()
+    let bogus = format!(" was asked to dial /ip4/{a}.{b}.");
+    let mut counts = [0, 0];
+    for line in report["timeline"].as_array().into_iter().flatten() {
+        let what = line["what"].as_str().unwrap_or_default();
+        if what.contains(&bogus) {
+            counts[usize::from(what.ends_with(": declined"))] += 1;
+        }
+    }
+    counts
 }
 
 /// The addresses of a class, with the scope of those that are reachable.
@@ -425,6 +431,6 @@ mod tests {
         let of_tcp: Vec<_> = judged(&report, tcp).collect();
         assert_eq!(of_tcp, [(addr, Some("contacted-only"))]);
         assert_eq!(stood_at(&report, &[(Family::Ip6, Layer::Tcp)]), 10);
-        assert_eq!(asked_about_nobody(&report), 1);
+        assert_eq!(asked_about_nobody(&report), [1, 0]);
     }
 }

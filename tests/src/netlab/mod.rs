@@ -15,6 +15,7 @@
 //! that may be interrupted calls [`namespace::remove_own`].
 
 pub mod application;
+pub mod beside_sim;
 pub mod cells;
 pub mod experiments;
 pub mod faces;

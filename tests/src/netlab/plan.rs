@@ -74,6 +74,9 @@ const fn has_ip6(site: Site) -> bool {
     !matches!(site, Site::Double(_) | Site::Blocked(..) | Site::OpenIp6(..))
 }
 
+/// How often applications live at most.
+const LIVE_RUNS_MAX: u64 = 5;
+
 /// One thing to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
@@ -97,6 +100,15 @@ impl Task {
         match self {
             Task::Check(cell) => cell.experiment,
             Task::Live(story) => story.plot.experiment(),
+        }
+    }
+
+    /// How often it is run where everything is to be run so often: what takes minutes is run five
+    /// times at most.
+    pub fn runs(&self, wanted: u64) -> u64 {
+        match self {
+            Task::Check(_) => wanted,
+            Task::Live(_) => wanted.min(LIVE_RUNS_MAX),
         }
     }
 

@@ -21,14 +21,17 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// The file in which the program keeps the runs that are done, so that it can be interrupted.
 const KEPT: &str = "lab-runs.jsonl";
 /// The same for runs beside other implementations.
 const KEPT_VERSUS: &str = "lab-versus.jsonl";
-/// Cells of the short pass that run at once, number; ours: most of a run is waiting.
-const SHORT_JOBS: usize = 3;
+/// Checks of the short pass that run at once, number; ours: nearly all of a run is waiting.
+const SHORT_JOBS: usize = 8;
+/// Applications that live at once beside the checks, number; ours: they do next to nothing.
+const LIVE_JOBS: usize = 12;
 
 /// Real kernels, real routers, real processes: the experiments, whole.
 #[derive(Debug, Parser)]
@@ -40,6 +43,9 @@ struct Args {
     /// How often each cell is run.
     #[arg(long, value_name = "N", default_value_t = 20)]
     runs: u64,
+    /// How many checks run at once. More than one on a machine with few cores makes times longer.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    jobs: usize,
     /// Forget the runs that an earlier call has left.
     #[arg(long)]
     fresh: bool,
@@ -58,7 +64,7 @@ pub fn short_pass() -> ExitCode {
     let swept = set_up();
     println!("lab: {swept} namespaces of earlier processes removed");
     let problems = verify_all();
-    let (mut runs, failed) = run_all(&plan::short(), SHORT_JOBS, &mut |_| ());
+    let (mut runs, failed) = run_all(&plan::short(), SHORT_JOBS, &|_| ());
     // A machine that is busy with other tests may be too slow to learn all that there is to be
     // learnt; what is false is false.
     let weak = |run: &Run| !run.is_right() && run.wrong.is_empty();
@@ -67,14 +73,14 @@ pub fn short_pass() -> ExitCode {
         .filter(|task| runs.iter().any(|run| weak(run) && run.cell == task.name()))
         .collect();
     println!("lab: {} cells came to less than they might, and are run again", again.len());
-    let (second, failed_again) = run_all(&again, 1, &mut |_| ());
+    let (second, failed_again) = run_all(&again, 1, &|_| ());
     let problems = problems
         + failed
         + failed_again
         + runs.iter().filter(|run| !run.wrong.is_empty()).count()
         + second.iter().filter(|run| !run.is_right()).count();
     runs.extend(second);
-    print!("{}", results::table(&runs));
+    print!("{}\n{}", results::table(&runs), results::figures(&runs));
     ended(problems + short_versus())
 }
 
@@ -141,16 +147,17 @@ fn whole_of(args: &Args) -> io::Result<usize> {
     let missing: Vec<Task> = cells
         .iter()
         .flat_map(|cell| {
-            let left = args.runs.saturating_sub(done(cell));
+            let left = cell.runs(args.runs).saturating_sub(done(cell));
             std::iter::repeat_n(*cell, usize::try_from(left).unwrap_or(usize::MAX))
         })
         .collect();
-    let mut file = OpenOptions::new().create(true).append(true).open(&kept)?;
-    let (new, failed) = run_all(&missing, 1, &mut |run| keep(&mut file, run));
+    let file = Mutex::new(OpenOptions::new().create(true).append(true).open(&kept)?);
+    let heard = |run: &Run| keep(&mut file.lock().unwrap_or_else(PoisonError::into_inner), run);
+    let (new, failed) = run_all(&missing, args.jobs, &heard);
     runs.extend(new);
     let of_these = |run: &&Run| cells.iter().any(|cell| cell.name() == run.cell);
     let runs: Vec<Run> = runs.iter().filter(of_these).cloned().collect();
-    print!("{}", results::table(&runs));
+    print!("{}\n{}", results::table(&runs), results::figures(&runs));
     let wrong = runs.iter().filter(|run| !run.is_right()).count();
     let mut problems = problems + failed + wrong;
     if args.only.is_none() {
@@ -244,14 +251,26 @@ fn misbehaved(site: Site, measured: io::Result<[Behaviour; 2]>) -> usize {
     }
 }
 
-/// Run cells, and count the runs that could not be made.
-fn run_all(cells: &[Task], jobs: usize, heard: &mut dyn FnMut(&Run)) -> (Vec<Run>, usize) {
+/// Run everything, checks beside applications, and count the runs that could not be made.
+fn run_all(tasks: &[Task], jobs: usize, heard: &(dyn Fn(&Run) + Sync)) -> (Vec<Run>, usize) {
+    let (live, checks): (Vec<Task>, Vec<Task>) =
+        tasks.iter().partition(|task| matches!(task, Task::Live(_)));
+    thread::scope(|scope| {
+        let live = scope.spawn(move || run_some(&live, LIVE_JOBS, heard));
+        let (mut runs, failed) = run_some(&checks, jobs, heard);
+        let (others, more) = live.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        runs.extend(others);
+        (runs, failed + more)
+    })
+}
+
+fn run_some(tasks: &[Task], jobs: usize, heard: &dyn Fn(&Run)) -> (Vec<Run>, usize) {
     let (mut runs, mut failed) = (Vec::new(), 0);
-    let cell = |number: u64| cells.get(usize::try_from(number).ok()?);
+    let task = |number: u64| tasks.get(usize::try_from(number).ok()?);
     spread(
-        0..cells.len() as u64,
+        0..tasks.len() as u64,
         jobs,
-        |number| cell(number).map(|cell| (cell.name(), cell.run())),
+        |number| task(number).map(|task| (task.name(), task.run())),
         &mut |number, ran: Option<(String, io::Result<Run>)>| {
             match ran {
                 Some((_, Ok(run))) => {

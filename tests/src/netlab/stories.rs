@@ -236,10 +236,6 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    fn stranger(&self) -> io::Result<Application> {
-        Application::start(&self.place.stranger, &[], self.story.on)
-    }
-
     /// The port is forwarded and is not, and each time it is found out.
     fn toggled(&self, (kind, refusal): (Kind, Refusal), whole: bool) -> io::Result<Tale> {
         let (closed, open) = (Router::new(kind, refusal), forwarding(kind, refusal));
@@ -247,7 +243,6 @@ impl<'a> World<'a> {
         let gateway = gateway.ok_or_else(|| io::Error::other("there is a router"))?;
         let mut tale = Tale::default();
         let mut node = self.application(&self.listen(PORT))?;
-        let mut stranger = self.stranger()?;
         let addrs = self.addresses(PORT);
         let began = Instant::now();
         self.dial(&mut node)?;
@@ -259,14 +254,14 @@ impl<'a> World<'a> {
             let (from, began) = (node.told.len(), Instant::now());
             match (within, state) {
                 (UNTOLD, _) => {}
-                (_, OPEN) => tale.check(self.finds_it(&mut stranger, (&node, PORT), true)),
+                (_, OPEN) => tale.check(self.finds_it((&node, PORT), true)),
                 (_, _) => {
                     addrs.iter().try_for_each(|addr| node.order("report", addr).map(drop))?;
                 }
             }
             let noticed = both_become(&mut node, &addrs, state, (from, began, within));
             tale.noticed(what, noticed);
-            tale.check(self.finds_it(&mut stranger, (&node, PORT), state == OPEN));
+            tale.check(self.finds_it((&node, PORT), state == OPEN));
             io::Result::Ok(())
         };
         told(&mut tale, "open, a stranger came", OPEN, &open, SOON)?;
@@ -279,13 +274,10 @@ impl<'a> World<'a> {
     }
 
     /// A stranger dials the node over both transports: the truth, and a word to the node where he
-    /// gets in. An error if it is not as it should be.
-    fn finds_it(
-        &self,
-        stranger: &mut Application,
-        (node, port): (&Application, u16),
-        open: bool,
-    ) -> Result<(), String> {
+    /// gets in. He has sockets that no router has seen. An error if it is not as it should be.
+    fn finds_it(&self, (node, port): (&Application, u16), open: bool) -> Result<(), String> {
+        let stranger = Application::start(&self.place.stranger, &[], self.story.on);
+        let mut stranger = stranger.map_err(|error| format!("no stranger: {error}"))?;
         for addr in self.addresses(port) {
             match (stranger.order("dial", &format!("{addr}/p2p/{}", node.peer())), open) {
                 (Ok(_), true) | (Err(_), false) => {}
@@ -309,7 +301,7 @@ impl<'a> World<'a> {
         let addrs = self.addresses(PORT);
         let noticed = both_become(&mut node, &addrs, OPEN, (from, began, SOON));
         tale.verdict_ms = tale.noticed("found open", noticed);
-        tale.check(self.finds_it(&mut self.stranger()?, (&node, PORT), true));
+        tale.check(self.finds_it((&node, PORT), true));
         tale.strange_ports(&node, PORT);
         Ok(tale)
     }
@@ -336,7 +328,7 @@ impl<'a> World<'a> {
         let addrs = self.addresses(SECOND_PORT);
         let noticed = both_become(&mut node, &addrs, OPEN, (0, began, SOON));
         tale.verdict_ms = tale.noticed("found open", noticed);
-        tale.check(self.finds_it(&mut self.stranger()?, (&node, SECOND_PORT), true));
+        tale.check(self.finds_it((&node, SECOND_PORT), true));
         tale.strange_ports(&node, SECOND_PORT);
         Ok(tale)
     }
@@ -367,7 +359,7 @@ impl<'a> World<'a> {
         if roles != 1 {
             tale.short.push(format!("the role changed {roles} times"));
         }
-        tale.check(self.finds_it(&mut self.stranger()?, (&node, PORT), true));
+        tale.check(self.finds_it((&node, PORT), true));
         Ok(tale)
     }
 }
