@@ -19,7 +19,7 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -126,64 +126,82 @@ pub fn whole() -> ExitCode {
 }
 
 fn whole_of(args: &Args) -> io::Result<usize> {
-    // Beside the program, so that whoever removes what was built removes them as well.
-    let kept = std::env::current_exe()?.with_file_name(KEPT);
-    if args.fresh {
-        let _ = fs::remove_file(&kept);
-    }
-    if args.only.as_deref() == Some(versus::NAME) {
-        return Ok(whole_versus(args)?.1);
-    }
-    let mut runs: Vec<Run> = load(&kept)?;
-    let wanted = |task: &Task| args.only.as_ref().is_none_or(|name| task.experiment() == name);
-    let cells: Vec<Task> = plan::whole().into_iter().filter(wanted).collect();
-    if cells.is_empty() {
+    let (kept, kept_versus) = (kept(KEPT)?, kept(KEPT_VERSUS)?);
+    let is_wanted = |name: &str| args.only.as_ref().is_none_or(|only| only == name);
+    let wanted = |task: &Task| is_wanted(task.experiment());
+    let tasks: Vec<Task> = plan::whole().into_iter().filter(wanted).collect();
+    if tasks.is_empty() && !is_wanted(versus::NAME) {
         let names: BTreeSet<&str> = plan::whole().iter().map(Task::experiment).collect();
         let names: Vec<&str> = names.into_iter().chain([versus::NAME]).collect();
         return Err(io::Error::other(format!("the experiments are {}", names.join(", "))));
     }
-    let problems = verify_all();
-    let done = |cell: &Task| runs.iter().filter(|run| run.cell == cell.name()).count() as u64;
-    let missing: Vec<Task> = cells
-        .iter()
-        .flat_map(|cell| {
-            let left = cell.runs(args.runs).saturating_sub(done(cell));
-            std::iter::repeat_n(*cell, usize::try_from(left).unwrap_or(usize::MAX))
-        })
-        .collect();
-    let file = Mutex::new(OpenOptions::new().create(true).append(true).open(&kept)?);
-    let heard = |run: &Run| keep(&mut file.lock().unwrap_or_else(PoisonError::into_inner), run);
-    let (new, failed) = run_all(&missing, args.jobs, &heard);
-    runs.extend(new);
-    let of_these = |run: &&Run| cells.iter().any(|cell| cell.name() == run.cell);
-    let runs: Vec<Run> = runs.iter().filter(of_these).cloned().collect();
-    print!("{}\n{}", results::table(&runs), results::figures(&runs));
-    let wrong = runs.iter().filter(|run| !run.is_right()).count();
-    let mut problems = problems + failed + wrong;
-    if args.only.is_none() {
-        let (beside, more) = whole_versus(args)?;
-        problems += more;
-        let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results.md");
-        fs::write(page, results::page(&runs) + &versus::section(&beside))?;
+    if args.fresh {
+        let _ = fs::remove_file(&kept);
+        let _ = fs::remove_file(&kept_versus);
     }
+    let mut problems = verify_all();
+    if !tasks.is_empty() {
+        problems += whole_tasks(args, &tasks, &kept)?;
+    }
+    if is_wanted(versus::NAME) {
+        problems += whole_versus(args, &kept_versus)?;
+    }
+    write_page(&load(&kept)?, &load(&kept_versus)?)?;
     Ok(problems)
 }
 
-/// Every cell beside other implementations, and how many problems there were.
-fn whole_versus(args: &Args) -> io::Result<(Vec<versus::Run>, usize)> {
-    let kept = std::env::current_exe()?.with_file_name(KEPT_VERSUS);
-    if args.fresh {
-        let _ = fs::remove_file(&kept);
-    }
-    let mut runs: Vec<versus::Run> = load(&kept)?;
-    let mut file = OpenOptions::new().create(true).append(true).open(&kept)?;
+/// A file beside the program, so that whoever removes what was built removes it as well.
+fn kept(name: &str) -> io::Result<PathBuf> {
+    Ok(std::env::current_exe()?.with_file_name(name))
+}
+
+/// Run what is missing of these, and say how many problems there were with all of them.
+fn whole_tasks(args: &Args, tasks: &[Task], kept: &Path) -> io::Result<usize> {
+    let mut runs: Vec<Run> = load(kept)?;
+    let done = |task: &Task| runs.iter().filter(|run| run.cell == task.name()).count() as u64;
+    let missing: Vec<Task> = tasks
+        .iter()
+        .flat_map(|task| {
+            let left = task.runs(args.runs).saturating_sub(done(task));
+            std::iter::repeat_n(*task, usize::try_from(left).unwrap_or(usize::MAX))
+        })
+        .collect();
+    let file = Mutex::new(OpenOptions::new().create(true).append(true).open(kept)?);
+    let heard = |run: &Run| keep(&mut file.lock().unwrap_or_else(PoisonError::into_inner), run);
+    let (new, failed) = run_all(&missing, args.jobs, &heard);
+    runs.extend(new);
+    let of_these = |run: &&Run| tasks.iter().any(|task| task.name() == run.cell);
+    let runs: Vec<Run> = runs.iter().filter(of_these).cloned().collect();
+    print!("{}\n{}", results::table(&runs), results::figures(&runs));
+    Ok(failed + runs.iter().filter(|run| !run.is_right()).count())
+}
+
+/// Run what is missing beside other implementations, and say how many problems there were.
+fn whole_versus(args: &Args, kept: &Path) -> io::Result<usize> {
+    let mut runs: Vec<versus::Run> = load(kept)?;
+    let mut file = OpenOptions::new().create(true).append(true).open(kept)?;
     let (streaks, missing) = possible(versus::missing(&runs, args.runs));
     let heard = &mut |run: &versus::Run| keep(&mut file, run);
     let (new, failed) = versus::run_all(&streaks, versus::JOBS, heard);
     runs.extend(new);
     print!("{}", versus::table(&runs));
-    let odd = runs.iter().filter(|run| !run.is_well()).count();
-    Ok((runs, missing + failed + odd))
+    Ok(missing + failed + runs.iter().filter(|run| !run.is_well()).count())
+}
+
+/// Write the page of results, if every cell has been run.
+fn write_page(runs: &[Run], beside: &[versus::Run]) -> io::Result<()> {
+    let all = plan::whole();
+    let ours = |run: &&Run| all.iter().any(|task| task.name() == run.cell);
+    let runs: Vec<Run> = runs.iter().filter(ours).cloned().collect();
+    let left = all.iter().filter(|task| !runs.iter().any(|run| run.cell == task.name())).count();
+    if left > 0 || !versus::is_complete(beside, js_peer::installed().is_ok()) {
+        println!(
+            "lab: docs/results.md is written when everything has been run: {left} cells are left"
+        );
+        return Ok(());
+    }
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results.md");
+    fs::write(page, results::page(&runs) + &versus::section(beside))
 }
 
 /// Keep a run, so that it need not be made again.
