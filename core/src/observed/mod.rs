@@ -15,7 +15,7 @@
 //! Votes from before a long sleep are not compared with those from after it.
 //!
 //! Limits: `GROUPS_MAX` networks (the one silent for longest goes, disconnected ones first),
-//! `VOTES_PER_GROUP_MAX` votes in one (its oldest goes), `VALUES_MAX` values a class are offered.
+//! `VOTES_PER_GROUP_MAX` votes in one (its newest goes, disconnected ones first), `VALUES_MAX` values a class are offered.
 //! Follows: RFC 4787 §4.1; identify §identify (observedAddr).
 //!
 //! A good first change here: let a vote of a network that once was wrong weigh less.
@@ -135,8 +135,8 @@ impl ObservedAddrs {
             self.forget_a_group();
         }
         let votes = self.groups.entry(group).or_default();
-        let same = |old: &Vote| old.observer == vote.observer && old.socket == vote.socket;
-        if let Some(old) = votes.iter_mut().find(|old| same(old)) {
+        let same = |old: &&mut Vote| old.observer == vote.observer && old.socket == vote.socket;
+        if let Some(old) = votes.iter_mut().find(same) {
             // The steady state: the same word again only makes the vote fresh.
             self.dirty |= old.value != vote.value
                 || old.listening != vote.listening
@@ -149,8 +149,10 @@ impl ObservedAddrs {
             return;
         }
         if votes.len() >= VOTES_PER_GROUP_MAX {
-            let oldest = votes.iter().enumerate().min_by_key(|(_, vote)| (vote.conn, vote.at));
-            if let Some((index, _)) = oldest {
+            // Whoever spoke first stays, so that a crowd in one network cannot push him out.
+            let last =
+                votes.iter().enumerate().max_by_key(|(_, vote)| (vote.conn.is_none(), vote.since));
+            if let Some((index, _)) = last {
                 votes.remove(index);
             }
         }
@@ -232,11 +234,13 @@ impl ObservedAddrs {
         let mut ips = BTreeMap::new();
         for votes in self.groups.values() {
             let of_class = votes.iter().filter(|vote| vote.socket.class() == class);
-            if let Some(vote) = voice(of_class.clone().filter(|vote| vote.listening), cx.now) {
-                *values.entry(vote.value).or_insert(0) += vote.weight(cx.now);
+            if let Some((value, weight)) =
+                voice(of_class.clone().filter(|one| one.listening), cx.now)
+            {
+                *values.entry(value).or_insert(0) += weight;
             }
-            if let Some(vote) = voice(of_class, cx.now) {
-                *ips.entry(vote.value.ip).or_insert(0) += vote.weight(cx.now);
+            if let Some((value, weight)) = voice(of_class, cx.now) {
+                *ips.entry(value.ip).or_insert(0) += weight;
             }
         }
         tally.values = heaviest(values);
@@ -268,13 +272,20 @@ impl ObservedAddrs {
     }
 }
 
-/// The one vote that a network casts: what most of its observers say; among equals what was said
-/// first, so that a handful of liars in one network cannot name one address after the other.
-fn voice<'a>(votes: impl Iterator<Item = &'a Vote> + Clone, now: Instant) -> Option<&'a Vote> {
-    votes.clone().max_by_key(|vote| {
-        let agreeing = votes.clone().filter(|other| other.value == vote.value);
-        (agreeing.map(|other| other.weight(now)).sum::<u32>(), Reverse(vote.since))
-    })
+/// What most observers of a network say, with the weight of the freshest of them: a network is one
+/// voice. Among equals those come first whose word is no older than the last sleep, then those whose
+/// connection lives, then what was said first, so that a handful of liars in one network cannot name
+/// one address after the other.
+fn voice<'a>(votes: impl Iterator<Item = &'a Vote> + Clone, now: Instant) -> Option<(Addr, u32)> {
+    let agreeing = |vote: &Vote| {
+        let value = vote.value;
+        votes.clone().filter(move |other| other.value == value).map(move |one| one.weight(now))
+    };
+    let spoken = votes.clone().max_by_key(|vote| {
+        let sum = agreeing(vote).sum::<u32>();
+        (sum, !vote.is_old, vote.conn.is_some(), Reverse(vote.since))
+    })?;
+    Some((spoken.value, agreeing(spoken).max().unwrap_or_default()))
 }
 
 fn heaviest<K: Ord + Copy>(weights: BTreeMap<K, u32>) -> Vec<(K, u32)> {

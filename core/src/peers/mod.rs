@@ -129,6 +129,8 @@ pub(crate) struct Peers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sighting {
     pub(crate) at: Instant,
+    /// When that was last news.
+    news_at: Instant,
     /// The port of the socket on which he came in.
     pub(crate) port: u16,
 }
@@ -244,12 +246,13 @@ impl Peers {
         let world = allow_private || ip_scope(connection.remote.ip) == IpScope::Global;
         let inbound_stranger = connection.side == Side::Inbound && connection.stranger;
         if world && inbound_stranger && connection.local.class() == observed.class() {
-            let sighting = Sighting { at: now, port: connection.local.port };
-            let last = self.strangers.insert(observed, sighting);
+            let port = connection.local.port;
+            let last = self.strangers.get(&observed).filter(|last| last.port == port);
             // Seen again soon, he only renews; that is read when the verdict would age out.
-            if last.is_none_or(|last| last.at + SEEN_AGAIN <= now || last.port != sighting.port) {
-                self.revision += 1;
-            }
+            let recent = last.map(|last| last.news_at).filter(|at| now < *at + SEEN_AGAIN);
+            let news_at = recent.unwrap_or(now);
+            self.revision += u64::from(recent.is_none());
+            self.strangers.insert(observed, Sighting { at: now, news_at, port });
             if self.strangers.len() > STRANGERS_MAX {
                 let oldest =
                     self.strangers.iter().min_by_key(|(_, one)| one.at).map(|(addr, _)| *addr);
@@ -406,7 +409,7 @@ fn class_bit(class: Class) -> u8 {
     1 << (family * 2 + transport)
 }
 
-saved!(struct Sighting { at, port });
+saved!(struct Sighting { at, news_at, port });
 saved!(struct Connection {
     peer,
     side,

@@ -128,9 +128,10 @@ impl History {
         }
     }
 
-    /// Whether nothing is proven, and has not been asked about since.
-    pub(super) fn is_unproven_since(&self, at: Instant) -> bool {
-        !self.is_proven() && matches!(self.round, Round::Rest { since, .. } if since <= at)
+    /// Whether nothing is proven now, and this pause had begun already at that moment.
+    pub(super) fn is_unproven_since(&self, now: Instant, at: Instant) -> bool {
+        let proven = self.is_proven() && self.last.is_some_and(|proof| proof.is_alive(now));
+        !proven && matches!(self.round, Round::Rest { since, .. } if since <= at)
     }
 
     /// Whether the pause is over.

@@ -83,7 +83,7 @@ impl Probe {
         if let Some(history) = self.histories.get_mut(&addr) {
             // Who came in as a stranger and named it found it open, or says so.
             let sighted = peers.sighted_at(addr);
-            if sighted.is_some_and(|at| history.is_unproven_since(at)) {
+            if sighted.is_some_and(|at| history.is_unproven_since(cx.now, at)) {
                 history.stir();
             }
             if history.is_due(cx.now) {

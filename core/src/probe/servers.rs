@@ -134,6 +134,7 @@ impl Server {
     /// When it has questions to spare for what was refuted before, of those of the minute: half of them
     /// are kept for what is not known and for what is proven.
     pub(super) fn spares_at(&self, now: Instant) -> Option<Instant> {
+        const { assert!(PROBES_PER_SERVER_MIN >= 2, "half of them is at least one") };
         let recent = self.recent.iter().filter(|at| now < **at + WINDOW);
         recent.rev().nth(PROBES_PER_SERVER_MIN / 2 - 1).map(|at| *at + WINDOW)
     }

@@ -85,8 +85,8 @@ pub enum Event {
         reason: DialFailure,
     },
     /// Peers told the application that they could not dial this address of ours. Hearsay, which
-    /// judges nothing: where the address is proven, a server is asked soon whether it still is. A
-    /// report costs no more than one probe in fifteen seconds, however often it is made.
+    /// judges nothing: where the address is proven, a server is asked soon whether it still is. Reports
+    /// cost no more than one round of questions in the shortest pause, however often they are made.
     DialFailureReported {
         /// The address that was dialled in vain.
         addr: Addr,

@@ -163,6 +163,6 @@ pub enum Oddity {
     BadPeerRecord,
     /// A collection is full.
     Full,
-    /// A report about an address that is neither a candidate nor proven.
+    /// A report about an address that was never asked about.
     UnknownAddress,
 }

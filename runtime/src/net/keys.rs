@@ -63,6 +63,10 @@ fn quic_client(
 ) -> Result<quinn::ClientConfig, SetupError> {
     let mut tls = libp2p_tls::make_client_config(keypair, None)
         .map_err(|error| SetupError::new("tls", error))?;
+    // Where it is first used, the generator gathers entropy for a tenth of a second of one core: here,
+    // and not in the first handshake.
+    let random = tls.crypto_provider().secure_random.fill(&mut [0; 32]);
+    random.map_err(|error| SetupError::new("tls", rustls::Error::from(error)))?;
     // Session keys never leave the process, whatever SSLKEYLOGFILE says.
     tls.key_log = Arc::new(rustls::NoKeyLog);
     // All peers go by one server name, so that tickets would be offered to the wrong ones.

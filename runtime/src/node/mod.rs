@@ -148,8 +148,8 @@ impl<R: Runtime> Node<R> {
     }
 
     /// Hand in what peers tell the application: that they could not dial this address of the node,
-    /// which may have `/p2p/` and the node's peer id at its end. It is hearsay and judges nothing; a
-    /// server is asked soon, at once where it was not asked in the last fifteen seconds.
+    /// which may have `/p2p/` and the node's peer id at its end. It is hearsay and judges nothing; where
+    /// the address is proven a server is asked soon, at once if none was in the last fifteen seconds.
     ///
     /// # Errors
     /// If the address is none of the node's, or cannot be one. It is named.

@@ -196,8 +196,7 @@ impl World {
                 self.step(Event::InterfacesChanged { ips });
             }
             Op::Contacted(n) => {
-                let ip = ip(REMOTES[usize::from(n) % REMOTES.len()]);
-                self.step(Event::Contacted { ip });
+                self.step(Event::Contacted { ip: ip(REMOTES[usize::from(n) % REMOTES.len()]) });
             }
             Op::Reported(n) => {
                 let known = self.agent.reachability().addresses().map(|(addr, _)| addr);
@@ -424,10 +423,10 @@ impl World {
     }
 
     fn demand(&mut self, which: u8, num_bytes: u32) {
-        let one = || pick(self.open_asks(), which).into_iter().collect();
-        let asked: Vec<Ask> =
-            if which.is_multiple_of(2) { self.open_asks().collect() } else { one() };
-        asked.iter().for_each(|ask| self.demand_for(ask, num_bytes));
+        let all: Vec<Ask> = self.open_asks().collect();
+        let count = if which.is_multiple_of(2) { all.len() } else { 1 };
+        let some = all.iter().cycle().skip(which.into()).take(count);
+        some.for_each(|ask| self.demand_for(ask, num_bytes));
     }
 
     fn demand_for(&mut self, ask: &Ask, num_bytes: u32) {

@@ -183,7 +183,8 @@ impl Observed {
         let voice = |votes: Vec<&Vote>| {
             let weight = |one: &Vote| {
                 let same = votes.iter().filter(|other| other.value == one.value);
-                (same.map(|other| other.weight(now)).sum::<u32>(), Reverse(one.since))
+                let sum = same.map(|other| other.weight(now)).sum::<u32>();
+                (sum, one.conn.is_some(), Reverse(one.since))
             };
             let most = votes.iter().map(|vote| weight(vote)).max();
             votes.iter().filter(|vote| Some(weight(vote)) == most).map(|vote| what(vote)).collect()

@@ -132,12 +132,9 @@ impl Model for Verdicts {
                 self.histories.entry(one.addr).or_default();
             }
         }
-        // What no source names and no proof holds any more is not judged; a stranger who came in there
-        // does not raise it from the dead when it is named again.
-        let judged = bench.agent().reachability();
-        for (addr, history) in &mut self.histories {
-            history.reachable &= judged.verdict(*addr).is_some();
-        }
+        // What nobody names and nothing proves any more: no stranger raises it from the dead.
+        let is = bench.agent().reachability();
+        self.histories.iter_mut().for_each(|(at, one)| one.reachable &= is.verdict(*at).is_some());
         Ok(())
     }
 

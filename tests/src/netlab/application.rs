@@ -52,11 +52,11 @@ impl Application {
         ready.unwrap_or_default()
     }
 
-    /// Have it do something with an address, and return when that was done, on the node's clock.
+    /// Have it do something with an address, and return whether it could; if not, with what it said.
     ///
     /// # Errors
-    /// If it could not; what it said is in the error.
-    pub fn order(&mut self, verb: &str, addr: &str) -> io::Result<u64> {
+    /// If it has ended or hangs.
+    pub fn order(&mut self, verb: &str, addr: &str) -> io::Result<Result<(), String>> {
         let from = self.told.len();
         let stdin = self.child.stdin.as_mut().ok_or_else(|| io::Error::other("stdin is a pipe"))?;
         writeln!(stdin, "{}", json!({ "do": verb, "addr": addr }))?;
@@ -65,10 +65,7 @@ impl Application {
         };
         let event = self.wait(from, DONE_WITHIN, ended);
         let event = event.ok_or_else(|| io::Error::other(format!("{verb} {addr} hangs")))?;
-        match event["error"].as_str() {
-            Some(error) => Err(io::Error::other(error.to_owned())),
-            None => Ok(event["at_ms"].as_u64().unwrap_or_default()),
-        }
+        Ok(event["error"].as_str().map_or(Ok(()), |error| Err(error.to_owned())))
     }
 
     /// Wait for an event, from this number on, and return it if it comes.

@@ -1,7 +1,7 @@
 //! One run of a cell: build it, serve, check, ask the sockets what is true, and compare.
 
 use super::cells::{Cell, Conclusion, Families, Homes, PORT, Place, build};
-use super::link::Conditions;
+use super::link::{Conditions, Link};
 use super::odd::{BOGUS, Odd};
 use super::peers::{self, Server};
 use super::rules::Layer;
@@ -13,6 +13,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 /// When a check ends without a verdict.
@@ -66,6 +68,8 @@ pub struct Run {
     pub bytes: u64,
     /// How long the network took to build, milliseconds.
     pub built_ms: u64,
+    /// The commit of the program that ran it.
+    pub commit: String,
 }
 
 impl Run {
@@ -114,6 +118,7 @@ pub fn run(cell: &Cell) -> io::Result<Run> {
         packets: after.0 - before.0,
         bytes: after.1 - before.1,
         built_ms,
+        commit: commit(),
     };
     for class in classes {
         let said = concluded(&report, class);
@@ -135,14 +140,18 @@ pub fn run(cell: &Cell) -> io::Result<Run> {
             run.short.push(format!("{dialled} dials to where nobody is"));
         }
     }
+    run.short.extend(place.lab.link().and_then(Link::complaint));
     if !run.is_right() && std::env::var_os("PORTOLAN_LAB_REPORTS").is_some() {
         run.short.push(report.to_string());
     }
     Ok(run)
 }
 
-/// Start everybody who can be asked.
-fn serve(cell: &Cell, place: &Place) -> io::Result<(Vec<Server>, Vec<Server>)> {
+/// Start everybody who can be asked: those who are as they should be, and the others.
+///
+/// # Errors
+/// If one does not start.
+pub fn serve(cell: &Cell, place: &Place) -> io::Result<(Vec<Server>, Vec<Server>)> {
     let servers = (1..).zip(&place.servers).map(|(number, host)| start_server(cell, number, host));
     let others = cell.others.start(place, &|ip| addresses(cell, ip), cell.on)?;
     Ok((servers.collect::<io::Result<_>>()?, others))
@@ -248,7 +257,7 @@ pub fn stood_at(report: &Value, classes: &[(Family, Layer)]) -> u64 {
         let said = said.split(':').next().unwrap_or_default();
         let settled = ["public", "limited", "private", "reachable"];
         let counts = settled.iter().any(|word| said.starts_with(word));
-        if of_class && counts && last.insert(about.into(), said.into()).as_deref() != Some(said) {
+        if of_class && last.insert(about.into(), said.into()).as_deref() != Some(said) && counts {
             stood_at = at;
         }
     }
@@ -374,6 +383,23 @@ pub fn traffic(host: &Host) -> io::Result<(u64, u64)> {
         ["rx", "tx"].iter().filter_map(|way| stats[*way][field].as_u64()).sum()
     };
     Ok((sum("packets"), sum("bytes")))
+}
+
+/// The commit that is checked out, asked once.
+pub fn commit() -> String {
+    static COMMIT: OnceLock<String> = OnceLock::new();
+    COMMIT.get_or_init(|| said("git", &["rev-parse", "--short=12", "HEAD"])).clone()
+}
+
+/// What a program says, or that it does not.
+pub fn said(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    match output {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+        Ok(_) | Err(_) => "?".to_owned(),
+    }
 }
 
 /// Whole milliseconds.

@@ -122,6 +122,15 @@ impl Link {
         }
     }
 
+    /// What is wrong with it, if it did not do what its conditions say.
+    pub fn complaint(&self) -> Option<String> {
+        let overflowed = self.counts().overflowed;
+        if !self.is_up() {
+            return Some("the link is down".to_owned());
+        }
+        (overflowed > 0).then(|| format!("the link has dropped {overflowed} frames besides"))
+    }
+
     /// Whether frames are still carried: not when the devices were taken away.
     pub fn is_up(&self) -> bool {
         self.forwarder.as_ref().is_some_and(|thread| !thread.is_finished())

@@ -10,13 +10,19 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 /// How every name begins.
 const PREFIX: &str = "portolan-";
 /// Where `ip` keeps named namespaces.
 const NAMESPACES: &str = "/run/netns";
+
+/// Whether this process is about to end, and no namespace may be made any more.
+static ENDING: AtomicBool = AtomicBool::new(false);
+/// How often the namespaces of a process that ends are looked for, number; ours: each time there are
+/// fewer.
+const SWEEPS_MAX: usize = 5;
 
 /// A network namespace. Dropping it kills what runs inside and removes it.
 #[derive(Debug)]
@@ -32,6 +38,9 @@ impl Namespace {
     /// If `ip` is missing or may not.
     pub fn new(label: &str) -> io::Result<Namespace> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
+        if ENDING.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the lab is being taken down"));
+        }
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{number}-{label}", std::process::id());
         succeed(Command::new("ip").args(["netns", "add", &name]))?;
@@ -129,10 +138,18 @@ pub fn exists(name: &str) -> bool {
     Path::new(NAMESPACES).join(name).exists()
 }
 
-/// Remove the namespaces of this process: for whoever ends it in the middle.
+/// Remove the namespaces of this process, and let nobody make another: for whoever ends it in the
+/// middle.
 pub fn remove_own() {
-    let own = format!("{PREFIX}{}-", std::process::id());
-    names().iter().filter(|name| name.starts_with(&own)).for_each(|name| remove(name));
+    ENDING.store(true, Ordering::SeqCst);
+    // Whoever was about to make one may have made it meanwhile.
+    for _ in 0..SWEEPS_MAX {
+        let own = own();
+        if own.is_empty() {
+            return;
+        }
+        own.iter().for_each(|name| remove(name));
+    }
 }
 
 /// Remove the namespaces of processes that are no more, and say how many they were.

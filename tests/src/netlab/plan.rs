@@ -138,7 +138,7 @@ const fn cell(site: Site, servers: Servers, transports: Transports, on: On) -> C
 }
 
 /// A check without delay on tokio, of TCP and QUIC at once.
-const fn both(site: Site, servers: Servers) -> Cell {
+pub const fn both(site: Site, servers: Servers) -> Cell {
     cell(site, servers, Transports::Both, On::Tokio)
 }
 

@@ -84,12 +84,18 @@ pub fn short_pass() -> ExitCode {
     ended(problems + short_versus())
 }
 
-/// A few cells beside other implementations, and how many of them have a problem.
+/// A few cells beside other implementations, and how many of them have a problem. Those that came to
+/// less than they might are run again, like others.
 fn short_versus() -> usize {
     let (streaks, missing) = possible(versus::short());
     let (runs, failed) = versus::run_all(&streaks, versus::JOBS, &mut |_| ());
     print!("{}", versus::table(&runs));
-    missing + failed + runs.iter().filter(|run| !run.is_well()).count()
+    let wrong = |runs: &[versus::Run]| runs.iter().filter(|run| run.is_false()).count();
+    if failed > 0 || runs.iter().all(versus::Run::is_well) {
+        return missing + failed + wrong(&runs);
+    }
+    let (second, failed) = versus::run_all(&streaks, 1, &mut |_| ());
+    missing + failed + wrong(&runs) + second.iter().filter(|run| !run.is_well()).count()
 }
 
 /// Leave out what takes js-libp2p where that is not installed, which is a problem where the lab is
@@ -215,8 +221,10 @@ fn keep(file: &mut fs::File, run: &impl Serialize) {
 fn load<T: DeserializeOwned>(file: &Path) -> io::Result<Vec<T>> {
     match fs::read_to_string(file) {
         Ok(text) => {
+            // The last line may have been cut off in the middle.
+            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
             let parse = |line: &str| serde_json::from_str(line).map_err(io::Error::other);
-            text.lines().map(parse).collect()
+            whole.lines().map(parse).collect()
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),

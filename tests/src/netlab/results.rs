@@ -1,8 +1,8 @@
 //! What runs came to, as tables.
 
 use super::beside_sim;
-use super::experiments::Run;
-use std::collections::BTreeMap;
+use super::experiments::{Run, said};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 /// The runs of one cell.
@@ -147,13 +147,7 @@ pub fn overview(runs: &[Run]) -> String {
 
 /// The page of results.
 pub fn page(runs: &[Run]) -> String {
-    let said = |program: &str, args: &[&str]| {
-        let output = std::process::Command::new(program).args(args).output();
-        output.map_or_else(
-            |_| "?".into(),
-            |out| String::from_utf8_lossy(&out.stdout).trim().to_owned(),
-        )
-    };
+    let commits: BTreeSet<&str> = runs.iter().map(|run| run.commit.as_str()).collect();
     let wrong = runs.iter().filter(|run| !run.wrong.is_empty()).count();
     let right = runs.iter().filter(|run| run.is_right()).count();
     format!(
@@ -163,7 +157,7 @@ pub fn page(runs: &[Run]) -> String {
          first dial: *verdict* until the conclusion stood (median and 95th percentile), *settled* until nothing more\n\
          was to be learnt; packets and bytes are those of the node's interface, both ways, handshakes included.\n\
          *Right*: the strongest conclusion that the evidence permits. *False*: a socket proved a verdict\n\
-         false (a stranger and a contacted server knock at every address). What is run is told in\n\
+         false (a stranger and a contacted server knock at what is called reachable, and at a few others). What is run is told in\n\
          [the lab](lab.md).\n\n\
          {} runs: {right} right, {wrong} with a false verdict.\n\n\
          ## By network and transport\n\n{}\n\
@@ -173,7 +167,7 @@ pub fn page(runs: &[Run]) -> String {
          The simulator's nodes know two servers more, and nothing there takes time but the way.\n\n{}\n\
          ## Every cell\n\n{}",
         said("date", &["-u", "+%Y-%m-%d"]),
-        said("git", &["rev-parse", "--short=12", "HEAD"]),
+        commits.into_iter().collect::<Vec<_>>().join(" and "),
         said("uname", &["-r"]),
         said("nft", &["--version"]),
         runs.len(),

@@ -1,17 +1,18 @@
 //! Applications that embed a node and whose world changes while they run: what they are told, when.
 
 use super::application::Application;
-use super::cells::{Homes, PORT, Place, Servers, Site, build, forwarding};
-use super::experiments::{Run, millis, traffic};
+use super::cells::{Cell, Homes, PORT, Place, Servers, Site, build, forwarding};
+use super::experiments::{self, Run, millis, traffic};
 use super::faces::Trick;
 use super::link::Conditions;
 use super::odd::{Odd, Others};
-use super::peers::{self, On, Server};
+use super::peers::{On, Server};
+use super::plan;
 use super::rules::{Kind, Layer, Router};
 use portolan_sim::net::{Dependence, Refusal};
 use serde_json::Value;
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// Whom the applications ask.
@@ -182,6 +183,7 @@ impl Story {
             packets: after.0 - before.0,
             bytes: after.1 - before.1,
             built_ms,
+            commit: experiments::commit(),
         })
     }
 }
@@ -205,15 +207,13 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn open(story: &'a Story, place: &'a Place) -> io::Result<World<'a>> {
-        let listen = |ip: IpAddr| Layer::ALL.map(|layer| layer.address(ip, PORT)).to_vec();
-        let serve = |(number, host): (usize, &super::Host)| {
-            let second = host.ips.get(1).filter(|_| SERVERS.dials_from_elsewhere(number));
-            let extra: Vec<String> = second.iter().map(|ip| format!("--dial-from={ip}")).collect();
-            peers::serve(host, &listen(host.ip4().into()), &extra, story.on)
+        let cell = Cell {
+            others: story.plot.others(),
+            on: story.on,
+            ..plan::both(story.plot.site(), story.plot.servers())
         };
-        let servers = (1..).zip(&place.servers).map(serve);
-        let mut servers = servers.collect::<io::Result<Vec<Server>>>()?;
-        servers.extend(story.plot.others().start(place, &listen, story.on)?);
+        let (mut servers, others) = experiments::serve(&cell, place)?;
+        servers.extend(others);
         Ok(World { story, place, servers })
     }
 
@@ -233,7 +233,7 @@ impl<'a> World<'a> {
     /// Dial every server at every address.
     fn dial(&self, application: &mut Application) -> io::Result<()> {
         for addr in self.servers.iter().flat_map(|server| &server.addrs) {
-            application.order("dial", addr)?;
+            done(application.order("dial", addr)?)?;
         }
         Ok(())
     }
@@ -256,14 +256,14 @@ impl<'a> World<'a> {
             let (from, began) = (node.told.len(), Instant::now());
             match (within, state) {
                 (UNTOLD, _) => {}
-                (_, OPEN) => tale.check(self.finds_it((&node, PORT), true)),
+                (_, OPEN) => tale.check(self.finds_it((&node, PORT), true)?),
                 (_, _) => {
-                    addrs.iter().try_for_each(|addr| node.order("report", addr).map(drop))?;
+                    addrs.iter().try_for_each(|addr| done(node.order("report", addr)?))?;
                 }
             }
             let noticed = both_become(&mut node, &addrs, state, (from, began, within));
             tale.noticed(what, noticed);
-            tale.check(self.finds_it((&node, PORT), state == OPEN));
+            tale.check(self.finds_it((&node, PORT), state == OPEN)?);
             io::Result::Ok(())
         };
         // Each observed port is tested, which leaves few questions of a minute for anything else.
@@ -279,17 +279,20 @@ impl<'a> World<'a> {
 
     /// A stranger dials the node over both transports: the truth, and a word to the node where he
     /// gets in. He has sockets that no router has seen. An error if it is not as it should be.
-    fn finds_it(&self, (node, port): (&Application, u16), open: bool) -> Result<(), String> {
-        let stranger = Application::start(&self.place.stranger, &[], self.story.on);
-        let mut stranger = stranger.map_err(|error| format!("no stranger: {error}"))?;
+    fn finds_it(
+        &self,
+        (node, port): (&Application, u16),
+        open: bool,
+    ) -> io::Result<Result<(), String>> {
+        let mut stranger = Application::start(&self.place.stranger, &[], self.story.on)?;
         for addr in self.addresses(port) {
-            match (stranger.order("dial", &format!("{addr}/p2p/{}", node.peer())), open) {
-                (Ok(_), true) | (Err(_), false) => {}
-                (Ok(_), false) => return Err(format!("a stranger gets in at {addr}")),
-                (Err(error), true) => return Err(format!("a stranger does not get in: {error}")),
+            match (stranger.order("dial", &format!("{addr}/p2p/{}", node.peer()))?, open) {
+                (Ok(()), true) | (Err(_), false) => {}
+                (Ok(()), false) => return Ok(Err(format!("a stranger gets in at {addr}"))),
+                (Err(error), true) => return Ok(Err(format!("no stranger gets in: {error}"))),
             }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// What was seen of a port that nobody listens on is nobody's address.
@@ -298,14 +301,14 @@ impl<'a> World<'a> {
         let mut node = self.application(&[])?;
         self.dial(&mut node)?;
         for addr in self.listen(PORT) {
-            node.order("listen", &addr)?;
+            done(node.order("listen", &addr)?)?;
         }
         let (from, began) = (node.told.len(), Instant::now());
         self.dial(&mut node)?;
         let addrs = self.addresses(PORT);
         let noticed = both_become(&mut node, &addrs, OPEN, (from, began, SOON));
         tale.verdict_ms = tale.noticed("found open", noticed);
-        tale.check(self.finds_it((&node, PORT), true));
+        tale.check(self.finds_it((&node, PORT), true)?);
         tale.strange_ports(&node, PORT);
         Ok(tale)
     }
@@ -321,10 +324,10 @@ impl<'a> World<'a> {
             .inside(|| io::Result::Ok((TcpListener::bind(at)?, UdpSocket::bind(at)?)))?;
         let mut node = self.application(&self.listen(SECOND_PORT))?;
         for addr in self.listen(PORT) {
-            match node.order("listen", &addr) {
-                Err(error) if error.to_string().contains(&addr) => {}
+            match node.order("listen", &addr)? {
+                Err(error) if error.contains(&addr) => {}
                 Err(error) => tale.short.push(format!("{addr} is not named: {error}")),
-                Ok(_) => tale.short.push(format!("{addr} is listened on, though it is taken")),
+                Ok(()) => tale.short.push(format!("{addr} is listened on, though it is taken")),
             }
         }
         let began = Instant::now();
@@ -332,7 +335,7 @@ impl<'a> World<'a> {
         let addrs = self.addresses(SECOND_PORT);
         let noticed = both_become(&mut node, &addrs, OPEN, (0, began, SOON));
         tale.verdict_ms = tale.noticed("found open", noticed);
-        tale.check(self.finds_it((&node, SECOND_PORT), true));
+        tale.check(self.finds_it((&node, SECOND_PORT), true)?);
         tale.strange_ports(&node, SECOND_PORT);
         Ok(tale)
     }
@@ -348,22 +351,26 @@ impl<'a> World<'a> {
         tale.verdict_ms = tale.noticed("found open", noticed);
         let from = node.told.len();
         // Nothing is waited for but the end of it.
+        let watching = Instant::now();
         node.wait(from, WATCHED, |_| false);
+        if watching.elapsed() < WATCHED {
+            return Err(io::Error::other("the application ended"));
+        }
         let left = |event: &&Value| {
-            let ours = addrs.iter().any(|addr| event["addr"] == **addr);
-            event["event"] == "verdict" && ours && event["state"] != OPEN
+            addrs.iter().any(|addr| says(event, addr).is_some_and(|state| state != OPEN))
         };
         let flips = node.told[from..].iter().filter(left).count();
         let roles = node.told.iter().filter(|event| event["event"] == "role").count();
         tale.times.push(("flips".into(), flips as u64));
-        tale.times.push(("changes of the role after the first".into(), roles as u64 - 1));
+        let more = (roles as u64).saturating_sub(1);
+        tale.times.push(("changes of the role after the first".into(), more));
         if flips > 0 {
             tale.wrong.push(format!("{flips} times it was not reachable any more"));
         }
         if roles != 1 {
             tale.short.push(format!("the role changed {roles} times"));
         }
-        tale.check(self.finds_it((&node, PORT), true));
+        tale.check(self.finds_it((&node, PORT), true)?);
         Ok(tale)
     }
 }
@@ -408,14 +415,31 @@ fn both_become(
     state: &str,
     (from, began, within): (usize, Instant, Duration),
 ) -> Result<u64, String> {
+    let mut last = from;
     for addr in addrs {
         let left = within.saturating_sub(began.elapsed());
-        let is = |event: &Value| {
-            event["event"] == "verdict" && event["addr"] == **addr && event["state"] == state
-        };
+        let is = |event: &Value| says(event, addr) == Some(state);
         if application.wait(from, left, is).is_none() {
             return Err(format!("{addr} is not {state} within {} s", within.as_secs()));
         }
+        last = last.max(application.told.len());
+    }
+    for addr in addrs {
+        let said = application.told[..last].iter().rev().find_map(|event| says(event, addr));
+        if said != Some(state) {
+            return Err(format!("{addr} was {state} for a moment only"));
+        }
     }
     Ok(millis(began.elapsed()))
+}
+
+/// The state that an event gives an address, if it gives it one.
+fn says<'a>(event: &'a Value, addr: &str) -> Option<&'a str> {
+    let of_addr = event["event"] == "verdict" && event["addr"] == addr;
+    event["state"].as_str().filter(|_| of_addr)
+}
+
+/// What has to be possible.
+fn done(order: Result<(), String>) -> io::Result<()> {
+    order.map_err(io::Error::other)
 }

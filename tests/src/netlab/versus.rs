@@ -116,6 +116,11 @@ impl Run {
         format!("{client} asks {server} · {site} · {transports}")
     }
 
+    /// Whether Portolan said what a socket proves to be false.
+    pub fn is_false(&self) -> bool {
+        self.client.starts_with(OURS.name()) && self.worth == Worth::Wrong
+    }
+
     /// Whether nobody has to look at it: what others conclude is for the table, what Portolan does
     /// must be right, and all that can be known.
     pub fn is_well(&self) -> bool {
@@ -266,7 +271,14 @@ fn run(streak: &Streak, done: &dyn Fn(String, io::Result<Run>)) -> io::Result<()
     lab::warm(&cell(streak, Site::Open), &internet, &servers)?;
     let known: Vec<String> = servers.iter().flat_map(|server| server.addrs.clone()).collect();
     for (lot, site) in (0..).zip(streak.sites.iter().copied()) {
-        let (node, gateways, outside) = cells::settle(&internet, site, lot)?;
+        let settled = cells::settle(&internet, site, lot);
+        let (node, gateways, outside) = match settled {
+            Ok(settled) => settled,
+            Err(error) => {
+                done(streak.name(site), Err(error));
+                continue;
+            }
+        };
         let others = Vec::new();
         let servers = hosts;
         let place = Place { node, gateways, servers, others, stranger, outside, lab: internet };
@@ -396,7 +408,10 @@ fn theirs(cell: &Cell, place: &Place, report: &Report) -> io::Result<Outcome> {
         let (open, shut): (Vec<_>, Vec<_>) = judged.partition(|(_, reachable)| *reachable);
         let plain = verdict.is_some_and(|verdict| !verdict.reachable);
         let plain = plain.then_some((SocketAddr::new(place.outside.into(), PORT), false));
-        let tried: BTreeSet<_> = shut.into_iter().take(TRIED_MAX).chain(plain).collect();
+        // One failure beside a success is no verdict.
+        let only_shut =
+            shut.into_iter().filter(|(addr, _)| !open.iter().any(|(one, _)| one == addr));
+        let tried: BTreeSet<_> = only_shut.take(TRIED_MAX).chain(plain).collect();
         for (addr, reachable) in open.into_iter().chain(tried) {
             let [stranger, contacted] = lab::who_gets_in(place, cell.conditions, layer, addr)?;
             if stranger != reachable {

@@ -127,7 +127,7 @@ async fn perform<R: Runtime>(node: &Node<R>, Command { verb, addr }: Command) {
         other => Err(format!("nobody can {other}")),
     };
     say(&match done {
-        Ok(()) => json!({ "event": "done", "addr": named, "at_ms": millis(node.now()) }),
+        Ok(()) => json!({ "event": "done", "addr": named }),
         Err(error) => json!({ "event": "failed", "addr": named, "error": error }),
     });
 }
@@ -142,6 +142,7 @@ fn millis(at: portolan_core::Instant) -> u64 {
     reason = "a node tells much that no experiment asks about"
 )]
 fn told(noticed: &Noticed) {
+    assert_eq!(noticed.missed, 0, "whoever reads this reads fast enough");
     let mut event = match &noticed.notice {
         Notice::VerdictChanged { addr, state, scope, reason } => json!({
             "event": "verdict", "addr": addr.to_string(), "state": state.name(),
