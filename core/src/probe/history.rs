@@ -229,6 +229,12 @@ impl History {
         }
     }
 
+    /// A server refused to test this, not having heard of the class, and has heard of it now: it may be
+    /// asked once more.
+    pub(super) fn takes_back(&mut self, peer: PeerId) {
+        self.answers.retain(|one, answer| *one != peer || answer.outcome != Outcome::Refused);
+    }
+
     /// A connection is gone. Who did not answer for its fault is as good as new, should there be
     /// another.
     pub(super) fn disconnected(&mut self, conn: ConnId) {

@@ -298,7 +298,10 @@ impl Probe {
         if !self.dirty && !woken && self.seen == Some(seen) {
             return;
         }
-        self.servers.reconcile(peers);
+        for (peer, class) in self.servers.reconcile(peers) {
+            let of_class = self.histories.iter_mut().filter(|(addr, _)| addr.class() == class);
+            of_class.for_each(|(_, history)| history.takes_back(peer));
+        }
         if self.seen.is_some_and(|(network, ..)| network != local.revision()) {
             self.doubt_everything(cx, local, candidates);
         }

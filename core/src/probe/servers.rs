@@ -3,9 +3,7 @@
 use crate::peers::{Connection, Peers};
 use crate::words::checkpoint::{Kind, are_counts, saved};
 use crate::words::config::{PROBES_PER_SERVER_MAX, PROBES_PER_SERVER_MIN};
-use crate::{
-    Addr, Class, ConnId, Duration, Family, Group, Instant, Outcome, PeerId, Protocol, Side,
-};
+use crate::{Addr, Class, ConnId, Duration, Group, Instant, Outcome, PeerId, Protocol, Side};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 
@@ -56,8 +54,8 @@ pub(crate) struct Server {
     /// When the requests of the last minute were sent.
     recent: Vec<Instant>,
     in_flight: usize,
-    /// Families over which we ever were connected to it, so that packets of ours went there.
-    families: BTreeSet<Family>,
+    /// Classes over which we ever were connected to it, so that packets of ours went there.
+    classes: BTreeSet<Class>,
     /// Whether we opened one of the live connections.
     dialled: bool,
     /// Whether it once passed over the wanted address for another one of the request: rust-libp2p
@@ -163,7 +161,7 @@ impl Server {
 
     /// Whether this server's failure to dial `addr` came from where we never sent a packet.
     pub(super) fn is_cold_for(&self, addr: Addr) -> bool {
-        self.multihomed || !self.families.contains(&Family::of(addr.ip))
+        self.multihomed || !self.classes.iter().any(|one| one.family == addr.class().family)
     }
 
     /// Whether one of its connections was opened by us.
@@ -202,16 +200,19 @@ impl Server {
         self.count(Outcome::Proved);
     }
 
-    /// It offers to dial back on this connection.
-    fn attach(&mut self, conn: ConnId, connection: &Connection) {
+    /// It offers to dial back on this connection. Returns the class of it if that is the first of the
+    /// class, and the server refused the class until then: now it has heard of it.
+    fn attach(&mut self, conn: ConnId, connection: &Connection) -> Option<Class> {
         if self.conns.is_empty() {
             self.remote = connection.remote;
         }
-        self.families.insert(Family::of(connection.remote.ip));
+        let class = connection.remote.class();
+        let heard = self.classes.insert(class) && self.refused_until.remove(&class).is_some();
         self.dialled |= connection.side == Side::Outbound;
         if self.conns.len() < CONNECTIONS_PER_SERVER_MAX {
             self.conns.push(conn);
         }
+        heard.then_some(class)
     }
 
     /// A probe of it ended by nobody's fault: counted, and no reason for a rest.
@@ -235,8 +236,10 @@ pub(super) struct Servers {
 }
 
 impl Servers {
-    /// Take over who is connected and offers to dial back.
-    pub(super) fn reconcile(&mut self, peers: &Peers) {
+    /// Take over who is connected and offers to dial back. Returns who has taken back the refusal of a
+    /// class by that.
+    pub(super) fn reconcile(&mut self, peers: &Peers) -> Vec<(PeerId, Class)> {
+        let mut taken_back = Vec::new();
         for server in self.all.values_mut() {
             server.conns.clear();
             server.dialled = false;
@@ -247,7 +250,8 @@ impl Servers {
         // Those we know come first: who makes room for a newcomer must really be gone.
         for (conn, connection) in peers.iter().filter(offers) {
             if let Some(server) = self.all.get_mut(&connection.peer) {
-                server.attach(conn, connection);
+                let class = server.attach(conn, connection);
+                taken_back.extend(class.map(|class| (connection.peer, class)));
             }
         }
         let newcomers = self.met;
@@ -274,7 +278,7 @@ impl Servers {
                 refused_until: BTreeMap::new(),
                 recent: Vec::new(),
                 in_flight: 0,
-                families: BTreeSet::new(),
+                classes: BTreeSet::new(),
                 dialled: false,
                 chooses: false,
                 multihomed: false,
@@ -283,6 +287,7 @@ impl Servers {
             self.met += 1;
             self.all.insert(connection.peer, server);
         }
+        taken_back
     }
 
     /// How many were ever met: the number of the next one.
@@ -324,7 +329,7 @@ saved!(struct Server {
     refused_until as current(|now, until: &Instant| now < *until),
     recent as recent(WINDOW),
     in_flight,
-    families,
+    classes,
     dialled,
     chooses,
     multihomed,

@@ -11,7 +11,7 @@ pub(crate) struct Standing {
     refused_until: BTreeMap<Class, Instant>,
     strikes: u32,
     pub(crate) multihomed: bool,
-    pub(crate) families: BTreeSet<Family>,
+    classes: BTreeSet<Class>,
 }
 
 impl Standing {
@@ -38,6 +38,18 @@ impl Standing {
             Outcome::Lie => self.distrusted_until = Some(now + seconds(3_600)),
             Outcome::DialBackError | Outcome::Declined | _ => {}
         }
+    }
+
+    /// A connection to it is there: what it refused for not having heard of it, it has heard of now.
+    pub(crate) fn met(&mut self, class: Class) {
+        if self.classes.insert(class) {
+            self.refused_until.remove(&class);
+        }
+    }
+
+    /// Whether a dial of its to this family comes from where we never sent anything.
+    pub(crate) fn is_cold(&self, family: Family) -> bool {
+        self.multihomed || !self.classes.iter().any(|class| class.family == family)
     }
 
     /// A proof that comes late still clears its name.

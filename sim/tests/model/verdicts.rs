@@ -411,7 +411,7 @@ impl Verdicts {
     fn meet_servers(&mut self) {
         for conn in self.conns.values().filter(|conn| conn.server) {
             let server = self.servers.entry(conn.facts.peer).or_default();
-            server.families.insert(Family::of(conn.facts.remote.ip));
+            server.met(conn.facts.remote.class());
         }
     }
 
@@ -444,7 +444,7 @@ impl Verdicts {
             return Err(format!("{stream} asks about {addr}, where nothing listens"));
         }
         let group = self.group(peer).ok_or("a server without a network")?;
-        let cold = server.multihomed || !server.families.contains(&Family::of(addr.ip));
+        let cold = server.is_cold(addr.class().family);
         let phase = Phase::Open { until: now + ANSWER, paid: false };
         let (event, arrived) = (self.event, false);
         self.histories.entry(addr).or_default();
