@@ -9,8 +9,8 @@ use portolan_core::wire::autonat::{DialBack, DialStatus, Message, ResponseStatus
 use portolan_core::wire::identify::Identify;
 use portolan_core::wire::multiaddr::{Decoded, decode};
 use portolan_core::{
-    Action, Addr, Class, ConnId, Connected, Duration, Event, Family, Group, Instant, ListenerId,
-    Notice, Outcome, PeerId, Protocol, Reason, Scope, Side, State, StreamId,
+    Action, Addr, Class, ConnId, Connected, Duration, Event, Group, Instant, ListenerId, Notice,
+    Outcome, PeerId, Protocol, Reason, Scope, Side, State, StreamId,
 };
 use portolan_sim::facts::{Bench, Kind, Shape, Step};
 use std::collections::{BTreeMap, BTreeSet};
