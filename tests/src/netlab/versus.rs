@@ -140,8 +140,12 @@ impl Streak {
     }
 }
 
+/// Its name and its version; ours goes by the commit.
 fn named(program: Program) -> String {
-    format!("{} {}", program.name(), others::version(program))
+    match program {
+        Program::Portolan(_) => program.name().to_owned(),
+        Program::Rust | Program::Js => format!("{} {}", program.name(), others::version(program)),
+    }
 }
 
 /// Whether every cell has a run, but for those that take js-libp2p where it is not installed.
