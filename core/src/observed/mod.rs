@@ -15,7 +15,8 @@
 //! Votes from before a long sleep are not compared with those from after it.
 //!
 //! Limits: `GROUPS_MAX` networks (the one silent for longest goes, disconnected ones first),
-//! `VOTES_PER_GROUP_MAX` votes in one (its newest goes, disconnected ones first), `VALUES_MAX` values a class are offered.
+//! `VOTES_PER_GROUP_MAX` votes in one (its newest goes, disconnected ones first), `VALUES_MAX`
+//! values a class are offered.
 //! Follows: RFC 4787 §4.1; identify §identify (observedAddr).
 //!
 //! A good first change here: let a vote of a network that once was wrong weigh less.
