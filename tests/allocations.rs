@@ -180,6 +180,7 @@ fn settled() -> Bench {
         status: portolan_core::wire::autonat::ResponseStatus::Ok,
         addr_idx: 0,
         dial_status: portolan_core::wire::autonat::DialStatus::Ok,
+        failed_from: None,
     };
     bench.step(Event::Frame { stream: asking, body: response.encode() });
     let quiet = bench.now + Duration::from_secs(2);

@@ -100,6 +100,7 @@ impl Requester {
             status: ResponseStatus::Ok,
             addr_idx: 0,
             dial_status: DialStatus::Ok,
+            failed_from: None,
         };
         assert_eq!(answer, success, "{case}");
         assert!(self.nonces.borrow().contains(&nonce), "{case}: it was delivered before");
@@ -150,6 +151,7 @@ async fn ends(mut stream: Stream, case: &str) {
         status: ResponseStatus::Ok,
         addr_idx: 0,
         dial_status: DialStatus::Ok,
+        failed_from: None,
     };
     let body: Bytes = success.encode();
     assert!(!said.windows(body.len()).any(|window| window == body), "{case}: a success");
@@ -164,6 +166,7 @@ async fn broken_requests_end_their_stream_only<L: Lab>(lab: &L) {
             status: ResponseStatus::Ok,
             addr_idx: 0,
             dial_status: DialStatus::Ok,
+            failed_from: None,
         };
         for (case, body) in [
             ("garbage", Bytes::from_static(&[0xff; 64])),

@@ -246,7 +246,7 @@ impl Agent {
     fn frame(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &Bytes) {
         let done = match (stream.side, stream.protocol) {
             (Side::Outbound, Protocol::DialRequest) => {
-                self.probe.answered(cx, stream, body, &self.local)
+                self.probe.answered(cx, stream, body, (&self.local, &self.peers))
             }
             (Side::Inbound, Protocol::DialBack) => {
                 self.probe.dialled_back(cx, stream, body, &self.peers)

@@ -248,6 +248,7 @@ impl Life {
                     status,
                     addr_idx: 0,
                     dial_status,
+                    failed_from: None,
                 };
                 let message = match kind % 6 {
                     0 => answer(ResponseStatus::Ok, DialStatus::Ok),

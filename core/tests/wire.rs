@@ -85,13 +85,14 @@ fn any_message() -> impl Strategy<Value = Message> {
     prop_oneof![
         (vec(any_bytes(60), 0..=autonat::DIAL_REQUEST_ADDRS_MAX), any::<u64>())
             .prop_map(|(addrs, nonce)| Message::DialRequest { addrs, nonce }),
-        (code(), any::<u32>(), code()).prop_map(|(status, addr_idx, dial_status)| {
-            Message::DialResponse {
+        (code(), any::<u32>(), code(), option::of(any::<IpAddr>())).prop_map(
+            |(status, addr_idx, dial_status, failed_from)| Message::DialResponse {
                 status: ResponseStatus::from_code(status),
                 addr_idx,
                 dial_status: DialStatus::from_code(dial_status),
+                failed_from: failed_from.map(|ip| ip.to_canonical()),
             }
-        }),
+        ),
         (any::<u32>(), any::<u64>())
             .prop_map(|(addr_idx, num_bytes)| Message::DialDataRequest { addr_idx, num_bytes }),
         any_bytes(autonat::DIAL_DATA_CHUNK_MAX).prop_map(|data| Message::DialDataResponse { data }),

@@ -42,7 +42,7 @@ async fn probe<L: Lab>(stage: &mut Stage<L>, server: &Peer, line: &Line) {
     stream.close().await;
     stage.until_told("finished <dial-back", 1).await;
     let (status, dial_status) = (ResponseStatus::Ok, DialStatus::Ok);
-    let answer = Message::DialResponse { status, addr_idx: 0, dial_status };
+    let answer = Message::DialResponse { status, addr_idx: 0, dial_status, failed_from: None };
     exchange.send(&answer.encode()).await;
     exchange.ends().await;
     exchange.close().await;

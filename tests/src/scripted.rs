@@ -477,7 +477,7 @@ impl Exchange {
 
     async fn answer(&mut self, answer: Answer) -> io::Result<()> {
         let Answer { status, addr_idx, dial_status } = answer;
-        self.say(&Message::DialResponse { status, addr_idx, dial_status }).await
+        self.say(&Message::DialResponse { status, addr_idx, dial_status, failed_from: None }).await
     }
 
     async fn say(&mut self, message: &Message) -> io::Result<()> {

@@ -71,7 +71,7 @@ fn proved() -> Diary {
     let nonce = *diary.chance.nonces.last().expect("a probe draws one");
     diary.tell(Event::Frame { stream: DIAL_BACK, body: DialBack { nonce }.encode() });
     let (status, dial_status) = (ResponseStatus::Ok, DialStatus::Ok);
-    let answer = Message::DialResponse { status, addr_idx: 0, dial_status };
+    let answer = Message::DialResponse { status, addr_idx: 0, dial_status, failed_from: None };
     diary.tell(Event::Frame { stream: REQUEST, body: answer.encode() });
     diary
 }

@@ -331,6 +331,13 @@ impl Peers {
         self.heard & class_bit(class) != 0
     }
 
+    /// Whether whoever dials us from this IP is a stranger: no packet of ours may have opened the
+    /// way for it, and it is an IP of the world.
+    pub(crate) fn is_stranger(&self, now: Instant, ip: IpAddr, allow_private: bool) -> bool {
+        let world = allow_private || ip_scope(ip) == IpScope::Global;
+        world && !self.is_contacted(now, ip.to_canonical())
+    }
+
     /// When a stranger last came in and named this address of ours, whatever socket he came to.
     pub(crate) fn sighted_at(&self, addr: Addr) -> Option<Instant> {
         self.strangers.get(&addr).map(|one| one.at)

@@ -14,10 +14,12 @@ use crate::words::checkpoint::saved;
 use crate::words::deadline::Deadline;
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, Actions, Addr, ConnId, Duration, Group, Instant, Outcome, PeerId, StreamId, Wake,
+    Action, Actions, Addr, ConnId, Duration, Family, Group, Instant, Outcome, PeerId, StreamId,
+    Wake,
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::net::IpAddr;
 
 /// How long a server may take beside two round trips: go-libp2p's 15 s stream limit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -44,7 +46,8 @@ pub(super) struct Exchange {
     /// A nonce that came back before it was known for which address.
     arrival: Option<Arrival>,
     pub(super) proved: bool,
-    /// Whether a failure to dial would come from an IP that we never contacted.
+    /// Whether a failure to dial comes from an IP that we never contacted, as far as we know: by
+    /// what we know of the server, or by its answer.
     pub(super) cold: bool,
     rtt: Duration,
     excuse: Excuse,
@@ -127,8 +130,14 @@ impl Exchange {
         }
     }
 
-    /// A message came. Only the first response counts; js-libp2p sends several.
-    pub(super) fn answered(&mut self, now: Instant, body: &Bytes) -> Progress {
+    /// A message came. Only the first response counts; js-libp2p sends several. `is_stranger` knows
+    /// the IPs that we never contacted.
+    pub(super) fn answered(
+        &mut self,
+        now: Instant,
+        body: &Bytes,
+        is_stranger: impl Fn(IpAddr) -> bool,
+    ) -> Progress {
         let Phase::Asked { paid, .. } = self.phase else {
             return Progress::Goes;
         };
@@ -136,8 +145,14 @@ impl Exchange {
             return Progress::Breaks(Outcome::Error);
         };
         match message {
-            Message::DialResponse { status, addr_idx, dial_status } => {
-                self.judge(now, status, addr_idx, dial_status)
+            Message::DialResponse { status, addr_idx, dial_status, failed_from } => {
+                let progress = self.judge(now, status, addr_idx, dial_status);
+                // It may be made up: all that it can do is lower a scope, and it takes two networks.
+                self.cold |= progress == Progress::Ends(Outcome::DialFailed)
+                    && failed_from.is_some_and(|from| {
+                        Family::of(from) == Family::of(self.addr().ip) && is_stranger(from)
+                    });
+                progress
             }
             Message::DialDataRequest { .. } if paid => Progress::Breaks(Outcome::Error),
             // An index that was not sent, or more than the range, is no honest request.

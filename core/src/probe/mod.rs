@@ -121,11 +121,12 @@ impl Probe {
         cx: &mut Cx<'_>,
         stream: StreamId,
         body: &Bytes,
-        local: &Local,
+        (local, peers): (&Local, &Peers),
     ) -> Result<(), Oddity> {
         let exchange = self.exchanges.get_mut(&stream).ok_or(Oddity::UnknownStream)?;
         let closed = exchange.awaits_nonce();
-        let progress = exchange.answered(cx.now, body);
+        let is_stranger = |ip| peers.is_stranger(cx.now, ip, self.allow_private);
+        let progress = exchange.answered(cx.now, body, is_stranger);
         // The answer may have said which address an early nonce was for.
         let proof = exchange.take_arrived(progress);
         let awaits_nonce = exchange.awaits_nonce();

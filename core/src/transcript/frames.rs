@@ -46,7 +46,7 @@ fn message(message: &Message) -> String {
         Message::DialRequest { addrs, nonce } => {
             format!("DialRequest nonce={nonce} {}", multiaddrs(addrs))
         }
-        Message::DialResponse { status, addr_idx, dial_status } => {
+        Message::DialResponse { status, addr_idx, dial_status, failed_from } => {
             let status = match status {
                 ResponseStatus::InternalError => "INTERNAL".into(),
                 ResponseStatus::Rejected => "REJECTED".into(),
@@ -61,7 +61,8 @@ fn message(message: &Message) -> String {
                 DialStatus::Ok => "OK".into(),
                 DialStatus::Unknown(code) => code.to_string(),
             };
-            format!("DialResponse {status} {dial_status} idx={addr_idx}")
+            let from = failed_from.map(|from| format!(" from={from}")).unwrap_or_default();
+            format!("DialResponse {status} {dial_status} idx={addr_idx}{from}")
         }
         Message::DialDataRequest { addr_idx, num_bytes } => {
             format!("DialDataRequest {num_bytes} bytes idx={addr_idx}")
@@ -195,7 +196,8 @@ mod tests {
             (ResponseStatus::Unknown(7), "7"),
         ] {
             let dial_status = DialStatus::Unused;
-            let response = Message::DialResponse { status, addr_idx: 0, dial_status };
+            let response =
+                Message::DialResponse { status, addr_idx: 0, dial_status, failed_from: None };
             assert_eq!(sent(&response), format!("DialResponse {word} UNUSED idx=0"));
         }
         for (dial_status, word) in [
@@ -204,10 +206,21 @@ mod tests {
             (DialStatus::Ok, "OK"),
             (DialStatus::Unknown(-7), "-7"),
         ] {
-            let response =
-                Message::DialResponse { status: ResponseStatus::Ok, addr_idx: 3, dial_status };
+            let response = Message::DialResponse {
+                status: ResponseStatus::Ok,
+                addr_idx: 3,
+                dial_status,
+                failed_from: None,
+            };
             assert_eq!(sent(&response), format!("DialResponse OK {word} idx=3"));
         }
+        let failed = Message::DialResponse {
+            status: ResponseStatus::Ok,
+            addr_idx: 0,
+            dial_status: DialStatus::DialError,
+            failed_from: Some(addr(9).ip),
+        };
+        assert_eq!(sent(&failed), "DialResponse OK DIAL_ERROR idx=0 from=44.0.0.9");
     }
 
     #[test]

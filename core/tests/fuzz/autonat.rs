@@ -1,13 +1,14 @@
 //! Targets: the messages of AutoNAT v2.
 
-use crate::fields::{self, Value};
+use crate::fields::{self, Field, Value};
 use crate::trail::{Trail, magnitude, variant};
 use bytes::Bytes;
 use portolan_core::wire::DecodeError;
 use portolan_core::wire::autonat::{
     DIAL_DATA_CHUNK_MAX, DIAL_REQUEST_ADDRS_MAX, DIAL_REQUEST_BYTES_MAX, DialBack,
-    DialBackResponse, DialBackStatus, DialStatus, Message, ResponseStatus,
+    DialBackResponse, DialBackStatus, DialStatus, FAILED_FROM_TAG, Message, ResponseStatus,
 };
+use std::net::IpAddr;
 
 /// A message of a dial-request stream: limits hold, what was read is written and read alike, and
 /// a plainer reader agrees.
@@ -27,7 +28,9 @@ pub(crate) fn message(bytes: &[u8], trail: &mut Trail) {
     trail.saw(format_args!("{}", variant(&message)));
     match message {
         Message::DialRequest { addrs, nonce } => request(&addrs, nonce, trail),
-        Message::DialResponse { status, dial_status, .. } => {
+        Message::DialResponse { status, dial_status, failed_from, .. } => {
+            trail.saw(format_args!("failed from {:?}", failed_from.map(|ip| ip.is_ipv4())));
+            assert_eq!(failed_from, failed_from.map(|ip| ip.to_canonical()));
             trail.saw(format_args!("{} {}", variant(&status), variant(&dial_status)));
             assert_eq!(ResponseStatus::from_code(status.code()), status);
             assert_eq!(DialStatus::from_code(dial_status.code()), dial_status);
@@ -86,6 +89,7 @@ fn second_opinion(bytes: &[u8]) -> Option<Result<Message, DecodeError>> {
             status: ResponseStatus::from_code(low(varint(1)?)?.cast_signed()),
             addr_idx: low(varint(2)?)?,
             dial_status: DialStatus::from_code(low(varint(3)?)?.cast_signed()),
+            failed_from: failed_from(content),
         },
         3 => Message::DialDataRequest { addr_idx: low(varint(1)?)?, num_bytes: varint(2)? },
         _ => match fields::all(content, 1)?.last().copied().unwrap_or_default() {
@@ -96,6 +100,21 @@ fn second_opinion(bytes: &[u8]) -> Option<Result<Message, DecodeError>> {
         },
     };
     Some(Ok(message))
+}
+
+/// The last IP that is told in as many bytes as its family has, by the plain reader.
+fn failed_from(content: &[Field<'_>]) -> Option<IpAddr> {
+    let bytes = content.iter().rev().find_map(|(number, value)| match value {
+        Value::Bytes(bytes) if *number == FAILED_FROM_TAG => Some(*bytes),
+        Value::Bytes(_) | Value::Varint(_) | Value::Fixed64(_) | Value::Fixed32 => None,
+    })?;
+    match *bytes {
+        [a, b, c, d] => Some([a, b, c, d].into()),
+        _ => {
+            let ip = IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?);
+            (ip.to_canonical() == ip).then_some(ip)
+        }
+    }
 }
 
 /// The two messages of a dial-back stream, out of the same bytes.

@@ -192,8 +192,17 @@ fn identifies() -> Vec<(&'static str, Vec<u8>)> {
 fn messages() -> Vec<(&'static str, Vec<u8>)> {
     let addr = || multiaddr::encode(Addr::tcp([192, 0, 2, 1].into(), 4001));
     let request = |addrs| Message::DialRequest { addrs, nonce: 0x0102_0304_0506_0708 };
-    let response = |status, dial_status| Message::DialResponse { status, addr_idx: 0, dial_status };
+    let response = |status, dial_status| Message::DialResponse {
+        status,
+        addr_idx: 0,
+        dial_status,
+        failed_from: None,
+    };
     let dialled = response(ResponseStatus::Ok, DialStatus::Ok).encode();
+    let failed_from = |field: &[u8]| {
+        let len = u8::try_from(5 + field.len()).expect("a short field");
+        [&[0x12, len, 0x08, 0xc8, 0x01, 0x18, 0x64], field].concat()
+    };
     vec![
         ("request", request(vec![addr()]).encode().into()),
         ("request-with-60-addresses", request(vec![addr(); 60]).encode().into()),
@@ -205,6 +214,13 @@ fn messages() -> Vec<(&'static str, Vec<u8>)> {
             "response-dial-error",
             response(ResponseStatus::Ok, DialStatus::DialError).encode().into(),
         ),
+        ("response-failed-from-ipv4", failed_from(b"\xc2\x3e\x04\x2c\x09\x09\x09")),
+        (
+            "response-failed-from-ipv6",
+            failed_from(b"\xc2\x3e\x10\x26\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x07"),
+        ),
+        ("response-failed-from-5-bytes", failed_from(b"\xc2\x3e\x05\x2c\x09\x09\x09\x09")),
+        ("response-failed-from-a-number", failed_from(b"\xc0\x3e\x07")),
         ("response-refused", response(ResponseStatus::Refused, DialStatus::Unused).encode().into()),
         (
             "response-unknown-codes",

@@ -6,7 +6,10 @@ use portolan_core::{
     StreamId,
 };
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Where dials of strangers who are refused come from.
+pub(super) const REFUSED_FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(44, 0, 99, 1));
 
 /// What a server says to a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +18,8 @@ pub enum Answer {
     Ok,
     /// It could not connect.
     DialError,
+    /// It could not connect from an IP that we never called, and says so.
+    StrangerFailed,
     /// It connected, and could not deliver the nonce.
     DialBackError,
     /// It will not dial such an address.
@@ -29,9 +34,10 @@ pub enum Answer {
 
 impl Answer {
     /// Every answer there is.
-    pub const ALL: [Answer; 7] = [
+    pub const ALL: [Answer; 8] = [
         Answer::Ok,
         Answer::DialError,
+        Answer::StrangerFailed,
         Answer::DialBackError,
         Answer::Refused,
         Answer::Rejected,
@@ -44,6 +50,7 @@ impl Answer {
         match self {
             Answer::Ok => "OK OK",
             Answer::DialError => "OK DIAL_ERROR",
+            Answer::StrangerFailed => "OK DIAL_ERROR from=44.0.99.1",
             Answer::DialBackError => "OK DIAL_BACK_ERROR",
             Answer::Refused => "REFUSED",
             Answer::Rejected => "REJECTED",

@@ -4,7 +4,7 @@
 
 use super::bench::Bench;
 use super::cast::Peer;
-use super::fact::{Answer, Fact, Nonce};
+use super::fact::{Answer, Fact, Nonce, REFUSED_FROM};
 use bytes::Bytes;
 use portolan_core::wire::autonat::{
     DIAL_DATA_CHUNK_MAX, DialBack, DialBackResponse, DialStatus, Message, ResponseStatus,
@@ -340,12 +340,13 @@ fn identify(observed: Option<Addr>, server: bool) -> Vec<Bytes> {
 fn response(answer: Answer) -> Message {
     let (status, dial_status) = match answer {
         Answer::Ok => (ResponseStatus::Ok, DialStatus::Ok),
-        Answer::DialError => (ResponseStatus::Ok, DialStatus::DialError),
+        Answer::DialError | Answer::StrangerFailed => (ResponseStatus::Ok, DialStatus::DialError),
         Answer::DialBackError => (ResponseStatus::Ok, DialStatus::DialBackError),
         Answer::Refused => (ResponseStatus::Refused, DialStatus::Unused),
         Answer::Rejected => (ResponseStatus::Rejected, DialStatus::Unused),
         Answer::Internal => (ResponseStatus::InternalError, DialStatus::Unused),
         Answer::Unknown => (ResponseStatus::from_code(150), DialStatus::Unused),
     };
-    Message::DialResponse { status, addr_idx: 0, dial_status }
+    let failed_from = (answer == Answer::StrangerFailed).then_some(REFUSED_FROM);
+    Message::DialResponse { status, addr_idx: 0, dial_status, failed_from }
 }

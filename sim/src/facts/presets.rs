@@ -196,6 +196,7 @@ impl Shape {
             answers: vec![
                 Answer::Ok,
                 Answer::DialError,
+                Answer::StrangerFailed,
                 Answer::DialBackError,
                 Answer::Refused,
                 Answer::Rejected,

@@ -168,9 +168,9 @@ impl Cell {
                 }
             }
             // Failures from where nobody was called count as cold only if it is known that they
-            // came from there: over another family it is.
-            (Some(_), Servers::DualStack) => "contacted-only",
-            (Some(_), Servers::Single | Servers::Multihomed) => "contacted",
+            // came from there: over another family it is, and a multihomed server says so.
+            (Some(_), Servers::DualStack | Servers::Multihomed) => "contacted-only",
+            (Some(_), Servers::Single) => "contacted",
             (None, _) if mapping == Independent => "private, dial failed",
             (None, _) => "private, endpoint-dependent mapping",
         }

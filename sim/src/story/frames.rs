@@ -91,7 +91,7 @@ impl Record {
     }
 }
 
-/// A DialResponse, out of `STATUS [DIAL-STATUS] [idx=N]`.
+/// A DialResponse, out of `STATUS [DIAL-STATUS] [idx=N] [from=IP]`.
 pub(super) fn dial_response(words: &mut Words<'_>) -> Result<Message, Wrong> {
     let word: String = words.take()?;
     let status = match word.as_str() {
@@ -116,7 +116,8 @@ pub(super) fn dial_response(words: &mut Words<'_>) -> Result<Message, Wrong> {
             })?),
         };
     let addr_idx = words.option("idx")?.unwrap_or(0);
-    Ok(Message::DialResponse { status, addr_idx, dial_status })
+    let failed_from = words.option("from")?;
+    Ok(Message::DialResponse { status, addr_idx, dial_status, failed_from })
 }
 
 /// The set of the protocols in a list of short names.

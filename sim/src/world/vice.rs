@@ -215,7 +215,8 @@ impl World {
         status: ResponseStatus,
         dial_status: DialStatus,
     ) {
-        let body = Message::DialResponse { status, addr_idx: 0, dial_status }.encode();
+        let body =
+            Message::DialResponse { status, addr_idx: 0, dial_status, failed_from: None }.encode();
         self.say_on(node, stream, body);
         self.finish_stream(node, stream);
     }

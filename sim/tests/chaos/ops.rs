@@ -374,9 +374,9 @@ impl World {
         self.asks.iter().filter(|ask| !ask.ended).cloned()
     }
 
-    fn respond(&mut self, ask: &Ask, status: ResponseStatus, addr_idx: u32, how: DialStatus) {
-        let body = Message::DialResponse { status, addr_idx, dial_status: how }.encode();
-        self.step(Event::Frame { stream: ask.stream, body });
+    fn respond(&mut self, ask: &Ask, status: ResponseStatus, addr_idx: u32, dial: DialStatus) {
+        let said = Message::DialResponse { status, addr_idx, dial_status: dial, failed_from: None };
+        self.step(Event::Frame { stream: ask.stream, body: said.encode() });
     }
 
     fn serve(&mut self, which: u8, open: bool, n: u8) {

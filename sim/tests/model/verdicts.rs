@@ -9,16 +9,19 @@ use portolan_core::wire::autonat::{DialBack, DialStatus, Message, ResponseStatus
 use portolan_core::wire::identify::Identify;
 use portolan_core::wire::multiaddr::{Decoded, decode};
 use portolan_core::{
-    Action, Addr, Class, ConnId, Connected, Duration, Event, Group, Instant, ListenerId, Notice,
-    Outcome, PeerId, Protocol, Reason, Scope, Side, State, StreamId,
+    Action, Addr, Class, ConnId, Connected, Duration, Event, Family, Group, Instant, IpScope,
+    ListenerId, Notice, Outcome, PeerId, Protocol, Reason, Scope, Side, State, StreamId, ip_scope,
 };
 use portolan_sim::facts::{Bench, Kind, Shape, Step};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+#[path = "ask.rs"]
+mod ask;
 #[path = "standing.rs"]
 mod standing;
 
+use ask::{Ask, Phase};
 use standing::Standing;
 
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -41,32 +44,6 @@ struct Conn {
     server: bool,
     /// Whether we called it, and it has not said yet who it is.
     asking: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Phase {
-    Open { until: Instant, paid: bool },
-    Awaits { until: Instant },
-    Over { until: Instant },
-}
-
-#[derive(Clone, Debug)]
-struct Ask {
-    stream: StreamId,
-    conn: ConnId,
-    peer: PeerId,
-    group: Group,
-    addr: Addr,
-    event: u64,
-    cold: bool,
-    arrived: bool,
-    phase: Phase,
-}
-
-impl Ask {
-    fn is_running(&self) -> bool {
-        !matches!(self.phase, Phase::Over { .. })
-    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -241,6 +218,15 @@ impl Verdicts {
         let ask = self.asks.values_mut().find(|ask| ask.stream == stream && ask.is_running());
         let Some(ask) = ask else { return };
         let Phase::Open { paid, .. } = ask.phase else { return };
+        let is_called = |ip: &IpAddr| {
+            let called = self.contacted.get(ip).is_some_and(|at| now < *at + DAY);
+            let ours = |one: &Conn| one.facts.side == Side::Outbound && one.facts.remote.ip == *ip;
+            called || self.conns.values().any(ours)
+        };
+        let named = |ip: &IpAddr| {
+            let family = Family::of(*ip) == ask.addr.class().family;
+            family && ip_scope(*ip) == IpScope::Global && !is_called(ip)
+        };
         let outcome = match Message::decode(body) {
             Ok(Message::DialDataRequest { num_bytes, .. }) => {
                 let addr = ask.addr;
@@ -251,18 +237,23 @@ impl Verdicts {
                 }
                 outcome
             }
-            Ok(Message::DialResponse { status, dial_status, .. }) => match (status, dial_status) {
-                (ResponseStatus::Ok, DialStatus::Ok) if ask.arrived => Some(Outcome::Proved),
-                (ResponseStatus::Ok, DialStatus::Ok) => {
-                    ask.phase = Phase::Awaits { until: now + GRACE };
-                    None
+            Ok(Message::DialResponse { status, dial_status, failed_from, .. }) => {
+                match (status, dial_status) {
+                    (ResponseStatus::Ok, DialStatus::Ok) if ask.arrived => Some(Outcome::Proved),
+                    (ResponseStatus::Ok, DialStatus::Ok) => {
+                        ask.phase = Phase::Awaits { until: now + GRACE };
+                        None
+                    }
+                    (ResponseStatus::Ok, DialStatus::DialError) => {
+                        ask.cold |= failed_from.as_ref().is_some_and(named);
+                        Some(Outcome::DialFailed)
+                    }
+                    (ResponseStatus::Ok, DialStatus::DialBackError) => Some(Outcome::DialBackError),
+                    (ResponseStatus::Rejected, _) => Some(Outcome::Rejected),
+                    (ResponseStatus::Refused, _) => Some(Outcome::Refused),
+                    _ => Some(Outcome::Error),
                 }
-                (ResponseStatus::Ok, DialStatus::DialError) => Some(Outcome::DialFailed),
-                (ResponseStatus::Ok, DialStatus::DialBackError) => Some(Outcome::DialBackError),
-                (ResponseStatus::Rejected, _) => Some(Outcome::Rejected),
-                (ResponseStatus::Refused, _) => Some(Outcome::Refused),
-                _ => Some(Outcome::Error),
-            },
+            }
             _ => Some(Outcome::Error),
         };
         if let Some(outcome) = outcome {

@@ -241,10 +241,10 @@ impl Cell {
         let behind = |kind| match (kind, self.servers.homes) {
             (Kind::Independent(Dependence::Independent), Homes::Single) => Conclusion::Contacted,
             (Kind::Independent(Dependence::Independent), _) => Conclusion::Anywhere,
-            // That a dial which failed came from an IP that was never contacted is known only
-            // where the server is known by the other family.
-            (Kind::Independent(Dependence::Address), Homes::DualStack) => Conclusion::ContactedOnly,
-            (Kind::Independent(Dependence::Address), _) => Conclusion::Contacted,
+            // That a dial which failed came from an IP that was never contacted is known where the
+            // server is known by the other family, or says so.
+            (Kind::Independent(Dependence::Address), Homes::Single) => Conclusion::Contacted,
+            (Kind::Independent(Dependence::Address), _) => Conclusion::ContactedOnly,
             (Kind::Dependent, _) => Conclusion::Dependent,
             (Kind::Independent(Dependence::AddressAndPort) | Kind::Firewall, _) => {
                 Conclusion::Private

@@ -276,8 +276,9 @@ impl Memory {
             turn.event,
             Event::Disconnect(_) | Event::Network | Event::Listener | Event::Sleep(_)
         );
-        let failed = turn.event == Event::Answer(server, addr, Said::DialError);
-        let counts = failed && !brought && !slept;
+        let failed = |said| turn.event == Event::Answer(server, addr, said);
+        let is_stranger = failed(Said::StrangerFailed);
+        let counts = (failed(Said::DialError) || is_stranger) && !brought && !slept;
         promise((outcome == Outcome::DialFailed) == counts, || {
             format!("{pair:?} ended as {outcome:?}, which is not what was said")
         })?;
@@ -291,7 +292,7 @@ impl Memory {
             Outcome::DialFailed => {
                 self.failed[addr].insert(network);
                 self.failed_anew[addr].insert(network);
-                if self.multihomed.contains(&server) {
+                if is_stranger || self.multihomed.contains(&server) {
                     self.failed_cold[addr].insert(network);
                 }
             }

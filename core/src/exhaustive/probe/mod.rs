@@ -50,6 +50,8 @@ enum Event {
 enum Said {
     Ok,
     DialError,
+    /// It dialled in vain from an IP that we never sent a packet to, and says so.
+    StrangerFailed,
     DialBackError,
     Refused,
     Rejected,
@@ -135,12 +137,22 @@ fn addr(number: usize) -> Addr {
 }
 
 fn message(said: Said) -> Bytes {
-    let answer =
-        |status, addr_idx, dial_status| Message::DialResponse { status, addr_idx, dial_status };
+    let answer = |status, addr_idx, dial_status| Message::DialResponse {
+        status,
+        addr_idx,
+        dial_status,
+        failed_from: None,
+    };
     let plain = |status| answer(status, 0, DialStatus::Unused);
     match said {
         Said::Ok => answer(ResponseStatus::Ok, 0, DialStatus::Ok),
         Said::DialError => answer(ResponseStatus::Ok, 0, DialStatus::DialError),
+        Said::StrangerFailed => Message::DialResponse {
+            status: ResponseStatus::Ok,
+            addr_idx: 0,
+            dial_status: DialStatus::DialError,
+            failed_from: Some(tcp(200, 1, 1).ip),
+        },
         Said::DialBackError => answer(ResponseStatus::Ok, 0, DialStatus::DialBackError),
         Said::WrongIndex => answer(ResponseStatus::Ok, 1, DialStatus::Ok),
         Said::Refused => plain(ResponseStatus::Refused),
@@ -264,6 +276,7 @@ impl Asking {
             Said::Reset => rooms.probe.stream_ended(cx, stream, StreamEnd::Reset),
             Said::Ok
             | Said::DialError
+            | Said::StrangerFailed
             | Said::DialBackError
             | Said::Refused
             | Said::Rejected
@@ -271,7 +284,9 @@ impl Asking {
             | Said::WrongIndex
             | Said::WantsData
             | Said::WantsTooMuch
-            | Said::Garbage => rooms.probe.answered(cx, stream, &message(said), &rooms.local),
+            | Said::Garbage => {
+                rooms.probe.answered(cx, stream, &message(said), (&rooms.local, &rooms.peers))
+            }
         })
     }
 
@@ -456,6 +471,7 @@ const FEW: &[Said] = &[Said::Ok, Said::DialError, Said::Refused, Said::Rejected]
 const ALL: &[Said] = &[
     Said::Ok,
     Said::DialError,
+    Said::StrangerFailed,
     Said::DialBackError,
     Said::Refused,
     Said::Rejected,

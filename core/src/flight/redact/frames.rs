@@ -92,7 +92,11 @@ fn message(said: Message, by: &mut impl Retell) -> Message {
             Message::DialRequest { addrs: addrs(&all, by), nonce }
         }
         Message::DialDataResponse { data } => Message::DialDataResponse { data: blank(&data) },
-        Message::DialResponse { .. } | Message::DialDataRequest { .. } => said,
+        Message::DialResponse { status, addr_idx, dial_status, failed_from } => {
+            let failed_from = failed_from.map(|from| by.ip(from));
+            Message::DialResponse { status, addr_idx, dial_status, failed_from }
+        }
+        Message::DialDataRequest { .. } => said,
     }
 }
 

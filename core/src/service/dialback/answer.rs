@@ -3,6 +3,7 @@
 use super::session::Pick;
 use crate::Served;
 use crate::wire::autonat::{DialStatus, Message, ResponseStatus};
+use core::net::IpAddr;
 
 /// How a request ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +18,9 @@ pub(super) enum Verdict {
     InternalError,
     /// An address was dialled.
     Dialled(DialStatus),
+    /// An address was dialled in vain from this IP, which is not the one that the requester is
+    /// connected to.
+    FailedFrom(IpAddr),
 }
 
 impl Verdict {
@@ -24,6 +28,7 @@ impl Verdict {
     pub(super) fn after_sleep(self) -> Verdict {
         match self {
             Verdict::Dialled(status) if status != DialStatus::Ok => Verdict::InternalError,
+            Verdict::FailedFrom(_) => Verdict::InternalError,
             Verdict::Dialled(_)
             | Verdict::Busy
             | Verdict::Rejected
@@ -44,13 +49,24 @@ impl Verdict {
                 (ResponseStatus::InternalError, DialStatus::Unused, Served::InternalError)
             }
             Verdict::Dialled(status) => (ResponseStatus::Ok, status, served_as(status)),
+            Verdict::FailedFrom(_) => {
+                (ResponseStatus::Ok, DialStatus::DialError, Served::DialFailed)
+            }
         };
         // autonat-v2 §Requirements for DialStatus: the index means something with OK alone.
         let addr_idx = match (self, pick) {
-            (Verdict::Dialled(_), Some(pick)) => pick.index,
+            (Verdict::Dialled(_) | Verdict::FailedFrom(_), Some(pick)) => pick.index,
             (_, _) => 0,
         };
-        (Message::DialResponse { status, addr_idx, dial_status }, served)
+        let failed_from = match self {
+            Verdict::FailedFrom(from) => Some(from),
+            Verdict::Dialled(_)
+            | Verdict::Busy
+            | Verdict::Rejected
+            | Verdict::Refused
+            | Verdict::InternalError => None,
+        };
+        (Message::DialResponse { status, addr_idx, dial_status, failed_from }, served)
     }
 }
 

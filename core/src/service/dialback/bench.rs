@@ -176,7 +176,7 @@ impl Bench {
     }
 
     pub(super) fn answered(&self, status: ResponseStatus, addr_idx: u32, dial_status: DialStatus) {
-        let answer = Message::DialResponse { status, addr_idx, dial_status };
+        let answer = Message::DialResponse { status, addr_idx, dial_status, failed_from: None };
         assert_eq!(self.said(1), Some(answer), "{:?}", self.actions);
         assert!(self.did(&Action::CloseStream { stream: stream(1) }));
     }

@@ -44,6 +44,7 @@ use admission::Admission;
 use alloc::collections::{BTreeMap, BTreeSet};
 use answer::Verdict;
 use bytes::Bytes;
+use core::net::IpAddr;
 use session::{Pick, Session, State};
 
 /// Requests of one peer that wait for their answer, number; go-libp2p's value. Over it a request
@@ -74,6 +75,8 @@ struct Flight {
     request: Option<StreamId>,
     /// The connection it made and the stream that carries the nonce.
     landed: Option<(ConnId, StreamId)>,
+    /// The IP of ours that it comes from, where we chose another than the requester knows.
+    source: Option<IpAddr>,
     /// When the slot is free again even if the runtime never reports how the dial ended.
     over_at: Instant,
 }
@@ -276,8 +279,14 @@ impl DialBackServer {
                 pick.is_some_and(|pick| !view.heard(pick.addr.class()))
             }
         };
-        let failed = Verdict::Dialled(DialStatus::DialError);
-        self.conclude(cx, request, if is_ours { Verdict::Refused } else { failed });
+        // Where a handshake failed, somebody had let our first packet in.
+        let source = flight.source.filter(|_| reason != DialFailure::Handshake);
+        let verdict = match source {
+            _ if is_ours => Verdict::Refused,
+            Some(source) => Verdict::FailedFrom(source),
+            None => Verdict::Dialled(DialStatus::DialError),
+        };
+        self.conclude(cx, request, verdict);
         Ok(())
     }
 
@@ -403,7 +412,7 @@ impl DialBackServer {
         let timeout = session::dial_timeout(caller.rtt);
         session.dial(cx.now, pick, dial, timeout);
         let over_at = cx.now + session::ANSWER_WITHIN;
-        self.flights.insert(dial, Flight { request: Some(stream), landed: None, over_at });
+        self.flights.insert(dial, Flight { request: Some(stream), landed: None, source, over_at });
         // autonat-v2 §AutoNAT V2 Protocol: the server MUST NOT dial any other address than this.
         cx.actions.push(Action::Dial(Dial { dial, addr: pick.addr, source, timeout }));
     }
@@ -507,7 +516,7 @@ impl DialBackServer {
     }
 }
 
-saved!(struct Flight { request, landed, over_at });
+saved!(struct Flight { request, landed, source, over_at });
 saved!(struct DialBackServer {
     admission,
     sessions,

@@ -352,6 +352,34 @@ fn sources_differ_from_what_the_requester_has_met() {
 }
 
 #[test]
+fn a_dial_that_failed_says_where_it_came_from() {
+    let told = |sources: &[&str], reason, sleeps: bool| {
+        let sources = sources.iter().map(|text| ip(text)).collect();
+        let mut bench = Bench::new(|limits| limits.sources = sources);
+        bench.ask(&[tcp(HOME)]);
+        if sleeps {
+            let sleep = Sleep::new(Duration::from_secs(1), bench.now, bench.now);
+            bench.server.resumed(sleep);
+        }
+        bench.fail(1, reason).expect("our dial");
+        match bench.said(1) {
+            Some(Message::DialResponse { status, failed_from, .. }) => (status, failed_from),
+            other => panic!("{other:?}"),
+        }
+    };
+    let other: &[&str] = &["44.9.9.9", "44.9.9.10"];
+    let from = Some(ip("44.9.9.10"));
+    assert_eq!(told(other, DialFailure::TimedOut, false), (ResponseStatus::Ok, from));
+    assert_eq!(told(other, DialFailure::Refused, false), (ResponseStatus::Ok, from));
+    assert_eq!(told(other, DialFailure::Handshake, false), (ResponseStatus::Ok, None), "let in");
+    assert_eq!(told(other, DialFailure::LocalFault, false), (ResponseStatus::Refused, None));
+    assert_eq!(told(other, DialFailure::TimedOut, true), (ResponseStatus::InternalError, None));
+    let same: &[&str] = &["44.9.9.9"];
+    assert_eq!(told(same, DialFailure::TimedOut, false), (ResponseStatus::Ok, None));
+    assert_eq!(told(&[], DialFailure::TimedOut, false), (ResponseStatus::Ok, None));
+}
+
+#[test]
 fn over_any_limit_is_rejected() {
     let set: [fn(&mut DialBackConfig); 6] = [
         |limits| limits.peer_per_min = 1,

@@ -11,6 +11,7 @@ pub use status::{DialBackStatus, DialStatus, ResponseStatus};
 use super::{DecodeError, read_bytes};
 use alloc::vec::Vec;
 use bytes::{Buf, BufMut, Bytes};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use prost::encoding::{self, DecodeContext, wire_type::WireType};
 use prost::{Message as _, Oneof};
 
@@ -25,6 +26,12 @@ pub const DIAL_REQUEST_BYTES_MAX: usize = 4_096;
 /// Bytes of data in one chunk of dial data, number; autonat-v2 §Amplification Attack Prevention.
 /// A longer chunk is a [`DecodeError`].
 pub const DIAL_DATA_CHUNK_MAX: usize = 4_096;
+
+/// The field of a `DialResponse` that says where a dial that failed came from, number; ours, far
+/// above what autonat-v2 §RPC Messages defines. `bytes`: the 4 of an IPv4 address, or the 16 of an
+/// IPv6 one that is no IPv4 address in disguise. Anything else is read as if it were not there, and
+/// whoever does not know the field skips it.
+pub const FAILED_FROM_TAG: u32 = 1_000;
 
 /// What every chunk of dial data is cut from.
 static DATA: [u8; DIAL_DATA_CHUNK_MAX] = [0; DIAL_DATA_CHUNK_MAX];
@@ -50,6 +57,10 @@ pub enum Message {
         addr_idx: u32,
         /// How the dial went; means something with [`ResponseStatus::Ok`] only.
         dial_status: DialStatus,
+        /// An IP that the server dialled from in vain, where it is not the one that the client
+        /// is connected to. Ours ([`FAILED_FROM_TAG`]); means something with
+        /// [`DialStatus::DialError`] only.
+        failed_from: Option<IpAddr>,
     },
     /// Server to client: send that much first.
     DialDataRequest {
@@ -109,6 +120,7 @@ impl Message {
                 status: ResponseStatus::from_code(response.status),
                 addr_idx: response.addr_idx,
                 dial_status: DialStatus::from_code(response.dial_status),
+                failed_from: read_ip(&response.failed_from),
             },
             proto::Msg::DialDataRequest(proto::DialDataRequest { addr_idx, num_bytes }) => {
                 Message::DialDataRequest { addr_idx, num_bytes }
@@ -131,11 +143,12 @@ impl Message {
             Message::DialRequest { addrs, nonce } => {
                 proto::Msg::DialRequest(proto::DialRequest { addrs: addrs.clone(), nonce: *nonce })
             }
-            Message::DialResponse { status, addr_idx, dial_status } => {
+            Message::DialResponse { status, addr_idx, dial_status, failed_from } => {
                 proto::Msg::DialResponse(proto::DialResponse {
                     status: status.code(),
                     addr_idx: *addr_idx,
                     dial_status: dial_status.code(),
+                    failed_from: failed_from.map(written_ip).unwrap_or_default(),
                 })
             }
             Message::DialDataRequest { addr_idx, num_bytes } => {
@@ -149,6 +162,21 @@ impl Message {
             }
         };
         proto::Message { msg: Some(msg) }.encode_to_vec().into()
+    }
+}
+
+fn read_ip(bytes: &[u8]) -> Option<IpAddr> {
+    if let Ok(four) = <[u8; 4]>::try_from(bytes) {
+        return Some(Ipv4Addr::from(four).into());
+    }
+    let ip = Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?);
+    ip.to_ipv4_mapped().is_none().then_some(ip.into())
+}
+
+fn written_ip(ip: IpAddr) -> Bytes {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => Bytes::copy_from_slice(&ip.octets()),
+        IpAddr::V6(ip) => Bytes::copy_from_slice(&ip.octets()),
     }
 }
 
@@ -218,14 +246,13 @@ mod proto {
         pub(super) nonce: u64,
     }
 
-    #[derive(Clone, PartialEq, prost::Message)]
+    #[derive(Clone, Debug, Default, PartialEq)]
     pub(super) struct DialResponse {
-        #[prost(int32, tag = "1")]
         pub(super) status: i32,
-        #[prost(uint32, tag = "2")]
         pub(super) addr_idx: u32,
-        #[prost(int32, tag = "3")]
         pub(super) dial_status: i32,
+        /// Ours, not the specification's.
+        pub(super) failed_from: Bytes,
     }
 
     #[derive(Clone, PartialEq, prost::Message)]
@@ -294,6 +321,67 @@ mod proto {
             *self = DialRequest::default();
         }
     }
+
+    // By hand, because a derived one refuses the message where somebody uses our number otherwise.
+    impl prost::Message for DialResponse {
+        fn encode_raw(&self, buf: &mut impl BufMut) {
+            if self.status != 0 {
+                encoding::int32::encode(1, &self.status, buf);
+            }
+            if self.addr_idx != 0 {
+                encoding::uint32::encode(2, &self.addr_idx, buf);
+            }
+            if self.dial_status != 0 {
+                encoding::int32::encode(3, &self.dial_status, buf);
+            }
+            if !self.failed_from.is_empty() {
+                encoding::bytes::encode(FAILED_FROM_TAG, &self.failed_from, buf);
+            }
+        }
+
+        fn merge_field(
+            &mut self,
+            tag: u32,
+            wire_type: WireType,
+            buf: &mut impl Buf,
+            ctx: DecodeContext,
+        ) -> Result<(), prost::DecodeError> {
+            match tag {
+                1 => encoding::int32::merge(wire_type, &mut self.status, buf, ctx),
+                2 => encoding::uint32::merge(wire_type, &mut self.addr_idx, buf, ctx),
+                3 => encoding::int32::merge(wire_type, &mut self.dial_status, buf, ctx),
+                FAILED_FROM_TAG if wire_type == WireType::LengthDelimited => {
+                    self.failed_from = read_bytes(wire_type, buf, ctx)?;
+                    Ok(())
+                }
+                _ => encoding::skip_field(wire_type, tag, buf, ctx),
+            }
+        }
+
+        fn encoded_len(&self) -> usize {
+            let status = match self.status {
+                0 => 0,
+                code => encoding::int32::encoded_len(1, &code),
+            };
+            let addr_idx = match self.addr_idx {
+                0 => 0,
+                index => encoding::uint32::encoded_len(2, &index),
+            };
+            let dial_status = match self.dial_status {
+                0 => 0,
+                code => encoding::int32::encoded_len(3, &code),
+            };
+            let failed_from = match self.failed_from.len() {
+                0 => 0,
+                _ => encoding::bytes::encoded_len(FAILED_FROM_TAG, &self.failed_from),
+            };
+            status + addr_idx + dial_status + failed_from
+        }
+
+        fn clear(&mut self) {
+            *self = DialResponse::default();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -338,12 +426,14 @@ mod tests {
                 status: ResponseStatus::Ok,
                 addr_idx: 3,
                 dial_status: DialStatus::Ok,
+                failed_from: None,
             },
         );
         let refused = Message::DialResponse {
             status: ResponseStatus::Refused,
             addr_idx: 0,
             dial_status: DialStatus::Unused,
+            failed_from: None,
         };
         same(b"\x12\x02\x08\x65", &refused);
         // Nothing said is no success.
@@ -351,14 +441,46 @@ mod tests {
             status: ResponseStatus::InternalError,
             addr_idx: 0,
             dial_status: DialStatus::Unused,
+            failed_from: None,
         };
         same(b"\x12\x00", &empty);
         let unheard = Message::DialResponse {
             status: ResponseStatus::Unknown(150),
             addr_idx: 0,
             dial_status: DialStatus::Unknown(-1),
+            failed_from: None,
         };
         same(b"\x12\x0e\x08\x96\x01\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", &unheard);
+    }
+
+    #[test]
+    fn where_a_failed_dial_came_from() {
+        let failed = |failed_from| Message::DialResponse {
+            status: ResponseStatus::Ok,
+            addr_idx: 0,
+            dial_status: DialStatus::DialError,
+            failed_from,
+        };
+        let ip = |text: &str| text.parse().ok();
+        same(b"\x12\x05\x08\xc8\x01\x18\x64", &failed(None));
+        same(b"\x12\x0c\x08\xc8\x01\x18\x64\xc2\x3e\x04\x2c\x09\x09\x09", &failed(ip("44.9.9.9")));
+        same(
+            b"\x12\x18\x08\xc8\x01\x18\x64\xc2\x3e\x10\x26\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\x07",
+            &failed(ip("2600:1::7")),
+        );
+        let mapped = failed(ip("::ffff:44.9.9.9"));
+        assert_eq!(Message::decode(&mapped.encode()), Ok(failed(ip("44.9.9.9"))));
+        // Five bytes, none at all, and an IPv4 address in disguise say nothing; of two the last counts.
+        for body in [
+            &b"\x12\x0d\x08\xc8\x01\x18\x64\xc2\x3e\x05\x2c\x09\x09\x09\x09"[..],
+            b"\x12\x08\x08\xc8\x01\x18\x64\xc2\x3e\0",
+            b"\x12\x18\x08\xc8\x01\x18\x64\xc2\x3e\x10\0\0\0\0\0\0\0\0\0\0\xff\xff\x2c\x09\x09\x09",
+            b"\x12\x0f\x08\xc8\x01\x18\x64\xc2\x3e\x04\x2c\x09\x09\x09\xc2\x3e\0",
+        ] {
+            assert_eq!(read(body), Ok(failed(None)), "{body:?}");
+        }
+        // Whoever uses the number otherwise is read all the same.
+        assert_eq!(read(b"\x12\x08\x08\xc8\x01\x18\x64\xc0\x3e\x07"), Ok(failed(None)));
     }
 
     #[test]

@@ -15,12 +15,24 @@ use portolan_core::{
     Addr, ConnId, Connected, Deadline, DialFailure, DialId, Duration, Event, Framing, Instant,
     ListenerId, PeerId, Protocol, ProtocolSet, Side, StreamEnd, StreamFailure, StreamId,
 };
+use std::net::IpAddr;
 use std::sync::OnceLock;
 
 /// Peers of the world, number; the first one is the node itself.
 const PEERS: usize = 9;
 /// Codes of answers, those that are defined and some that are not.
 const CODES: [i32; 6] = [200, 0, 100, 101, 7, -1];
+/// Where dials that failed came from: mostly nobody says.
+const FAILED_FROM: [Option<[u8; 4]>; 8] = [
+    None,
+    None,
+    None,
+    None,
+    Some([44, 0, 99, 1]),
+    Some([44, 0, 99, 1]),
+    Some([44, 0, 1, 1]),
+    Some([10, 0, 0, 1]),
+];
 
 /// What happens. The numbers are those of the low five bits of a byte.
 pub(super) mod code {
@@ -375,7 +387,8 @@ fn response(facts: &mut Facts<'_>) -> Bytes {
     let [status, dial_status] = [CODES[facts.below(6)], CODES[facts.below(6)]];
     let (status, dial_status) =
         (ResponseStatus::from_code(status), DialStatus::from_code(dial_status));
-    Message::DialResponse { status, addr_idx: index(facts), dial_status }.encode()
+    let failed_from = FAILED_FROM[facts.below(8)].map(IpAddr::from);
+    Message::DialResponse { status, addr_idx: index(facts), dial_status, failed_from }.encode()
 }
 
 /// A request to be dialled back: at the address that the peer has, or at any others.
