@@ -38,8 +38,8 @@ fn history(addr: Addr, claim: &Claim) -> History {
     for (network, at) in (1..).zip(claim.cold_at).filter_map(|(n, at)| at.map(|at| (n, at))) {
         let group = Group::prefix(IpAddr::V4(Ipv4Addr::new(44, 0, network, 1)));
         let peer = crate::PeerId::from_bytes(&[0, 1, network]).expect("a short identity hash");
-        let answer = Answer { outcome: Outcome::DialFailed, group, line: None };
-        history.answered(at, peer, answer, true);
+        let answer = Answer { outcome: Outcome::DialFailed, group, cold: true, line: None };
+        history.answered(at, peer, answer);
     }
     history.refuted = claim.refuted;
     if claim.is_probing {

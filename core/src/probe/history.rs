@@ -18,6 +18,9 @@ const PROVERS_MAX: usize = 8;
 /// Earlier provers whose failures refute an address though we declined to pay another, number; ours:
 /// one may lie now and then, and what we pay for an address is enough to hear two.
 const PROVERS_REFUTE: usize = 2;
+/// Networks whose strangers must fail for an address to be closed to them, number; ours: as many as for
+/// *contacted-only*. The one stranger who got in last is enough.
+const STRANGERS_REFUSED_MIN: usize = 2;
 /// Answers of one round, number; ours: the eight that count and as many that say nothing.
 /// When full, the round ends.
 pub(super) const ANSWERS_MAX: usize = 4 * SERVERS_ASKED_MAX;
@@ -46,6 +49,8 @@ pub(super) enum Round {
 pub(super) struct Answer {
     pub(super) outcome: Outcome,
     pub(super) group: Group,
+    /// Whether it is about a dial from an IP that we never contacted.
+    pub(super) cold: bool,
     /// The connection that may be to blame for it: it stood while we slept.
     pub(super) line: Option<ConnId>,
 }
@@ -74,6 +79,10 @@ pub(super) struct History {
     /// Networks whose servers failed to dial from IPs never contacted, since one last succeeded,
     /// and when.
     cold_failures: BTreeMap<Group, Instant>,
+    /// Since when strangers are refused, by one search that no stranger's proof has contradicted.
+    refused_since: Option<Instant>,
+    /// The same, by two of them: what strangers showed before counts no more.
+    pub(super) closed_since: Option<Instant>,
     /// So many servers failed and none succeeded, in a round that asked every one of them.
     pub(super) refuted: Option<u8>,
     /// How many servers had been met when a search last ended with nobody left to ask; later ones
@@ -102,6 +111,8 @@ impl History {
             last: None,
             by_stranger: None,
             cold_failures: BTreeMap::new(),
+            refused_since: None,
+            closed_since: None,
             refuted: None,
             searched: None,
             missed: BTreeSet::new(),
@@ -178,6 +189,8 @@ impl History {
             self.stranger_in_round = true;
             self.by_stranger = Some(proof);
             self.cold_failures.clear();
+            self.refused_since = None;
+            self.closed_since = None;
         }
         self.missed.remove(&proof.server());
         self.provers.retain(|peer| *peer != proof.server());
@@ -185,15 +198,15 @@ impl History {
         let place = if proof.by_stranger() { 0 } else { self.provers.len() };
         self.provers.insert(place, proof.server());
         self.provers.truncate(PROVERS_MAX);
-        let answer = Answer { outcome: Outcome::Proved, group, line: None };
+        let answer = Answer { outcome: Outcome::Proved, group, cold: false, line: None };
         self.answers.insert(proof.server(), answer);
         if self.round == Round::Recheck {
             self.enter(Round::Search, Answers::Kept);
         }
     }
 
-    /// A probe ended without a proof. `cold` says that the failure came from an IP never contacted.
-    pub(super) fn answered(&mut self, now: Instant, peer: PeerId, answer: Answer, cold: bool) {
+    /// A probe ended without a proof.
+    pub(super) fn answered(&mut self, now: Instant, peer: PeerId, answer: Answer) {
         let proved = self.answers.get(&peer).is_some_and(|old| old.outcome == Outcome::Proved);
         if proved || self.answers.len() >= ANSWERS_MAX {
             return;
@@ -210,7 +223,7 @@ impl History {
             if !self.is_proven() {
                 self.missed.remove(&peer);
             }
-            if cold {
+            if answer.cold {
                 self.cold_failures.retain(|_, at| now < *at + PROOF_LIFETIME);
                 if self.cold_failures.len() < SERVERS_ASKED_MAX {
                     self.cold_failures.insert(answer.group, now);
@@ -324,6 +337,34 @@ impl History {
             && !self.silenced_the_provers()
     }
 
+    /// Whether this search shows that strangers are no longer let in: none was, those whom we called
+    /// were, and the stranger failed who got in last, or two networks' did.
+    fn refuses_strangers(&self) -> bool {
+        if self.round != Round::Search || !self.proved_in_round || self.stranger_in_round {
+            return false;
+        }
+        let failed = |one: &Answer| one.cold && one.outcome == Outcome::DialFailed;
+        let refused = self.answers.values().filter(|one| failed(one));
+        let networks: BTreeSet<Group> = refused.map(|one| one.group).collect();
+        let last = self.by_stranger.and_then(|proof| self.answers.get(&proof.server()));
+        last.is_some_and(failed) || networks.len() >= STRANGERS_REFUSED_MIN
+    }
+
+    /// A search has shown that strangers are refused. Packets may have been lost, so that the first
+    /// is soon followed by another; the second is believed.
+    fn strangers_refused(&mut self, now: Instant) {
+        match self.refused_since.take() {
+            None => {
+                self.refused_since = Some(now);
+                self.step = 0;
+            }
+            Some(since) => {
+                self.closed_since = Some(since);
+                self.by_stranger = None;
+            }
+        }
+    }
+
     /// Whether somebody who proved it before would have dialled again, had we paid, and hardly
     /// anybody else who did has failed now.
     fn silenced_the_provers(&self) -> bool {
@@ -345,6 +386,9 @@ impl History {
         if self.would_refute() {
             self.step = if self.refuted.is_some() { self.step } else { 0 };
             self.refuted = Some(self.failed_servers());
+        }
+        if self.refuses_strangers() {
+            self.strangers_refused(now);
         }
         if self.round == Round::Search {
             self.searched = Some(met);
@@ -375,7 +419,7 @@ impl History {
 }
 
 saved!(enum Round { 1 = Search, 2 = Renew, 3 = Recheck, 4 = Rest { since, until } });
-saved!(struct Answer { outcome, group, line });
+saved!(struct Answer { outcome, group, cold, line });
 saved!(struct History {
     round,
     proved_in_round,
@@ -386,6 +430,8 @@ saved!(struct History {
     last,
     by_stranger,
     cold_failures as current(|now, at: &Instant| now < *at + PROOF_LIFETIME),
+    refused_since,
+    closed_since,
     refuted,
     searched as maybe_beside(Kind::Server),
     missed,
@@ -413,10 +459,10 @@ mod tests {
     #[test]
     fn that_strangers_are_refused_is_asked_again_in_time_and_then_forgotten() {
         let group = Group::prefix(Ipv4Addr::new(44, 0, 0, 1).into());
-        let failed = Answer { outcome: Outcome::DialFailed, group, line: None };
+        let failed = Answer { outcome: Outcome::DialFailed, group, cold: true, line: None };
         let woken_after = |seconds: u64| {
             let mut history = History::new();
-            history.answered(Instant::ZERO, PeerId::random(), failed, true);
+            history.answered(Instant::ZERO, PeerId::random(), failed);
             history.conclude(Instant::ZERO, (1, BTreeSet::new()), &mut Lowest);
             history.wake(Instant::from_millis(seconds * 1_000));
             (history.searched, history.cold_failures.len())
@@ -444,8 +490,9 @@ mod tests {
         }
         history.doubt();
         for (number, outcome) in (1..).zip(outcomes) {
-            let answer = Answer { outcome: *outcome, group: group(number), line: None };
-            history.answered(Instant::ZERO, peer(number), answer, false);
+            let answer =
+                Answer { outcome: *outcome, group: group(number), cold: false, line: None };
+            history.answered(Instant::ZERO, peer(number), answer);
         }
         history
     }
@@ -459,22 +506,64 @@ mod tests {
         assert!(searched_again(&[Declined, DialFailed, DialFailed]).would_refute());
         let mut history = searched_again(&[Declined]);
         for number in 7..9 {
-            let failed = Answer { outcome: DialFailed, group: group(number), line: None };
-            history.answered(Instant::ZERO, peer(number), failed, false);
+            let failed =
+                Answer { outcome: DialFailed, group: group(number), cold: false, line: None };
+            history.answered(Instant::ZERO, peer(number), failed);
         }
         assert!(!history.would_refute(), "those two never proved it");
+    }
+
+    /// An address that a stranger has proven, and whether that counts after searches in which these
+    /// servers failed, as strangers or not, and the one that we called did not.
+    fn is_open_after(searches: &[&[(u8, bool)]]) -> bool {
+        let addr = Addr::tcp(Ipv4Addr::new(99, 0, 0, 7).into(), 4001);
+        let proof = |number, stranger| Proof::claimed(addr, peer(number), stranger, Instant::ZERO);
+        let mut history = History::new();
+        history.proved(proof(1, true), group(1));
+        history.step = 3;
+        for search in searches {
+            history.enter(Round::Search, Answers::Forgotten);
+            for (number, cold) in *search {
+                let (outcome, group) = (Outcome::DialFailed, group(*number));
+                let answer = Answer { outcome, group, cold: *cold, line: None };
+                history.answered(Instant::ZERO, peer(*number), answer);
+            }
+            history.proved(proof(9, false), group(9));
+            history.conclude(Instant::ZERO, (9, BTreeSet::new()), &mut Lowest);
+        }
+        let soon = Round::Rest { since: Instant::ZERO, until: Instant::ZERO + PAUSE_FIRST };
+        let is_open = history.by_stranger.is_some();
+        assert_eq!(is_open, history.closed_since.is_none());
+        assert_eq!(is_open && history.refused_since.is_some(), is_open && history.round == soon);
+        is_open
+    }
+
+    #[test]
+    fn strangers_are_refused_once_two_searches_say_so() {
+        let last: &[(u8, bool)] = &[(1, true)];
+        let other: &[(u8, bool)] = &[(2, true)];
+        let others: &[(u8, bool)] = &[(2, true), (3, true)];
+        assert!(is_open_after(&[last]), "packets may have been lost");
+        assert!(!is_open_after(&[last, last]), "he got in last");
+        assert!(is_open_after(&[other, other, other]), "one network that never got in");
+        assert!(is_open_after(&[others]));
+        assert!(!is_open_after(&[others, others]), "two networks");
+        assert!(!is_open_after(&[last, &[], others]), "nobody has got in between");
+        let hot: &[(u8, bool)] = &[(1, false), (2, false), (3, false)];
+        assert!(is_open_after(&[hot, hot, hot]), "nothing is known of strangers");
     }
 
     #[test]
     fn whom_we_declined_is_asked_again_once_the_address_is_known_to_be_ours() {
         let addr = Addr::tcp(Ipv4Addr::new(99, 0, 0, 7).into(), 4001);
-        let declined = Answer { outcome: Outcome::Declined, group: group(1), line: None };
+        let declined =
+            Answer { outcome: Outcome::Declined, group: group(1), cold: false, line: None };
         let proof = |number| Proof::claimed(addr, peer(number), false, Instant::ZERO);
         let mut history = History::new();
-        history.answered(Instant::ZERO, peer(1), declined, false);
+        history.answered(Instant::ZERO, peer(1), declined);
         history.proved(proof(2), group(2));
         assert!(!history.answers.contains_key(&peer(1)), "now more may be paid");
-        history.answered(Instant::ZERO, peer(1), declined, false);
+        history.answered(Instant::ZERO, peer(1), declined);
         history.proved(proof(3), group(3));
         assert!(history.answers.contains_key(&peer(1)), "it was ours already");
     }

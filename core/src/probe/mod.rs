@@ -67,6 +67,8 @@ pub(crate) struct Evidence {
     pub(crate) proofs: u32,
     pub(crate) last: Option<Proof>,
     pub(crate) by_stranger: Option<Proof>,
+    /// Since when strangers are known to be refused: what they showed before counts no more.
+    pub(crate) closed_since: Option<Instant>,
     /// So many servers failed and none succeeded, everybody in reach having been asked.
     pub(crate) refuted: Option<u8>,
     /// Networks that failed from IPs never contacted, since one such last succeeded.
@@ -330,6 +332,7 @@ impl Probe {
             proofs: history.proofs,
             last: history.last,
             by_stranger: history.by_stranger,
+            closed_since: history.closed_since,
             refuted: history.refuted,
             cold_failures: history.cold_failures(now),
             outlook: self.outlook(now, peers, addr, history),
@@ -474,7 +477,7 @@ impl Probe {
         if let Some(history) = self.histories.get_mut(&exchange.addr())
             && outcome != Outcome::Proved
         {
-            history.answered(cx.now, peer, Answer { outcome, group, line }, cold);
+            history.answered(cx.now, peer, Answer { outcome, group, cold, line });
         }
         if let Some(server) = self.servers.get_mut(peer) {
             if excused {

@@ -287,7 +287,7 @@ fn judge(now: Instant, ground: &Ground<'_>, addr: Addr, was_reachable: bool) -> 
         let renewed = renewal.map_or(proof.at(), |at| at.max(proof.at()));
         let until = renewed + PROOF_LIFETIME;
         if now < until {
-            let (scope, reason) = scope(now, &evidence, stranger);
+            let (scope, reason) = scope(now, &evidence, shown_by(&evidence, stranger));
             return Verdict::Reachable { proof, scope, until, reason };
         }
         return Verdict::Unknown { reason: Reason::Expired };
@@ -308,8 +308,14 @@ fn shown_until(now: Instant, ground: &Ground<'_>, addr: Addr) -> Option<Instant>
     let proved = evidence.and_then(|evidence| evidence.by_stranger).map(|proof| proof.at());
     let port = evidence.and_then(|evidence| evidence.last).map(|proof| proof.listen_port());
     let stranger = port.and_then(|port| ground.peers.stranger_at(addr, port));
+    let stranger = evidence.and_then(|evidence| shown_by(&evidence, stranger));
     let until = proved.max(stranger)? + PROOF_LIFETIME;
     (now < until).then_some(until)
+}
+
+/// When a stranger who came in showed that strangers get in, unless they are known to be refused since.
+fn shown_by(evidence: &Evidence, stranger: Option<Instant>) -> Option<Instant> {
+    stranger.filter(|at| evidence.closed_since.is_none_or(|since| since <= *at))
 }
 
 /// What the proofs prove.

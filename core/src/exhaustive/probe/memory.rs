@@ -60,6 +60,8 @@ pub(super) struct Memory {
     failed_anew: Vec<BTreeSet<u8>>,
     /// Networks that could not dial it from an IP that we never sent a packet to.
     failed_cold: Vec<BTreeSet<u8>>,
+    /// How often they did since a stranger last proved it; more than twice is twice.
+    refused: Vec<u8>,
     proven: Vec<Option<Instant>>,
     by_stranger: Vec<Option<Instant>>,
     /// Servers whose last word on an address said nothing about it.
@@ -86,6 +88,7 @@ impl Memory {
             failed: vec![BTreeSet::new(); addrs],
             failed_anew: vec![BTreeSet::new(); addrs],
             failed_cold: vec![BTreeSet::new(); addrs],
+            refused: vec![0; addrs],
             proven: vec![None; addrs],
             by_stranger: vec![None; addrs],
             unhelpful: BTreeSet::new(),
@@ -164,6 +167,7 @@ impl Memory {
         if by_stranger {
             self.by_stranger[addr] = Some(now);
             self.failed_cold[addr].clear();
+            self.refused[addr] = 0;
             self.multihomed.insert(server);
         }
     }
@@ -191,6 +195,7 @@ impl Memory {
         for all in [&mut self.failed, &mut self.failed_anew, &mut self.failed_cold] {
             all.iter_mut().for_each(BTreeSet::clear);
         }
+        self.refused.fill(0);
         self.proven.fill(None);
         self.by_stranger.fill(None);
     }
@@ -294,6 +299,7 @@ impl Memory {
                 self.failed_anew[addr].insert(network);
                 if is_stranger || self.multihomed.contains(&server) {
                     self.failed_cold[addr].insert(network);
+                    self.refused[addr] = (self.refused[addr] + 1).min(2);
                 }
             }
             Outcome::Lie => {
@@ -348,9 +354,11 @@ impl Memory {
         let last = after.last.map(|proof| proof.at());
         promise(last == self.proven[addr], || format!("proven at {last:?}, not so"))?;
         let by_stranger = after.by_stranger.map(|proof| proof.at());
-        promise(by_stranger == self.by_stranger[addr], || {
+        let closed = after.closed_since.is_some();
+        promise(by_stranger == self.by_stranger[addr].filter(|_| !closed), || {
             format!("proven by a stranger at {by_stranger:?}, not so")
         })?;
+        promise(!closed || self.refused[addr] >= 2, || "strangers were not refused twice".into())?;
         let cold = after.cold_failures;
         promise(cold <= self.failed_cold[addr].len(), || format!("{cold} strangers were refused"))?;
         let failed = after.refuted.map_or(0, usize::from);
@@ -403,7 +411,8 @@ impl Memory {
         };
         promise(verdict.state() == wanted, || format!("{verdict:?}, not {wanted:?}"))?;
         let scope = verdict.scope();
-        let anywhere = reachable && alive(self.by_stranger[addr]);
+        let closed = after.evidence.is_some_and(|evidence| evidence.closed_since.is_some());
+        let anywhere = reachable && alive(self.by_stranger[addr]) && !closed;
         promise((scope == Some(Scope::Anywhere)) == anywhere, || {
             format!("{scope:?}: {verdict:?}")
         })?;
@@ -440,6 +449,7 @@ impl Memory {
             at.is_some().save(out);
             at.iter().for_each(|at| out.ranked(at, LIFETIME));
         }
+        self.refused.save(out);
         self.multihomed.save(out);
         self.doubtful.save(out);
         for bars in [&self.lied, &self.barred] {
