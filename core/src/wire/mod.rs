@@ -5,6 +5,7 @@
 //! - [`identify`] is identify and identify/push, split and merged.
 //! - [`envelope`] (RFC 0002) and [`peer_record`] (RFC 0003) are what identify carries signed.
 //! - [`multiaddr`] is addresses in binary form.
+//! - [`nat_pmp`] and [`pcp`] are what hosts and gateways say to each other about mappings.
 //!
 //! Every codec splits into bytes and a plain value. Decoding never panics, and what it allocates
 //! is bounded before it is allocated: a body by the limit of its [`Framing`](crate::Framing), a
@@ -19,9 +20,12 @@
 
 pub mod autonat;
 pub mod envelope;
+mod fields;
 pub mod framing;
 pub mod identify;
 pub mod multiaddr;
+pub mod nat_pmp;
+pub mod pcp;
 pub mod peer_record;
 
 use bytes::{Buf, Bytes};
@@ -49,6 +53,42 @@ impl From<prost::DecodeError> for DecodeError {
     fn from(_: prost::DecodeError) -> DecodeError {
         DecodeError::Malformed
     }
+}
+
+/// What a gateway maps: a port of UDP or of TCP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum MapTransport {
+    /// QUIC is on top of it.
+    Udp,
+    /// TCP.
+    Tcp,
+}
+
+impl MapTransport {
+    /// Both of them.
+    pub const ALL: [MapTransport; 2] = [MapTransport::Udp, MapTransport::Tcp];
+
+    /// Its number in the header of IP.
+    pub fn protocol_number(self) -> u8 {
+        match self {
+            MapTransport::Udp => 17,
+            MapTransport::Tcp => 6,
+        }
+    }
+
+    /// Its name as UPnP has it. Upper case matters: some routers refuse any other.
+    pub fn name(self) -> &'static str {
+        match self {
+            MapTransport::Udp => "UDP",
+            MapTransport::Tcp => "TCP",
+        }
+    }
+}
+
+/// The version of a reply on port 5351: 0 is NAT-PMP, 2 is PCP. A gateway that speaks one of them
+/// alone answers the other in its own (RFC 6886 §1.1, RFC 6887 §9), so look here before decoding.
+pub fn version(datagram: &[u8]) -> Option<u8> {
+    datagram.first().copied()
 }
 
 /// Read one `bytes` or `string` field. Out of a [`Bytes`] it is a slice, not a copy.
