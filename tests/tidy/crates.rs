@@ -39,6 +39,8 @@ const RULES: [Rule; 7] = [
                 "libp2p-identity",
                 "crc32fast",
                 "siphasher",
+                "httparse",
+                "quick-xml",
             ],
             for_tests: &["proptest"],
         },

@@ -5,7 +5,8 @@
 //! - [`identify`] is identify and identify/push, split and merged.
 //! - [`envelope`] (RFC 0002) and [`peer_record`] (RFC 0003) are what identify carries signed.
 //! - [`multiaddr`] is addresses in binary form.
-//! - [`nat_pmp`] and [`pcp`] are what hosts and gateways say to each other about mappings.
+//! - [`nat_pmp`] and [`pcp`] are what hosts and gateways say to each other about mappings,
+//!   and [`upnp`] is the same with routers that speak UPnP.
 //!
 //! Every codec splits into bytes and a plain value. Decoding never panics, and what it allocates
 //! is bounded before it is allocated: a body by the limit of its [`Framing`](crate::Framing), a
@@ -27,6 +28,7 @@ pub mod multiaddr;
 pub mod nat_pmp;
 pub mod pcp;
 pub mod peer_record;
+pub mod upnp;
 
 use bytes::{Buf, Bytes};
 use prost::encoding::{self, DecodeContext, wire_type::WireType};
