@@ -14,6 +14,7 @@ use portolan_core::wire::framing;
 use portolan_core::wire::identify::{self, Identify};
 use portolan_core::wire::multiaddr::{self, Decoded, Multiaddr};
 use portolan_core::wire::peer_record::{self, PeerRecord, RecordError};
+use portolan_core::wire::{MapTransport, nat_pmp, pcp};
 use portolan_core::{Addr, Framing, Signer, Transport};
 use proptest::collection::vec;
 use proptest::option;
@@ -446,4 +447,60 @@ fn framed_messages_look_as_deployed_peers_send_them() {
     let mut out = BytesMut::new();
     let chunk = autonat::dial_data_chunk(autonat::DIAL_DATA_CHUNK_MAX);
     framing::encode(request, &chunk, &mut out).expect("our own limit is larger");
+}
+
+fn any_map_transport() -> impl Strategy<Value = MapTransport> {
+    any::<bool>().prop_map(|tcp| if tcp { MapTransport::Tcp } else { MapTransport::Udp })
+}
+
+proptest! {
+    #![proptest_config(settings(1_000))]
+
+    #[test]
+    fn nat_pmp_is_read_as_it_was_written(
+        transport in any_map_transport(),
+        ports in any::<(u16, u16)>(),
+        lifetime_s in any::<u32>(),
+        epoch in any::<u32>(),
+    ) {
+        let (internal_port, external_port) = ports;
+        let request =
+            nat_pmp::Request::Map { transport, internal_port, external_port, lifetime_s };
+        prop_assert_eq!(nat_pmp::Request::decode(&request.encode()), Ok(request));
+        let response =
+            nat_pmp::Response::Map { transport, epoch, internal_port, external_port, lifetime_s };
+        let bytes = response.encode();
+        prop_assert_eq!(nat_pmp::Response::decode(&bytes), Ok(response));
+        for len in 0..bytes.len() {
+            prop_assert_ne!(nat_pmp::Response::decode(&bytes[..len]), Ok(response));
+        }
+    }
+
+    #[test]
+    fn pcp_is_read_as_it_was_written(
+        nonce in any::<[u8; 12]>(),
+        transport in any_map_transport(),
+        ports in any::<(u16, u16)>(),
+        ips in any::<(IpAddr, IpAddr, Option<IpAddr>)>(),
+        numbers in any::<(u32, u32, u8)>(),
+        prefer_failure in any::<bool>(),
+    ) {
+        let (client, external_ip, third_party) = ips;
+        let (lifetime_s, epoch, code) = numbers;
+        let mut map = pcp::MapRequest::new(nonce, transport, ports.0, external_ip.to_canonical());
+        map.external_port = ports.1;
+        map.third_party = third_party.map(|ip| ip.to_canonical());
+        map.prefer_failure = prefer_failure;
+        let made = pcp::MapResponse::to(&map, external_ip.to_canonical(), ports.1);
+        let request = pcp::Request::map(client.to_canonical(), lifetime_s, map);
+        let bytes = request.encode();
+        prop_assert_eq!(pcp::Request::decode(&bytes), Ok(request.clone()));
+        for len in 0..bytes.len() {
+            prop_assert_ne!(pcp::Request::decode(&bytes[..len]), Ok(request.clone()));
+        }
+        let code = pcp::ResultCode::from_code(code);
+        let body = pcp::ResponseBody::Map(made);
+        let response = pcp::Response::new(code, lifetime_s, epoch, body);
+        prop_assert_eq!(pcp::Response::decode(&response.encode()), Ok(response));
+    }
 }

@@ -267,7 +267,8 @@ impl Response {
         let Some(result) = fields.u16() else { return Ok(Response::Bare { opcode }) };
         let code = ResultCode::from_code(result);
         // RFC 6886 §3.5: a gateway of another version answers with opcode 0, which is unmarked.
-        if !marked && code != Some(ResultCode::UnsupportedVersion) {
+        let other_version = opcode == 0 && code == Some(ResultCode::UnsupportedVersion);
+        if !marked && !other_version {
             return Err(ResponseError::NotResponse);
         }
         match code {

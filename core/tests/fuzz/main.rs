@@ -28,6 +28,8 @@ mod agent;
 mod autonat;
 mod fields;
 mod framing;
+mod gateway;
+mod gateway_seeds;
 mod harness;
 mod identify;
 mod multiaddr;
@@ -71,5 +73,11 @@ targets! {
     framing: framing::run, 4_096, 10_000;
     record: record::record, 16_384, 500;
     checkpoint: record::checkpoint, 16_384, 2_000;
+    nat_pmp: gateway::nat_pmp, 64, 20_000;
+    pcp: gateway::pcp, 1_200, 10_000;
+    ssdp: gateway::ssdp, 2_100, 5_000;
+    http: gateway::http, 9_000, 5_000;
+    description: gateway::description, 4_096, 5_000;
+    soap: gateway::soap, 2_048, 5_000;
     agent: agent::run, 4_096, 600;
 }

@@ -3,7 +3,7 @@
 
 use crate::harness::{commit, corpus, variable};
 use crate::signed::{FORMS, key};
-use crate::{agent, record};
+use crate::{agent, gateway_seeds, record};
 use bytes::{Bytes, BytesMut};
 use portolan_core::flight::{Head, Reader, Replay};
 use portolan_core::wire::autonat::{
@@ -49,6 +49,9 @@ fn all() -> Vec<Seed> {
     add("autonat_message", messages());
     add("autonat_dial_back", dial_backs());
     add("framing", frames());
+    for (target, files) in gateway_seeds::all() {
+        add(target, files);
+    }
     let records = records();
     let checkpoints = checkpoints(&records[0].1);
     add("record", records);
