@@ -1,4 +1,4 @@
-//! PCP (RFC 6887): MAP and ANNOUNCE between a host and its PCP server, both directions. [`version`]
+//! PCP (RFC 6887): MAP and ANNOUNCE between a host and its PCP server, both directions. [`version`](super::version)
 //! tells by byte 0 whether a reply on the shared port is PCP at all.
 //!
 //! ```
