@@ -9,6 +9,10 @@ cd "$(dirname "$0")/.."
 tools=(
     ip:iproute2
     nft:nftables
+    miniupnpd:miniupnpd
+    miniupnpd:miniupnpd-nftables
+    upnpc:miniupnpc
+    natpmpc:natpmpc
 )
 
 missing=()
@@ -22,6 +26,7 @@ if ((${#missing[@]} > 0)); then
     if [[ $(id -u) -ne 0 ]]; then
         as_root=(sudo)
     fi
+    # Nothing is asked, and the router's daemon is not started: unasked it stays off.
     export DEBIAN_FRONTEND=noninteractive
     "${as_root[@]}" apt-get update -qq
     "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null

@@ -3,7 +3,7 @@
 use crate::job::{self, Progress};
 use crate::report::Report;
 use multiaddr::{Multiaddr, Protocol};
-use portolan_core::{Config, Duration};
+use portolan_core::{Config, Duration, MappingConfig};
 use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
@@ -27,6 +27,8 @@ pub struct CheckOptions {
     pub keypair: Keypair,
     /// Treat private and loopback addresses as if they were global.
     pub allow_private: bool,
+    /// Ask routers to map the ports that are listened on.
+    pub map: bool,
     /// When to end without a verdict.
     pub timeout: Duration,
     /// Where to write a flight record, for `portolan replay`; none is written unless said.
@@ -40,6 +42,7 @@ impl Default for CheckOptions {
             listen: Vec::new(),
             keypair: identity::generate(),
             allow_private: false,
+            map: false,
             timeout: Duration::from_secs(30),
             record: None,
         }
@@ -93,6 +96,7 @@ async fn start<R: Runtime>(
 ) -> Result<(Node<R>, Notices), StartError> {
     let mut config = Config::default();
     config.allow_private = options.allow_private;
+    config.mapping = options.map.then(MappingConfig::default);
     // A server that is slow to answer must not be lost for looking idle.
     let mut limits = Limits::default();
     limits.idle_timeout = limits.idle_timeout.max(options.timeout);

@@ -6,10 +6,16 @@ use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{pin_mut, select_biased};
 use multiaddr::Multiaddr;
-use portolan_core::{ConnId, Duration, Explanation, Instant, Notice, Scope, State};
+use portolan_core::{
+    ConnId, Duration, Explanation, Instant, Mapping, MappingState, Notice, Scope, State,
+};
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{DialError, Dialled, Node, Noticed, Notices, Stopped};
 use std::collections::BTreeMap;
+
+/// How long a router may take until a job ends without its mapping; ours: those that map answer in
+/// one second.
+const MAPPING_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How far a job has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +54,9 @@ pub(crate) async fn run<R: Runtime>(
         .collect();
     let mut notices = notices.fuse();
     let expired = runtime.sleep(timeout).fuse();
-    pin_mut!(expired);
+    let mapped = runtime.sleep(MAPPING_PATIENCE).fuse();
+    pin_mut!(expired, mapped);
+    let mut waits_for_router = true;
     let mut is_expired = false;
     loop {
         // The order matters only where much comes at once: the time-out is never drowned in news.
@@ -57,6 +65,7 @@ pub(crate) async fn run<R: Runtime>(
                 is_expired = true;
                 job.timeline.push(node.now(), "the time is up");
             }
+            () = mapped => waits_for_router = false,
             (index, dialled) = dials.select_next_some() => match dialled {
                 Ok(dialled) => job.dialled(index, &dialled, node.now()),
                 Err(error) => job.failed(index, &error, node.now()),
@@ -71,7 +80,9 @@ pub(crate) async fn run<R: Runtime>(
         // Core knows only the moment of its last event.
         explanation.at = explanation.at.max(node.now());
         progress(&job.progress(&explanation));
-        if is_expired || job.is_over(&explanation) {
+        let asks = |one: &Mapping| one.state == MappingState::Asking;
+        let waits = waits_for_router && explanation.mappings.iter().any(asks);
+        if is_expired || job.is_over(&explanation) && !waits {
             return Ok(Report::new(&explanation, job.since, &job.timeline, job.peers()));
         }
     }

@@ -1,6 +1,6 @@
 //! What happened, in order, in words: notices and dials become lines of the report.
 
-use portolan_core::{Instant, Notice, Sources};
+use portolan_core::{GatewayAnswer, Instant, Notice, Sources};
 
 /// Lines kept, number; ours: a whole check makes some dozens to some hundreds. Memory grows by
 /// about 120 bytes each. When full, further lines are counted, and the count is the last line.
@@ -108,6 +108,18 @@ fn words(notice: &Notice) -> String {
             let conn = conn.map_or_else(String::new, |conn| format!(" on {conn}"));
             format!("ignored{conn}: {oddity:?}")
         }
+        Notice::MappingChanged { internal, mapping: None } => {
+            format!("{internal} is to be mapped no more")
+        }
+        Notice::MappingChanged { internal, mapping: Some(mapping) } => {
+            let lease = mapping.lease.map_or_else(String::new, |lease| format!(" ({lease})"));
+            let state = mapping.state.name();
+            format!("the mapping of {internal} is {state}: {}{lease}", mapping.reason)
+        }
+        Notice::GatewayAnswered(GatewayAnswer { router, protocol, external }) => {
+            let external = external.map_or_else(String::new, |ip| format!(" and has {ip} outside"));
+            format!("the router {router} speaks {protocol}{external}")
+        }
         _ => format!("{notice:?}"),
     }
 }
@@ -120,7 +132,10 @@ pub(crate) fn source_list(sources: Sources) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portolan_core::{Addr, Reason, Scope, Source, State};
+    use portolan_core::{
+        Addr, Lease, Mapping, MappingProtocol, MappingReason, MappingState, Reason, Scope, Source,
+        State,
+    };
     use std::net::Ipv4Addr;
 
     #[test]
@@ -141,6 +156,8 @@ mod tests {
     fn notices_read_as_sentences() {
         let addr = Addr::tcp(Ipv4Addr::new(192, 0, 2, 1).into(), 4001);
         let sources = Sources::NONE.with(Source::Observed).with(Source::Guess);
+        let router = Ipv4Addr::new(192, 168, 1, 1).into();
+        let protocol = MappingProtocol::Pcp;
         for (notice, text) in [
             (
                 Notice::CandidateChanged { addr, sources },
@@ -163,6 +180,35 @@ mod tests {
             (
                 Notice::AdvertisedChanged { added: vec![addr], removed: vec![addr] },
                 "advertised: +/ip4/192.0.2.1/tcp/4001 -/ip4/192.0.2.1/tcp/4001",
+            ),
+            (
+                Notice::MappingChanged { internal: addr, mapping: None },
+                "/ip4/192.0.2.1/tcp/4001 is to be mapped no more",
+            ),
+            (
+                Notice::MappingChanged {
+                    internal: addr,
+                    mapping: Some(Mapping {
+                        internal: addr,
+                        state: MappingState::Granted,
+                        reason: MappingReason::Granted,
+                        lease: Some(Lease { router, protocol, external: addr, lifetime: None }),
+                    }),
+                },
+                "the mapping of /ip4/192.0.2.1/tcp/4001 is granted: granted \
+                 (/ip4/192.0.2.1/tcp/4001 by pcp at 192.168.1.1 until deleted)",
+            ),
+            (
+                Notice::GatewayAnswered(GatewayAnswer { router, protocol, external: None }),
+                "the router 192.168.1.1 speaks pcp",
+            ),
+            (
+                Notice::GatewayAnswered(GatewayAnswer {
+                    router,
+                    protocol,
+                    external: Some(addr.ip),
+                }),
+                "the router 192.168.1.1 speaks pcp and has 192.0.2.1 outside",
             ),
         ] {
             assert_eq!(words(&notice), text);

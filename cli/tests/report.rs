@@ -5,9 +5,10 @@ mod support;
 
 use portolan::{PeerFate, PeerReport, Report, Timeline};
 use portolan_core::{
-    Addr, AddressExplanation, Class, ClassExplanation, Explanation, Family, FilteringBehavior,
-    Instant, MappingBehavior, NodeState, Outcome, PeerId, Reason, Scope, ServerExplanation, Source,
-    Sources, State, Transport,
+    Addr, AddressExplanation, Class, ClassExplanation, Duration, Explanation, Family,
+    FilteringBehavior, Instant, Lease, Mapping, MappingBehavior, MappingProtocol, MappingReason,
+    MappingState, NodeState, Outcome, PeerId, Reason, Scope, ServerExplanation, Source, Sources,
+    State, Transport,
 };
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -60,7 +61,33 @@ fn limited() -> Explanation {
     let mut server = ServerExplanation::new(peer(SERVER), at);
     server.outcomes = vec![(Outcome::Proved, 2), (Outcome::DialFailed, 1), (Outcome::Declined, 1)];
     explanation.servers = vec![server];
+    explanation.mappings = mappings();
     explanation
+}
+
+/// One that is granted by a router which is itself behind another, and one that is not.
+fn mappings() -> Vec<Mapping> {
+    let ours = Ipv4Addr::new(192, 168, 1, 7).into();
+    let external = Addr::tcp(Ipv4Addr::new(100, 64, 0, 7).into(), 4001);
+    let lease = Lease {
+        router: Ipv4Addr::new(192, 168, 1, 1).into(),
+        protocol: MappingProtocol::Pcp,
+        external,
+        lifetime: Some(Duration::from_secs(7_200)),
+    };
+    let granted = Mapping {
+        internal: Addr::tcp(ours, 4001),
+        state: MappingState::Granted,
+        reason: MappingReason::GatewayBehindNat { external: external.ip },
+        lease: Some(lease),
+    };
+    let failed = Mapping {
+        internal: Addr::quic(ours, 4001),
+        state: MappingState::Failed,
+        reason: MappingReason::Silent,
+        lease: None,
+    };
+    vec![granted, failed]
 }
 
 fn report() -> Report {
@@ -104,6 +131,15 @@ fn the_document_has_exactly_the_documented_form() {
               "filtering": "unknown" },
             { "family": "ip4", "transport": "quic", "mapping": "unknown",
               "filtering": "address-and-port-dependent" },
+        ],
+        "mappings": [
+            { "internal": "/ip4/192.168.1.7/tcp/4001", "state": "granted",
+              "reason": "mapped, but the router itself is behind 100.64.0.7",
+              "external": "/ip4/100.64.0.7/tcp/4001", "protocol": "pcp",
+              "router": "192.168.1.1", "lifetime_s": 7200 },
+            { "internal": "/ip4/192.168.1.7/udp/4001/quic-v1", "state": "failed",
+              "reason": "the gateway answers no mapping protocol", "external": null,
+              "protocol": null, "router": null, "lifetime_s": null },
         ],
         "servers": [
             { "peer_id": SERVER, "address": "/ip4/198.51.100.7/tcp/4001",
@@ -182,6 +218,11 @@ NAT and firewall
   class     reachability  mapping               filtering                   because
   ip4/tcp   limited       endpoint-independent  unknown                     a contacted server dialled back; strangers untested
   ip4/quic  private       unknown               address-and-port-dependent  1 server could not dial it
+
+Mapped ports
+  ours                               outside                   protocol  because
+  /ip4/192.168.1.7/tcp/4001          /ip4/100.64.0.7/tcp/4001  pcp       mapped, but the router itself is behind 100.64.0.7
+  /ip4/192.168.1.7/udp/4001/quic-v1  -                         -         the gateway answers no mapping protocol
 
 Servers
   server                                                address                     what it said

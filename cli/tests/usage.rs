@@ -39,6 +39,10 @@ fn a_malformed_address_is_named_with_what_is_wrong() {
 
 #[test]
 fn a_check_without_peers_points_to_the_demo() {
+    refused(&["map"], 2, &["--tcp", "--udp", "--list"]);
+    refused(&["map", "--list", "--tcp", "4001"], 2, &["--list", "--tcp"]);
+    refused(&["map", "--tcp", "0"], 2, &["--tcp"]);
+    refused(&["map", "--tcp", "1", "--lifetime", "59"], 2, &["--lifetime"]);
     refused(&["check"], 2, &["--peer", "portolan demo", "Usage: portolan check"]);
 }
 

@@ -150,8 +150,8 @@ impl Node {
                 println!("{addr} is {}: {reason}", state.name());
                 self.is_proved |= state == State::Reachable;
             }
-            // Other notices; there are no other actions.
-            Action::Notify(_) | _ => {}
+            // Other notices. No router is asked; there are no other actions.
+            Action::Notify(_) | Action::Mapping(_) | _ => {}
         }
         None
     }

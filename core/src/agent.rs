@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  Event ─► route ─► one room
-//!           settle:  peers ─► observed ─► candidates ─► probe ─► reachability ─► advertise ─► service
+//!           settle:  peers ─► observed ─► mapping ─► candidates ─► probe ─► reachability ─► advertise ─► service
 //!                      ▲                                                                        │
 //!                      └── contacted: whom a dial-back of ours goes to ◄────────────────────────┘
 //! ```
@@ -15,22 +15,24 @@
 //!
 //! A good first change here: refuse an `Instant` that runs backwards with a counted notice.
 
+mod validate;
+
 use crate::advertise::Advertise;
 use crate::candidates::Candidates;
 use crate::local::Local;
+use crate::mapping::Mappings;
 use crate::observed::ObservedAddrs;
 use crate::peers::{Learnt, Peers};
 use crate::probe::Probe;
-use crate::reachability::{Ground, Reachability};
+use crate::reachability::{Ground, Reachability, Verdict};
 use crate::service::{Caller, Service, View};
 use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, saved};
-use crate::words::config::{ADDRS_PER_REQUEST_MAX, CANDIDATES_MAX, IDENTIFY_PROTOCOLS_BYTES_MAX};
 use crate::words::deadline::earliest;
 use crate::words::sleep::Sleep;
 use crate::{
     Action, Addr, Class, Config, ConfigError, ConnId, Connected, Cx, Deadline, Duration, Event,
-    Family, Instant, IpScope, Notice, Oddity, PeerId, Protocol, PublicKey, Side, StreamEnd,
-    StreamFailure, StreamId, ip_scope,
+    Family, GatewayAnswer, Instant, Mapping, MappingEvent, Notice, Oddity, PeerId, Protocol,
+    PublicKey, Side, State, StreamEnd, StreamFailure, StreamId, ip_scope,
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -44,6 +46,7 @@ pub struct Agent {
     pub(crate) local: Local,
     pub(crate) peers: Peers,
     pub(crate) observed: ObservedAddrs,
+    pub(crate) mapping: Mappings,
     pub(crate) candidates: Candidates,
     pub(crate) probe: Probe,
     pub(crate) reachability: Reachability,
@@ -58,11 +61,12 @@ impl Agent {
     /// An agent for the node that owns `identity`. The only call that can fail: a configuration
     /// that nobody can work with is refused here.
     pub fn new(config: Config, identity: PublicKey) -> Result<Agent, ConfigError> {
-        validate(&config)?;
+        validate::validate(&config)?;
         Ok(Agent {
             local: Local::default(),
             peers: Peers::default(),
             observed: ObservedAddrs::default(),
+            mapping: Mappings::default(),
             candidates: Candidates::default(),
             probe: Probe::new(config.allow_private, config.addrs_per_request),
             reachability: Reachability::default(),
@@ -96,6 +100,7 @@ impl Agent {
         [
             self.peers.deadline(),
             self.observed.deadline(),
+            self.mapping.deadline(self.now),
             self.probe.deadline(),
             self.reachability.deadline(),
             self.service.deadline(),
@@ -112,6 +117,22 @@ impl Agent {
     /// The node's own peer id.
     pub fn peer_id(&self) -> PeerId {
         self.identity.to_peer_id()
+    }
+
+    /// Every wanted mapping as it stands.
+    pub fn mappings(&self) -> impl Iterator<Item = Mapping> + '_ {
+        self.mapping.iter()
+    }
+
+    /// What the gateways were found to speak.
+    pub fn gateway_answers(&self) -> impl Iterator<Item = GatewayAnswer> + '_ {
+        self.mapping.answers()
+    }
+
+    /// Whether everything that routers granted was given back after [`MappingEvent::Closing`]. It
+    /// may never be: whoever waits for it waits a second at most.
+    pub fn has_released(&self) -> bool {
+        self.config.mapping.is_none() || self.mapping.has_released()
     }
 
     /// Whether core needs this connection: a runtime does not close it for idleness. True for
@@ -181,6 +202,7 @@ impl Agent {
             Event::Frame { stream, body } => self.frame(cx, stream, &body),
             Event::StreamClosed { stream, end } => self.stream_closed(cx, stream, end),
             Event::Observed { conn, observed } => self.observed(cx, conn, observed),
+            Event::Mapping(event) => self.mapped(cx, event),
             Event::ProtocolsListed { conn, protocols } => {
                 let done = self.peers.told(conn, protocols);
                 self.note(cx, Some(conn), done);
@@ -197,9 +219,21 @@ impl Agent {
         let sleep = Sleep::new(slept, self.now, cx.now);
         self.peers.resumed(cx, sleep, self.config.identify);
         self.observed.resumed(sleep);
+        self.mapping.resumed(cx.now, sleep);
         self.probe.resumed(cx, sleep, &self.peers);
         self.reachability.resumed(sleep);
         self.service.resumed(sleep);
+    }
+
+    fn mapped(&mut self, cx: &mut Cx<'_>, event: MappingEvent) {
+        let done = if let MappingEvent::GatewaysChanged { gateways } = &event {
+            self.local.gateways_changed(gateways)
+        } else if self.config.mapping.is_some() {
+            self.mapping.record(cx, event)
+        } else {
+            Ok(())
+        };
+        self.note(cx, None, done);
     }
 
     fn connected(&mut self, cx: &mut Cx<'_>, facts: &Connected) {
@@ -312,16 +346,34 @@ impl Agent {
 
     /// Let every room catch up, upstream first.
     fn settle(&mut self, cx: &mut Cx<'_>, first: usize) {
-        let Agent { config, local, peers, observed, candidates, probe, reachability, .. } = self;
+        let Agent {
+            config, local, peers, observed, mapping, candidates, probe, reachability, ..
+        } = self;
         let now = cx.now;
         peers.advance(cx);
         observed.advance(cx, local);
-        candidates.advance(cx, config, local, observed);
+        mapping.advance(cx, config.mapping.as_ref(), local);
+        for addr in mapping.take_refreshed() {
+            // A router that was restarted maps to the same address, and may not forward.
+            probe.mapped(cx, addr);
+        }
+        candidates.advance(cx, config, local, observed, mapping);
         probe.advance(cx, local, candidates, peers);
         // Pings go to the servers we want to keep; whom we want may have changed just now.
         let servers: &Probe = probe;
         peers.keep_alive(cx, config.ping_interval, |peer| servers.wants(now, peer));
         reachability.advance(cx, &Ground { config, local, peers, observed, candidates, probe });
+        for external in mapping.externals().to_vec() {
+            let addr = external.addr().filter(|addr| !probe.is_searching(*addr));
+            let verdict = addr.and_then(|addr| reachability.verdict(addr));
+            let state = verdict.map(Verdict::state);
+            let is_reached = match state {
+                Some(State::Reachable) => Some(true),
+                Some(State::Unreachable) => Some(false),
+                Some(State::Unknown) | None => None,
+            };
+            mapping.judged(now, external.internal, is_reached);
+        }
         self.advertise.advance(cx, reachability);
         let view = view(local, peers, &self.advertise);
         self.service.advance(cx, &view);
@@ -357,48 +409,6 @@ fn is_service(stream: StreamId) -> bool {
         (Side::Outbound, Protocol::Identify | Protocol::Ping | Protocol::DialRequest)
         | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack) => false,
     }
-}
-
-fn validate(config: &Config) -> Result<(), ConfigError> {
-    if config.external.len() > CANDIDATES_MAX / 2 {
-        return Err(ConfigError::TooManyExternal { given: config.external.len() });
-    }
-    let dialable = |addr: &&Addr| match ip_scope(addr.ip) {
-        IpScope::Global => addr.port != 0,
-        IpScope::Private | IpScope::Loopback => addr.port != 0 && config.allow_private,
-        IpScope::LinkLocal | IpScope::Unusable => false,
-    };
-    if let Some(addr) = config.external.iter().find(|addr| !dialable(addr)) {
-        return Err(ConfigError::UnusableExternal(*addr));
-    }
-    let bytes = config.protocols.iter().map(|name| name.len()).sum();
-    if bytes > IDENTIFY_PROTOCOLS_BYTES_MAX {
-        return Err(ConfigError::ProtocolsTooLong { bytes });
-    }
-    if !(1..=ADDRS_PER_REQUEST_MAX).contains(&config.addrs_per_request) {
-        return Err(ConfigError::AddrsPerRequest { given: config.addrs_per_request });
-    }
-    if config.ping_interval == Some(Duration::ZERO) {
-        return Err(ConfigError::NoPingInterval);
-    }
-    let Some(limits) = &config.dial_back else {
-        return Ok(());
-    };
-    let unusable = |ip: &&IpAddr| matches!(ip_scope(**ip), IpScope::Unusable);
-    if let Some(ip) = limits.sources.iter().find(unusable) {
-        return Err(ConfigError::UnusableSource(*ip));
-    }
-    let rates = [
-        limits.global_per_min,
-        limits.peer_per_min,
-        limits.prefix_per_min,
-        limits.target_per_min,
-        limits.target_prefix_per_min,
-    ];
-    if rates.contains(&0) || limits.dials_max == 0 {
-        return Err(ConfigError::ZeroLimit);
-    }
-    Ok(())
 }
 
 /// The rooms as the service sees them.
@@ -469,6 +479,7 @@ saved!(struct Agent {
     local,
     peers,
     observed,
+    mapping,
     candidates,
     probe,
     reachability,
@@ -480,20 +491,4 @@ saved!(struct Agent {
 
 fn fresh(from: &Loader<'_>) -> Result<Agent, BadCheckpoint> {
     Agent::new(from.config.clone(), from.identity.clone()).map_err(|_| BadCheckpoint)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_holds_one_to_fifty_addresses() {
-        let judged = |given| validate(&Config { addrs_per_request: given, ..Config::default() });
-        for given in [1, 2, 50] {
-            assert_eq!(judged(given), Ok(()));
-        }
-        for given in [0, 51, usize::MAX] {
-            assert_eq!(judged(given), Err(ConfigError::AddrsPerRequest { given }));
-        }
-    }
 }

@@ -1,11 +1,12 @@
 //! Floor 3 · every address that may be ours, with all the sources it is known from.
 //!
 //! Knows: the union. Reads: config (declared addresses), local (interface addresses), observed
-//! (values and IPs). The guess *observed IP × listen port* finds static forwards that no observer
+//! (values and IPs), mapping (external addresses and ports). The guess *observed IP × listen port* finds static forwards that no observer
 //! can see: behind a NAT that changes the port, only the operator knows that 4001 leads here.
 //!
 //! ```text
 //!  configured ─┐
+//!  mapped ─────┤
 //!  observed ───┼─► Candidate { addr, sources, weight }, strongest first ─► probe, reachability
 //!  interface ──┤
 //!  guess ──────┘
@@ -17,6 +18,7 @@
 //! A good first change here: rank IPv6 interface addresses by their preferred lifetime.
 
 use crate::local::Local;
+use crate::mapping::Mappings;
 use crate::observed::ObservedAddrs;
 use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::words::config::CANDIDATES_MAX;
@@ -24,6 +26,7 @@ use crate::{Addr, Class, Config, Cx, IpScope, Notice, Source, Sources, ip_scope}
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
+use core::net::IpAddr;
 
 /// Observed IPs that are combined with our ports, number in one class; ours: a NAT pool has few,
 /// and each one more costs a probe for every listen port.
@@ -54,7 +57,7 @@ impl Candidate {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Candidates {
     all: Vec<Candidate>,
-    seen: Option<(u64, u64)>,
+    seen: Option<(u64, u64, u64)>,
     revision: u64,
 }
 
@@ -66,13 +69,14 @@ impl Candidates {
         config: &Config,
         local: &Local,
         observed: &ObservedAddrs,
+        mapping: &Mappings,
     ) {
-        let seen = Some((local.revision(), observed.revision()));
+        let seen = Some((local.revision(), observed.revision(), mapping.revision()));
         if self.seen == seen {
             return;
         }
         self.seen = seen;
-        let all = union(config, local, observed);
+        let all = union(config, local, observed, mapping);
         if all == self.all {
             return;
         }
@@ -107,7 +111,12 @@ impl Candidates {
     }
 }
 
-fn union(config: &Config, local: &Local, observed: &ObservedAddrs) -> Vec<Candidate> {
+fn union(
+    config: &Config,
+    local: &Local,
+    observed: &ObservedAddrs,
+    mapping: &Mappings,
+) -> Vec<Candidate> {
     let mut all: BTreeMap<Addr, Candidate> = BTreeMap::new();
     let mut add = |addr: Addr, source: Source, weight: u32| {
         let fresh = Candidate { addr, sources: Sources::NONE, weight: 0 };
@@ -123,21 +132,29 @@ fn union(config: &Config, local: &Local, observed: &ObservedAddrs) -> Vec<Candid
             add(addr, Source::Interface, 0);
         }
     }
+    for external in mapping.externals() {
+        let told = external.addr().filter(|addr| may_be_dialled(*addr, config.allow_private));
+        if let Some(addr) = told {
+            add(addr, Source::Mapped, 0);
+            continue;
+        }
+        // The router does not know its own address, or there is another one in front of it.
+        for (ip, weight) in observed_ips(observed, external.internal.class()) {
+            add(Addr::new(ip, external.port, external.internal.transport), Source::Guess, weight);
+        }
+    }
     for class in Class::ALL {
         for (addr, weight) in observed.values(class) {
             add(*addr, Source::Observed, *weight);
         }
     }
     for class in Class::ALL {
-        // An IP that is seen over one transport is ours over the other as well.
-        let other = Class::ALL.into_iter().filter(|other| other.family == class.family);
-        let ips = other.flat_map(|other| observed.ips(other).iter().take(GUESSED_IPS_MAX));
-        for (ip, weight) in ips {
+        for (ip, weight) in observed_ips(observed, class) {
             for port in local.ports(class) {
-                let addr = Addr::new(*ip, port, class.transport);
+                let addr = Addr::new(ip, port, class.transport);
                 let known = observed.values(class).iter().any(|(value, _)| *value == addr);
                 if !known && !local.addresses().any(|own| own == addr) {
-                    add(addr, Source::Guess, *weight);
+                    add(addr, Source::Guess, weight);
                 }
             }
         }
@@ -146,6 +163,12 @@ fn union(config: &Config, local: &Local, observed: &ObservedAddrs) -> Vec<Candid
     all.sort_by_key(|candidate| candidate.strength(observed));
     all.truncate(CANDIDATES_MAX);
     all
+}
+
+/// The IPs that we are seen at. One that is seen over one transport is ours over the other as well.
+fn observed_ips(observed: &ObservedAddrs, class: Class) -> impl Iterator<Item = (IpAddr, u32)> {
+    let other = Class::ALL.into_iter().filter(move |other| other.family == class.family);
+    other.flat_map(|other| observed.ips(other).iter().take(GUESSED_IPS_MAX).copied())
 }
 
 fn may_be_dialled(addr: Addr, allow_private: bool) -> bool {
@@ -159,7 +182,7 @@ fn may_be_dialled(addr: Addr, allow_private: bool) -> bool {
 saved!(struct Candidate { addr, sources, weight });
 saved!(struct Candidates {
     all,
-    seen as seen(<[u64; 2]>::from, [Room::Local, Room::Observed]),
+    seen as seen(<[u64; 3]>::from, [Room::Local, Room::Observed, Room::Mapping]),
     revision as revision(Room::Candidates),
 }, if has_counts);
 

@@ -18,6 +18,7 @@ mod exhaustive;
 mod explain;
 pub mod flight;
 mod local;
+mod mapping;
 mod observed;
 mod peers;
 mod probe;
@@ -34,13 +35,17 @@ pub use probe::Proof;
 pub use reachability::{Reachability, Status, Verdict};
 pub use words::action::{Action, Actions, Dial};
 pub use words::addr::{Addr, Class, Family, Group, IpScope, Transport, ip_scope};
-pub use words::config::{self, Config, ConfigError, DialBackConfig};
+pub use words::config::{self, Config, ConfigError, DialBackConfig, MappingConfig};
 pub use words::cx::{Cx, Draw, Signer};
 pub use words::deadline::{Deadline, Wake};
 pub use words::event::{Connected, DialFailure, Event, StreamEnd, StreamFailure};
 pub use words::id::{ConnId, DialId, ListenerId, PeerId, Side, StreamId};
 pub use words::judgement::{
     FilteringBehavior, MappingBehavior, NodeState, Outcome, Reason, Scope, Source, Sources, State,
+};
+pub use words::mapping::{
+    Channel, Fetch, FetchFailure, FetchId, Gateway, GatewayAnswer, Lease, Mapping, MappingAction,
+    MappingEvent, MappingProtocol, MappingReason, MappingState, Soap,
 };
 pub use words::notice::{Notice, Oddity, Served};
 pub use words::protocol::{Framing, Protocol, ProtocolSet};

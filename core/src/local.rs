@@ -7,16 +7,17 @@
 //!  ListenerOpened ─► listeners ─┐
 //!                               ├─► addresses ─► candidates, observed, service
 //!  InterfacesChanged ─► ips ────┘
+//!  GatewaysChanged ───► gateways ─────────► mapping
 //! ```
 //!
-//! Limits: `LISTENERS_MAX`, `INTERFACES_MAX`; what is over them is ignored and named in a notice.
+//! Limits: `LISTENERS_MAX`, `INTERFACES_MAX`, `GATEWAYS_MAX`; what is over them is ignored and named in a notice.
 //! Link-local addresses are left out: without a zone no peer can dial them.
 //!
-//! A good first change here: learn the gateway and make it part of the network's identity.
+//! A good first change here: make the gateway part of the network's identity.
 
 use crate::words::checkpoint::{Room, are_counts, saved};
-use crate::words::config::{INTERFACES_MAX, LISTENERS_MAX};
-use crate::{Addr, Class, Family, IpScope, ListenerId, Oddity, ip_scope};
+use crate::words::config::{GATEWAYS_MAX, INTERFACES_MAX, LISTENERS_MAX};
+use crate::{Addr, Class, Family, Gateway, IpScope, ListenerId, Oddity, ip_scope};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::IpAddr;
@@ -26,6 +27,8 @@ use core::net::IpAddr;
 pub(crate) struct Local {
     listeners: BTreeMap<ListenerId, Addr>,
     ips: BTreeSet<IpAddr>,
+    /// Preferred ones first.
+    gateways: Vec<Gateway>,
     /// Derived: every concrete address on which we listen.
     addresses: BTreeSet<Addr>,
     revision: u64,
@@ -64,6 +67,31 @@ impl Local {
             self.revision += 1;
         }
         if over { Err(Oddity::Full) } else { Ok(()) }
+    }
+
+    /// The host's gateways are these now.
+    pub(crate) fn gateways_changed(&mut self, gateways: &[Gateway]) -> Result<(), Oddity> {
+        let mut known: Vec<Gateway> = Vec::new();
+        for gateway in gateways {
+            let Gateway { router, interface, source } = *gateway;
+            let gateway =
+                Gateway { router: router.to_canonical(), interface, source: source.to_canonical() };
+            let one_family = Family::of(gateway.router) == Family::of(gateway.source);
+            if one_family && !known.contains(&gateway) && known.len() < GATEWAYS_MAX {
+                known.push(gateway);
+            }
+        }
+        let over = known.len() < gateways.len();
+        if known != self.gateways {
+            self.gateways = known;
+            self.revision += 1;
+        }
+        if over { Err(Oddity::Full) } else { Ok(()) }
+    }
+
+    /// The gateways, preferred ones first.
+    pub(crate) fn gateways(&self) -> &[Gateway] {
+        &self.gateways
     }
 
     /// Counts every change of what this room knows.
@@ -159,6 +187,7 @@ impl Local {
 saved!(struct Local {
     listeners,
     ips,
+    gateways,
     addresses,
     revision as revision(Room::Local),
 }, if has_counts);

@@ -1,7 +1,8 @@
 //! Portolan on smol: real sockets, and the public [`Node`].
 //!
 //! Everything runs on the executor that the application hands in; the only thread besides those
-//! that run it is async-io's own, which waits for sockets and timers. `examples/embed_smol.rs`
+//! that run it is async-io's own, which waits for sockets and timers (and, where a ledger of port
+//! mappings is kept, one that lives while it is written). `examples/embed_smol.rs`
 //! shows how to embed a node in a program.
 
 mod node;
@@ -9,7 +10,8 @@ mod runtime;
 
 pub use node::{Builder, Node};
 pub use portolan_runtime::{
-    AcceptError, AddressError, ConnectionInfo, DialError, Dialled, Incoming, Limits, ListenError,
-    Noticed, Notices, OpenError, ReportError, StartError, Stopped, Stream, identity, net, record,
+    AcceptError, AddressError, ConnectionInfo, DialError, Dialled, Incoming, LedgerError, Limits,
+    ListenError, Noticed, Notices, OpenError, ReportError, StartError, Stopped, Stream, identity,
+    net, record, routers,
 };
 pub use runtime::Smol;

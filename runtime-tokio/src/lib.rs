@@ -7,7 +7,8 @@ mod runtime;
 
 pub use node::{Builder, Node};
 pub use portolan_runtime::{
-    AcceptError, AddressError, ConnectionInfo, DialError, Dialled, Incoming, Limits, ListenError,
-    Noticed, Notices, OpenError, ReportError, StartError, Stopped, Stream, identity, net, record,
+    AcceptError, AddressError, ConnectionInfo, DialError, Dialled, Incoming, LedgerError, Limits,
+    ListenError, Noticed, Notices, OpenError, ReportError, StartError, Stopped, Stream, identity,
+    net, record, routers,
 };
 pub use runtime::Tokio;

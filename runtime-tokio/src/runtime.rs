@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::Interest;
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::runtime::{Handle, TryCurrentError};
 use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
 
@@ -52,6 +53,8 @@ impl fmt::Debug for Tokio {
 impl Sockets for Tokio {
     type Tcp = Compat<TcpStream>;
     type Listener = TcpListener;
+    /// As tokio watches it, and as the standard library reads it.
+    type Udp = (UdpSocket, std::net::UdpSocket);
 
     fn connected(
         &self,
@@ -86,6 +89,21 @@ impl Sockets for Tokio {
 
     fn local_addr(&self, tcp: &Self::Tcp) -> io::Result<SocketAddr> {
         tcp.get_ref().local_addr()
+    }
+
+    fn udp(&self, socket: std::net::UdpSocket) -> io::Result<Self::Udp> {
+        let _entered = self.handle.enter();
+        Ok((UdpSocket::from_std(socket.try_clone()?)?, socket))
+    }
+
+    async fn read_udp<T: Send>(
+        &self,
+        (watched, socket): &Self::Udp,
+        mut attempt: impl FnMut(&std::net::UdpSocket) -> io::Result<T> + Send,
+    ) -> io::Result<T> {
+        // A packet that was refused makes a socket ready for telling its error, not for reading.
+        let interest = Interest::READABLE | Interest::ERROR;
+        watched.async_io(interest, || attempt(socket)).await
     }
 
     fn quic(&self) -> Arc<dyn quinn::Runtime> {

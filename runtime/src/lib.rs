@@ -8,17 +8,20 @@
 
 mod driver;
 pub mod identity;
+mod ledger;
 pub mod net;
 mod node;
 pub mod private_file;
 pub mod reactor;
 pub mod record;
+pub mod routers;
 #[cfg(test)]
 mod scratch;
 mod sockets;
 mod time;
 pub mod traits;
 
+pub use ledger::LedgerError;
 pub use node::{
     AcceptError, AddressError, Builder, ConnectionInfo, DialError, Dialled, Incoming, Limits,
     ListenError, NOTICES_MAX, Node, Noticed, Notices, OpenError, PROTOCOL_NAME_MAX, PROTOCOLS_MAX,

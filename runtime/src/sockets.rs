@@ -22,6 +22,10 @@ const BACKLOG: i32 = 1_024;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNACKNOWLEDGED_MAX: portolan_core::Duration = portolan_core::Duration::from_secs(30);
 
+/// How far multicasts to routers travel, hops; UPnP Device Architecture 1.1 §1.3.2: should be 2.
+/// Strangers hear of us if it grows.
+const MULTICAST_HOPS: u32 = 2;
+
 /// A connection attempt that has begun.
 #[derive(Debug)]
 pub(crate) struct Dialling {
@@ -65,6 +69,13 @@ pub(crate) fn dial_fresh(to: SocketAddr, source: Option<IpAddr>) -> io::Result<D
         socket.bind(&SockAddr::from(SocketAddr::new(ip, 0)))?;
     }
     Ok(Dialling { socket: begin(socket, to)?, port_reused: false })
+}
+
+/// Begin to connect to `to` from `local` and no other address; port 0 leaves the port to the kernel.
+pub(crate) fn dial_bound_to(to: SocketAddr, local: SocketAddr) -> io::Result<TcpStream> {
+    let socket = tcp_socket_exclusive(to)?;
+    socket.bind(&SockAddr::from(local))?;
+    begin(socket, to)
 }
 
 fn dial_bound(to: SocketAddr, local: SocketAddr) -> io::Result<TcpStream> {
@@ -126,13 +137,69 @@ fn share_port(_: &Socket) -> io::Result<()> {
 
 /// A UDP socket bound to `addr`; a port of 0 leaves the choice to the kernel.
 pub(crate) fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = udp_socket(addr)?;
+    socket.bind(&SockAddr::from(addr))?;
+    Ok(socket.into())
+}
+
+/// A UDP socket that asks routers: bound to `local`, multicasts leave through its interface.
+pub(crate) fn bind_client(local: SocketAddr, interface: u32) -> io::Result<UdpSocket> {
+    let socket = udp_socket(local)?;
+    socket.bind(&SockAddr::from(local))?;
+    match local {
+        SocketAddr::V4(four) => {
+            socket.set_multicast_if_v4(four.ip())?;
+            socket.set_multicast_ttl_v4(MULTICAST_HOPS)?;
+        }
+        SocketAddr::V6(_) => {
+            socket.set_multicast_if_v6(interface)?;
+            socket.set_multicast_hops_v6(MULTICAST_HOPS)?;
+        }
+    }
+    Ok(socket.into())
+}
+
+/// A UDP socket that hears what is sent to a multicast group on one interface: that of `source`
+/// over IPv4, `interface` over IPv6. Other programs share its port.
+pub(crate) fn bind_group(
+    group: SocketAddr,
+    source: IpAddr,
+    interface: u32,
+) -> io::Result<UdpSocket> {
+    let socket = udp_socket(group)?;
+    socket.set_reuse_address(true)?;
+    // Elsewhere a group is shared by this option. On Linux it would be a mistake: among sockets
+    // that have it the kernel picks one by a hash, whatever interfaces they have joined on.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    share_port(&socket)?;
+    // On Windows no socket is bound to a group; elsewhere, what is not for the group stays outside.
+    let local =
+        if cfg!(windows) { SocketAddr::new(unspecified(group), group.port()) } else { group };
+    socket.bind(&SockAddr::from(local))?;
+    match (group.ip(), source) {
+        (IpAddr::V4(group), IpAddr::V4(source)) => {
+            // Groups that other programs join elsewhere are none of ours.
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            socket.set_multicast_all_v4(false)?;
+            socket.join_multicast_v4(&group, &source)?;
+        }
+        (IpAddr::V6(group), _) => {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            socket.set_multicast_all_v6(false)?;
+            socket.join_multicast_v6(&group, interface)?;
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) => return Err(io::ErrorKind::InvalidInput.into()),
+    }
+    Ok(socket.into())
+}
+
+fn udp_socket(addr: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
     if addr.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
-    socket.bind(&SockAddr::from(addr))?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// The IP that this host sends from when it sends to `to`. Asks the routing table; no packet is
@@ -267,5 +334,14 @@ mod tests {
         assert!(!spared("127.0.0.1:7", "127.0.0.2:7"));
         assert!(!spared("0.0.0.0:7", "44.1.2.3:7"));
         assert!(!spared("0.0.0.0:7", "127.0.0.1:8"));
+    }
+
+    #[test]
+    fn multicasts_to_routers_end_after_two_hops() {
+        let client = bind_client(addr("127.0.0.1:0"), 1).expect("it is ours");
+        assert_eq!(client.multicast_ttl_v4().expect("it is open"), MULTICAST_HOPS);
+        let client = bind_client(addr("[::1]:0"), 1).expect("it is ours");
+        let client = socket2::SockRef::from(&client);
+        assert_eq!(client.multicast_hops_v6().expect("it is open"), MULTICAST_HOPS);
     }
 }

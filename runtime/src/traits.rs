@@ -10,7 +10,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 use portolan_core::{Duration, Instant, UnixTime};
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 
 /// Turns sockets of the operating system into asynchronous ones. Every socket handed in is
@@ -21,6 +21,8 @@ pub trait Sockets: Clone + Send + Sync + 'static {
     type Tcp: AsyncRead + AsyncWrite + Unpin + Send + 'static;
     /// A listening TCP socket.
     type Listener: Send + Sync + 'static;
+    /// A UDP socket that is read from here, or another socket of datagrams.
+    type Udp: Send + Sync + 'static;
 
     /// Wait until a socket on which `connect` was called is connected, or has failed to. The
     /// error is the one that the operating system holds for the socket (`SO_ERROR`).
@@ -47,6 +49,21 @@ pub trait Sockets: Clone + Send + Sync + 'static {
     /// # Errors
     /// Those of `getsockname`.
     fn local_addr(&self, tcp: &Self::Tcp) -> io::Result<SocketAddr>;
+
+    /// Take over a UDP socket to read from it. Whoever hands it in may keep a clone to send from.
+    ///
+    /// # Errors
+    /// Those of registering the socket with the runtime.
+    fn udp(&self, socket: UdpSocket) -> io::Result<Self::Udp>;
+
+    /// Read from a UDP socket: attempt, and for as long as it is too early
+    /// ([`WouldBlock`](io::ErrorKind::WouldBlock)) attempt again whenever the socket may have
+    /// something to read, or an error to tell. One task at a time reads.
+    fn read_udp<T: Send>(
+        &self,
+        udp: &Self::Udp,
+        attempt: impl FnMut(&UdpSocket) -> io::Result<T> + Send,
+    ) -> impl Future<Output = io::Result<T>> + Send;
 
     /// What QUIC endpoints run on.
     fn quic(&self) -> Arc<dyn quinn::Runtime>;

@@ -21,6 +21,11 @@ impl Dice {
         Dice(mix(self.draw()))
     }
 
+    /// The seed of such a generator.
+    pub fn fork_seed(&mut self) -> u64 {
+        mix(self.draw())
+    }
+
     /// The next 64 bits.
     pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -10,6 +10,8 @@ pub mod matrix;
 pub mod net;
 pub mod plan;
 pub mod redaction;
+pub mod router;
+pub mod routers;
 pub mod story;
 pub mod summary;
 pub mod swarm;

@@ -99,8 +99,11 @@ impl Places {
         let mut out = String::new();
         for part in line.split_inclusive(|c| !is_word(c)) {
             let word = part.trim_end_matches(|c| !is_word(c));
+            // A router's socket has its port behind the address.
+            let (host, port) = word.rsplit_once(':').unwrap_or((word, ""));
             out.push_str(&match word.parse::<IpAddr>() {
                 Ok(_) => self.place("ip", word),
+                Err(_) if host.parse::<IpAddr>().is_ok() => self.place("ip", host) + port,
                 Err(_) if word.len() > 40 && word.parse::<PeerId>().is_ok() => {
                     self.place("peer", word)
                 }

@@ -14,6 +14,10 @@ mod flood;
 mod ops;
 #[path = "chaos/oracle.rs"]
 mod oracle;
+#[path = "chaos/routers.rs"]
+mod routers;
+#[path = "chaos/served.rs"]
+mod served;
 #[path = "chaos/world.rs"]
 mod world;
 

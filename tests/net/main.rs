@@ -3,6 +3,7 @@
 mod flood;
 mod handshakes;
 mod ports;
+mod routers;
 mod streams;
 
 use futures::io::{AsyncReadExt, AsyncWriteExt};

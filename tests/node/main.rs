@@ -1,6 +1,8 @@
 //! Whole nodes on real sockets of the loopback interface, on every runtime.
 
 mod connect;
+#[cfg(target_os = "linux")]
+mod gateways;
 mod hostile;
 mod life;
 mod streams;

@@ -15,7 +15,7 @@ use portolan_runtime::{Limits, Node, Notices, identity};
 use portolan_tests::lab::{Lab, soon, until};
 use portolan_tests::portolan_peer::on_one_host;
 use std::future::Future;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fs, io};
@@ -115,6 +115,7 @@ impl<R: Runtime> Spawn for Adrift<R> {
 impl<R: Runtime> Sockets for Adrift<R> {
     type Tcp = R::Tcp;
     type Listener = R::Listener;
+    type Udp = R::Udp;
 
     fn connected(
         &self,
@@ -142,6 +143,18 @@ impl<R: Runtime> Sockets for Adrift<R> {
 
     fn local_addr(&self, tcp: &R::Tcp) -> io::Result<SocketAddr> {
         self.inner.local_addr(tcp)
+    }
+
+    fn udp(&self, socket: UdpSocket) -> io::Result<R::Udp> {
+        self.inner.udp(socket)
+    }
+
+    fn read_udp<T: Send>(
+        &self,
+        udp: &R::Udp,
+        attempt: impl FnMut(&UdpSocket) -> io::Result<T> + Send,
+    ) -> impl Future<Output = io::Result<T>> + Send {
+        self.inner.read_udp(udp, attempt)
     }
 
     fn quic(&self) -> Arc<dyn quinn::Runtime> {

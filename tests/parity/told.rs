@@ -227,7 +227,8 @@ impl Sorted {
             | Event::InterfacesChanged { .. }
             | Event::Contacted { .. }
             | Event::DialFailed { .. }
-            | Event::DialFailureReported { .. } => (None, event.clone()),
+            | Event::DialFailureReported { .. }
+            | Event::Mapping(_) => (None, event.clone()),
             _ => unreachable!("an event that this suite does not know: give it its place above"),
         };
         self.push(conn, Entry::Event(event));
@@ -255,7 +256,7 @@ impl Sorted {
             }
             Action::Disconnect { conn } => (Some(conn), Action::Disconnect { conn: THIS }),
             Action::Notify(ref notice) => (about, Action::Notify(plain_notice(notice, about))),
-            Action::Dial(_) => (None, action.clone()),
+            Action::Dial(_) | Action::Mapping(_) => (None, action.clone()),
             _ => unreachable!("an action that this suite does not know: give it its place above"),
         };
         self.push(conn, Entry::Action(action));
@@ -306,6 +307,8 @@ fn plain_notice(notice: &Notice, about: Option<ConnId>) -> Notice {
         | Notice::ProbeEnded { .. }
         | Notice::ServerDistrusted { .. }
         | Notice::AdvertisedChanged { .. }
+        | Notice::MappingChanged { .. }
+        | Notice::GatewayAnswered(_)
         | Notice::DialBackServed { .. } => notice.clone(),
         _ => unreachable!("a notice that this suite does not know: give it its place above"),
     }

@@ -3,7 +3,7 @@
 use crate::program::runtimes;
 use crate::{listen_address, peer_address, plain_address};
 use clap::builder::NonEmptyStringValueParser;
-use clap::{ArgGroup, Parser, Subcommand};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use multiaddr::Multiaddr;
 use portolan_core::Addr;
 use std::net::IpAddr;
@@ -30,6 +30,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Dial back for others (AutoNAT v2), with identify and ping.
     Serve(ServeArgs),
+    /// Have routers map ports of this machine until Ctrl-C, or show what they speak.
+    Map(MapArgs),
     /// Feed a flight record to the same core, with no sockets, and print the transcript.
     Replay(ReplayArgs),
     /// Run nodes in a simulated network: seeds, scenarios, the NAT matrix, servers that lie.
@@ -75,6 +77,10 @@ pub(crate) struct CheckArgs {
     /// Treat private and loopback addresses as if they were global.
     #[arg(long)]
     pub(crate) allow_private: bool,
+    /// Ask no router to map the ports that are listened on. With --allow-private none is asked
+    /// anyway.
+    #[arg(long)]
+    pub(crate) no_map: bool,
     /// When to end without a verdict, seconds.
     #[arg(long, value_name = "SECS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -103,6 +109,47 @@ pub(crate) struct ServeArgs {
     pub(crate) dial_from: Vec<IpAddr>,
     #[command(flatten)]
     pub(crate) on: OnArgs,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("wanted").required(true).multiple(true).args(["tcp", "udp", "list"]))]
+pub(crate) struct MapArgs {
+    /// A TCP port of this machine to map.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) tcp: Vec<u16>,
+    /// A UDP port of this machine to map.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) udp: Vec<u16>,
+    /// How long to ask for at a time, seconds. Mappings are renewed for as long as the program
+    /// runs.
+    #[arg(long, value_name = "SECS", default_value_t = 7_200)]
+    #[arg(value_parser = clap::value_parser!(u64).range(60..=86_400))]
+    pub(crate) lifetime: u64,
+    /// The protocol to speak.
+    #[arg(long, value_name = "NAME", value_enum, default_value_t)]
+    pub(crate) protocol: Protocols,
+    /// Where to remember what was mapped: after a crash the next run renews or deletes it.
+    #[arg(long, value_name = "FILE", value_parser = file(), conflicts_with = "list")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// Show what the gateways answer to which protocol, and map nothing.
+    #[arg(long, conflicts_with_all = ["tcp", "udp"])]
+    pub(crate) list: bool,
+    /// Print JSON: a document a line for each mapping, one document of all with --list.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
+}
+
+/// The protocols that may be spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocols {
+    /// All of them at once.
+    #[default]
+    Auto,
+    Pcp,
+    NatPmp,
+    Upnp,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,13 +1,16 @@
 //! The commands that run nodes, on whichever runtime there is.
 
-use crate::program::args::{Args, CheckArgs, DemoArgs, ServeArgs};
+use crate::program::args::{Args, CheckArgs, DemoArgs, MapArgs, Protocols, ServeArgs};
 use crate::program::progress::Bar;
 use crate::program::{FAILURE, Failed, USAGE, keypair, print};
-use crate::{CheckOptions, DemoOptions, Report, ServeError, ServeOptions};
+use crate::{
+    CheckOptions, DemoOptions, MapOptions, MappingReport, Report, ServeError, ServeOptions,
+};
 use async_signal::{Signal, Signals};
 use clap::{CommandFactory, error::ErrorKind};
 use futures::StreamExt;
 use multiaddr::Multiaddr;
+use portolan_core::{Duration, GatewayAnswer, MappingProtocol, Transport};
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
 use std::io;
@@ -38,7 +41,8 @@ impl Job for CheckArgs {
             listen: self.listen,
             keypair: keypair(self.key.as_deref())?,
             allow_private: self.allow_private,
-            timeout: std::time::Duration::from_secs(self.timeout),
+            map: !self.no_map && !self.allow_private,
+            timeout: Duration::from_secs(self.timeout),
             record: self.on.record.map(Recording::to),
         };
         let mut bar = Bar::new();
@@ -87,6 +91,78 @@ impl Job for ServeArgs {
             }
         }
     }
+}
+
+/// How long gateways may take to answer; ours: three searches of UPnP and a second.
+const LIST_PATIENCE: Duration = Duration::from_secs(4);
+
+impl Job for MapArgs {
+    async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
+        let tcp = self.tcp.iter().map(|port| (Transport::Tcp, *port));
+        let udp = self.udp.iter().map(|port| (Transport::Quic, *port));
+        let options = MapOptions {
+            ports: tcp.chain(udp).collect(),
+            lifetime: Duration::from_secs(self.lifetime),
+            protocols: match self.protocol {
+                Protocols::Auto => MappingProtocol::ALL.to_vec(),
+                Protocols::Pcp => vec![MappingProtocol::Pcp],
+                Protocols::NatPmp => vec![MappingProtocol::NatPmp],
+                Protocols::Upnp => vec![MappingProtocol::Upnp],
+            },
+            ledger: self.ledger,
+            record: self.on.record.map(Recording::to),
+        };
+        if self.list {
+            let answers = crate::gateways(runtime, options, LIST_PATIENCE).await?;
+            return list(&answers, self.json);
+        }
+        let stop = stop_signal()?;
+        let json = self.json;
+        let news = |mapping: &MappingReport| {
+            let text =
+                if json { serde_json::to_string(mapping).ok() } else { Some(sentence(mapping)) };
+            if let Err(error) = print(&(text.unwrap_or_default() + "\n")) {
+                tracing::warn!(%error, "the mapping could not be printed");
+            }
+        };
+        let granted = crate::map(runtime, options, news, stop).await?;
+        Ok(if granted { 0 } else { FAILURE })
+    }
+}
+
+/// A mapping in words.
+fn sentence(mapping: &MappingReport) -> String {
+    let MappingReport { internal, external, protocol, router, lifetime_s, reason, .. } = mapping;
+    let (Some(external), Some(protocol), Some(router)) = (external, protocol, router) else {
+        return format!("{internal}: {reason}");
+    };
+    let lasts = lifetime_s.map_or_else(|| "until deleted".to_owned(), |s| format!("for {s} s"));
+    format!("{internal}: {external} by {protocol} at {router} {lasts} ({reason})")
+}
+
+fn list(answers: &[GatewayAnswer], json: bool) -> Result<u8, Failed> {
+    if json {
+        let external = |one: &GatewayAnswer| one.external.map(|ip| ip.to_string());
+        let all: Vec<_> = answers
+            .iter()
+            .map(|one| {
+                serde_json::json!({
+                    "router": one.router.to_string(),
+                    "protocol": one.protocol.name(),
+                    "external": external(one),
+                })
+            })
+            .collect();
+        print(&(serde_json::to_string_pretty(&all)? + "\n"))?;
+    } else if answers.is_empty() {
+        print("no gateway answers a mapping protocol\n")?;
+    } else {
+        for GatewayAnswer { router, protocol, external } in answers {
+            let said = external.map_or_else(String::new, |ip| format!(", external address {ip}"));
+            print(&format!("{router} speaks {protocol}{said}\n"))?;
+        }
+    }
+    Ok(if answers.is_empty() { FAILURE } else { 0 })
 }
 
 /// The flag that an error of the library's is about, where the user might look for it in vain.

@@ -43,6 +43,7 @@ pub fn program(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Demo(demo) => runtimes::run(demo.on.runtime, demo),
         Command::Check(check) => runtimes::run(check.on.runtime, check),
         Command::Serve(serve) => runtimes::run(serve.on.runtime, serve),
+        Command::Map(map) => runtimes::run(map.on.runtime, map),
         Command::Replay(replay) => records::replay(&replay),
         Command::Sim(sim) => sim::sim(&sim),
         Command::Id(id) => self::id(&id),

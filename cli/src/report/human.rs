@@ -17,6 +17,7 @@ impl fmt::Display for Report {
         writeln!(f, "{} after {}.", self.peer_id, span(self.elapsed_ms))?;
         self.addresses_table(f)?;
         self.nat_table(f)?;
+        self.mapping_table(f)?;
         self.server_table(f)?;
         self.peer_table(f)
     }
@@ -60,6 +61,23 @@ impl Report {
                 nat.mapping.to_owned(),
                 nat.filtering.to_owned(),
                 class.reason.clone(),
+            ]);
+        }
+        table.write(f)
+    }
+
+    fn mapping_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.mappings.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nMapped ports")?;
+        let mut table = Table::new(["ours", "outside", "protocol", "because"]);
+        for mapping in &self.mappings {
+            table.row([
+                mapping.internal.clone(),
+                mapping.external.clone().unwrap_or_else(|| "-".to_owned()),
+                mapping.protocol.unwrap_or("-").to_owned(),
+                mapping.reason.clone(),
             ]);
         }
         table.write(f)

@@ -8,8 +8,8 @@ mod human;
 
 use crate::timeline::Timeline;
 use portolan_core::{
-    AddressExplanation, Class, ClassExplanation, Explanation, Instant, NodeState, Outcome, PeerId,
-    ServerExplanation,
+    AddressExplanation, Class, ClassExplanation, Explanation, Instant, Mapping, NodeState, Outcome,
+    PeerId, ServerExplanation,
 };
 use serde::{Serialize, Serializer};
 
@@ -32,6 +32,8 @@ pub struct Report {
     pub addresses: Vec<AddressReport>,
     /// How the NAT in front of each class behaves.
     pub nat: Vec<NatReport>,
+    /// Every mapping that was asked of a router.
+    pub mappings: Vec<MappingReport>,
     /// Every AutoNAT v2 server met, in order of meeting.
     pub servers: Vec<ServerReport>,
     /// What happened, in order.
@@ -78,6 +80,41 @@ pub struct AddressReport {
     /// The server whose nonce came back last. Printed for people only.
     #[serde(skip)]
     pub proved_by: Option<PeerId>,
+}
+
+/// A port that a router was asked to map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct MappingReport {
+    /// The address of ours, as a multiaddr.
+    pub internal: String,
+    /// `granted`, `asking` or `failed`.
+    pub state: &'static str,
+    /// Why, in words.
+    pub reason: String,
+    /// The external address that the router granted, as a multiaddr.
+    pub external: Option<String>,
+    /// `pcp`, `nat-pmp` or `upnp`.
+    pub protocol: Option<&'static str>,
+    /// The router.
+    pub router: Option<String>,
+    /// How long it was granted for; none where it lasts until it is deleted.
+    pub lifetime_s: Option<u64>,
+}
+
+impl MappingReport {
+    pub(crate) fn new(mapping: &Mapping) -> MappingReport {
+        let lease = mapping.lease.as_ref();
+        MappingReport {
+            internal: mapping.internal.to_string(),
+            state: mapping.state.name(),
+            reason: mapping.reason.to_string(),
+            external: lease.map(|lease| lease.external.to_string()),
+            protocol: lease.map(|lease| lease.protocol.name()),
+            router: lease.map(|lease| lease.router.to_string()),
+            lifetime_s: lease.and_then(|lease| lease.lifetime).map(|span| span.as_secs()),
+        }
+    }
 }
 
 /// How the NAT in front of a class behaves (RFC 4787).
@@ -198,6 +235,7 @@ impl Report {
             classes: explanation.classes.iter().map(class_report).collect(),
             addresses: explanation.addresses.iter().map(|a| address_report(a, since)).collect(),
             nat: explanation.classes.iter().map(nat_report).collect(),
+            mappings: explanation.mappings.iter().map(MappingReport::new).collect(),
             servers: explanation.servers.iter().map(server_report).collect(),
             timeline: timeline.lines().into_iter().map(entry).collect(),
             peers,

@@ -4,6 +4,7 @@ use super::explore::{Bound, World, explore, promise};
 use super::stage::{Chance, Stage, connection, inside, peer, tcp};
 use crate::candidates::{Candidate, Candidates};
 use crate::local::Local;
+use crate::mapping::Mappings;
 use crate::observed::ObservedAddrs;
 use crate::peers::Peers;
 use crate::words::checkpoint::{Saved, canonical};
@@ -89,7 +90,13 @@ impl Gathering {
         let act = |cx: &mut Cx<'_>| {
             fact(rooms, cx);
             rooms.observed.advance(cx, &rooms.local);
-            rooms.candidates.advance(cx, &config, &rooms.local, &rooms.observed);
+            rooms.candidates.advance(
+                cx,
+                &config,
+                &rooms.local,
+                &rooms.observed,
+                &Mappings::default(),
+            );
         };
         self.stage.act(Chance::Lowest, act).1
     }

@@ -220,6 +220,7 @@ impl Meeting {
             Action::CloseStream { .. }
             | Action::Dial(_)
             | Action::Disconnect { .. }
+            | Action::Mapping(_)
             | Action::Notify(_) => Ok(()),
         }
     }

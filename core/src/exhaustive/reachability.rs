@@ -5,6 +5,7 @@ use super::stage::{Chance, Jump, Stage, connection, lies_ahead, peer, tcp};
 use crate::advertise::Advertise;
 use crate::candidates::Candidates;
 use crate::local::Local;
+use crate::mapping::Mappings;
 use crate::observed::ObservedAddrs;
 use crate::peers::Peers;
 use crate::probe::{Claim, Probe};
@@ -113,7 +114,7 @@ impl Judging {
             peers.advance(cx);
             // Nothing is observed: the addresses are ours by their interface.
             let observed = &ObservedAddrs::default();
-            candidates.advance(cx, &config, local, observed);
+            candidates.advance(cx, &config, local, observed, &Mappings::default());
             let (config, probe) = (&*config, &probe);
             reachability.advance(cx, &Ground { config, local, peers, observed, candidates, probe });
             advertise.advance(cx, reachability);

@@ -390,6 +390,7 @@ impl Serving {
             | Action::Send { .. }
             | Action::CloseStream { .. }
             | Action::ResetStream { .. }
+            | Action::Mapping(_)
             | Action::Notify(_) => Ok(()),
         }
     }

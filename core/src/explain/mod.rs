@@ -6,8 +6,8 @@ use crate::agent::Agent;
 use crate::probe::Server;
 use crate::reachability::Verdict;
 use crate::{
-    Addr, Class, FilteringBehavior, Instant, MappingBehavior, NodeState, Outcome, PeerId, Reason,
-    Scope, Side, Sources, State,
+    Addr, Class, FilteringBehavior, Instant, Mapping, MappingBehavior, NodeState, Outcome, PeerId,
+    Reason, Scope, Side, Sources, State,
 };
 use alloc::vec::Vec;
 
@@ -35,6 +35,8 @@ pub struct Explanation {
     pub addresses: Vec<AddressExplanation>,
     /// Every AutoNAT v2 server met, in reach or not, in order of meeting.
     pub servers: Vec<ServerExplanation>,
+    /// Every mapping that is wanted of a router.
+    pub mappings: Vec<Mapping>,
     /// Addresses that peers are told.
     pub advertised: Vec<Addr>,
     /// How many senseless events were ignored.
@@ -118,6 +120,7 @@ impl Explanation {
             classes: Vec::new(),
             addresses: Vec::new(),
             servers: Vec::new(),
+            mappings: Vec::new(),
             advertised: Vec::new(),
             ignored: 0,
         }
@@ -184,6 +187,7 @@ impl Agent {
             classes: self.explain_classes(),
             addresses,
             servers,
+            mappings: self.mappings().collect(),
             advertised: self.advertise.told().collect(),
             ignored: self.ignored,
         }

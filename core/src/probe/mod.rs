@@ -252,6 +252,24 @@ impl Probe {
         Ok(())
     }
 
+    /// A router has mapped an address of ours: for the first time, or anew. Whatever servers found
+    /// out before is asked again.
+    pub(crate) fn mapped(&mut self, cx: &mut Cx<'_>, addr: Addr) {
+        let Some(history) = self.histories.get_mut(&addr) else { return };
+        self.dirty = true;
+        if history.is_proven() {
+            return history.stir();
+        }
+        history.doubt();
+        // Whoever dials it at this moment may have begun before the router let anybody in.
+        self.take_back(cx, |exchange| exchange.addrs.contains(&addr));
+    }
+
+    /// Whether servers are still being asked about an address that none of them has proven.
+    pub(crate) fn is_searching(&self, addr: Addr) -> bool {
+        self.histories.get(&addr).is_none_or(|history| history.round == Round::Search)
+    }
+
     /// A connection is gone: its probes return to the queue, but an `OK` still awaits its nonce,
     /// which comes on another connection.
     pub(crate) fn disconnected(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
@@ -271,7 +289,7 @@ impl Probe {
         self.nonces.resumed(sleep, peers.serial());
         self.exchanges.values_mut().for_each(|exchange| exchange.resumed(sleep));
         if !sleep.is_nap() {
-            self.take_back(cx);
+            self.take_back(cx, |_| true);
             self.histories.values_mut().for_each(History::doubt);
         }
         self.dirty = true;
@@ -393,15 +411,16 @@ impl Probe {
     fn doubt_everything(&mut self, cx: &mut Cx<'_>, local: &Local, candidates: &Candidates) {
         self.histories
             .retain(|addr, _| local.listens_in(addr.class()) && candidates.get(*addr).is_some());
-        self.take_back(cx);
+        self.take_back(cx, |_| true);
         self.histories.values_mut().for_each(History::doubt);
     }
 
     /// Take back every question under way: the answer would be about the network as it was. The
     /// nonces stay good, since whoever brings one has dialled what we listen on now.
-    fn take_back(&mut self, cx: &mut Cx<'_>) {
+    fn take_back(&mut self, cx: &mut Cx<'_>, which: impl Fn(&Exchange) -> bool) {
         let stands = |(stream, one): (&StreamId, &Exchange)| (*stream, !one.awaits_nonce());
-        let asked: Vec<(StreamId, bool)> = self.exchanges.iter().map(stands).collect();
+        let asked = self.exchanges.iter().filter(|(_, one)| which(one));
+        let asked: Vec<(StreamId, bool)> = asked.map(stands).collect();
         for (stream, is_open) in asked {
             if is_open {
                 cx.actions.push(Action::ResetStream { stream });

@@ -19,9 +19,12 @@ impl Reachability {
             };
             if old != status {
                 self.revision += 1;
-                let Status { state, reason } = status
-                    .unwrap_or(Status { state: NodeState::Unknown, reason: Reason::NotListening });
-                cx.actions.notify(Notice::ClassChanged { class, state, reason });
+                // A class with nothing in it is told as one where nothing is listened on.
+                let nothing = Status { state: NodeState::Unknown, reason: Reason::NotListening };
+                let Status { state, reason } = status.unwrap_or(nothing);
+                if old.unwrap_or(nothing) != (Status { state, reason }) {
+                    cx.actions.notify(Notice::ClassChanged { class, state, reason });
+                }
             }
         }
         let node = self.node_status(ground);

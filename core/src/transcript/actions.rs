@@ -1,7 +1,7 @@
 //! Orders and news.
 
 use super::text::span;
-use super::{Names, Scribe, frames};
+use super::{Names, Scribe, frames, mapping};
 use crate::{Action, Addr, Notice, Scope, Side, Sources, State};
 use alloc::format;
 use alloc::string::String;
@@ -22,6 +22,7 @@ pub(super) fn text<N: Names>(scribe: &Scribe<N>, action: &Action) -> String {
             format!("dial {} {}{from} within {}", dial.dial, dial.addr, span(dial.timeout))
         }
         Action::Disconnect { conn } => format!("disconnect {}", scribe.conn(*conn)),
+        Action::Mapping(action) => mapping::action(action),
         Action::Notify(news) => format!("* {}", notice(&scribe.names, news)),
     }
 }
@@ -71,6 +72,10 @@ fn notice(names: &impl Names, notice: &Notice) -> String {
             let on = conn.map(|conn| format!(" on {conn}")).unwrap_or_default();
             format!("ignored {oddity:?}{on}")
         }
+        Notice::MappingChanged { internal, mapping } => {
+            mapping::changed(internal, mapping.as_ref())
+        }
+        Notice::GatewayAnswered(answer) => mapping::answered(answer),
     }
 }
 

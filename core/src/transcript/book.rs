@@ -66,7 +66,8 @@ impl Book {
             | Event::DialFailureReported { .. }
             | Event::Frame { .. }
             | Event::Observed { .. }
-            | Event::ProtocolsListed { .. } => {}
+            | Event::ProtocolsListed { .. }
+            | Event::Mapping(_) => {}
         }
     }
 
@@ -83,6 +84,7 @@ impl Book {
             Action::Send { .. }
             | Action::Dial(_)
             | Action::Disconnect { .. }
+            | Action::Mapping(_)
             | Action::Notify(_) => {}
         }
     }

@@ -1,7 +1,7 @@
 //! Facts.
 
 use super::text::{list, span};
-use super::{Names, Scribe, frames};
+use super::{Names, Scribe, frames, mapping};
 use crate::words::config::INTERFACES_MAX;
 use crate::{Connected, DialFailure, Event, Protocol, ProtocolSet, Side, StreamEnd, StreamFailure};
 use alloc::format;
@@ -59,6 +59,7 @@ pub(super) fn text<N: Names>(scribe: &Scribe<N>, event: &Event) -> String {
         Event::ProtocolsListed { conn, protocols: listed } => {
             format!("protocols {} {}", scribe.conn(*conn), protocols(*listed))
         }
+        Event::Mapping(event) => mapping::event(event),
     }
 }
 

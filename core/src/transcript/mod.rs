@@ -27,6 +27,7 @@ mod actions;
 mod book;
 mod events;
 mod frames;
+mod mapping;
 mod text;
 
 pub(crate) use actions::{sources, state};

@@ -2,6 +2,7 @@
 
 use super::addr::Addr;
 use super::id::{ConnId, DialId, StreamId};
+use super::mapping::MappingAction;
 use super::notice::Notice;
 use super::time::Duration;
 use alloc::vec::Vec;
@@ -49,6 +50,8 @@ pub enum Action {
         /// The connection.
         conn: ConnId,
     },
+    /// Do something about routers and the ports that they map.
+    Mapping(MappingAction),
     /// Tell the application.
     Notify(Notice),
 }

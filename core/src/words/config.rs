@@ -1,7 +1,9 @@
 //! Every knob and every bound. A constant reads: value, unit, source, what grows if it grows.
 
+use super::addr::Transport;
 use super::addr::{Addr, Class};
 use super::judgement::NodeState;
+use super::mapping::MappingProtocol;
 use super::time::Duration;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -37,6 +39,8 @@ pub struct Config {
     pub force_class: Vec<(Class, NodeState)>,
     /// Dial back for others, and how much; `None` offers no AutoNAT v2 service.
     pub dial_back: Option<DialBackConfig>,
+    /// Ask routers to map the ports that we listen on; `None` asks nobody.
+    pub mapping: Option<MappingConfig>,
 }
 
 impl Default for Config {
@@ -53,6 +57,34 @@ impl Default for Config {
             force_node: None,
             force_class: Vec::new(),
             dial_back: None,
+            mapping: None,
+        }
+    }
+}
+
+/// How routers are asked for ports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MappingConfig {
+    /// The protocols that may be spoken.
+    pub protocols: Vec<MappingProtocol>,
+    /// Ports to map beside those that we listen on, of the host's address towards the router.
+    pub ports: Vec<(Transport, u16)>,
+    /// How long a mapping is asked for at a time; it is renewed for as long as it is wanted. One
+    /// minute to one day.
+    pub lifetime: Duration,
+    /// What routers that list mappings show beside ours (UPnP): up to 32 bytes, printable.
+    pub description: String,
+}
+
+impl Default for MappingConfig {
+    fn default() -> Self {
+        MappingConfig {
+            protocols: MappingProtocol::ALL.to_vec(),
+            ports: Vec::new(),
+            // RFC 6886 §3.3: recommended.
+            lifetime: Duration::from_secs(7_200),
+            description: "Portolan".into(),
         }
     }
 }
@@ -142,6 +174,21 @@ pub enum ConfigError {
     /// A dial-back source that no socket can be bound to.
     #[error("{0} cannot be a source of dial-backs")]
     UnusableSource(IpAddr),
+    /// Mappings that no router can grant or that would have to be renewed all the time.
+    #[error("a mapping cannot be asked for {0:?}, only for one minute to one day")]
+    MappingLifetime(Duration),
+    /// Too many ports to map, or port 0.
+    #[error("{given} ports are to be mapped, at most {max} can be, and none of them is 0", max = MAPPINGS_MAX / 2)]
+    MappingPorts {
+        /// How many were given.
+        given: usize,
+    },
+    /// Mappings are wanted, and no protocol may be spoken.
+    #[error("ports are to be mapped, but by no protocol")]
+    NoMappingProtocol,
+    /// A description that routers may stumble over.
+    #[error("the description of mappings is not 1 to 32 printable ASCII characters")]
+    MappingDescription,
     /// A dial-back service that may never dial.
     #[error("the dial-back service has a limit of zero")]
     ZeroLimit,
@@ -154,6 +201,24 @@ pub const CONNECTIONS_MAX: usize = 4_096;
 pub const LISTENERS_MAX: usize = 64;
 /// Interface addresses, number; ours. When full, the rest is ignored, lowest addresses first.
 pub const INTERFACES_MAX: usize = 64;
+/// Gateways that are asked, number; ours: a host has one for each interface that is up. When
+/// full, the rest is ignored, preferred ones first.
+pub const GATEWAYS_MAX: usize = 4;
+/// Mappings that are wanted at once, number; ours: routers have room for some hundreds, for
+/// everybody. When full, further ports are not mapped.
+pub const MAPPINGS_MAX: usize = 32;
+/// The shortest time for which a mapping is asked for, seconds; ours: it is renewed after half of
+/// it, and half a minute is as often as a router should hear of the same mapping.
+pub const MAPPING_LIFETIME_MIN: Duration = Duration::from_secs(60);
+/// The longest, seconds; RFC 6887 §15: what servers should grant at most. What a host that leaves
+/// without a word leaves behind stays for as long. When full, a longer one is a bad configuration.
+pub const MAPPING_LIFETIME_MAX: Duration = Duration::from_secs(86_400);
+/// Bytes of the description of a mapping, number; ours: some routers cut or refuse longer ones.
+/// Requests grow with it. When full, a longer one is a bad configuration.
+pub const MAPPING_DESCRIPTION_MAX: usize = 32;
+/// Requests to one router a minute, number; ours, retransmissions, discovery and recovery
+/// included. Work for weak routers grows with it. When used up, what is due waits.
+pub const GATEWAY_REQUESTS_MIN: usize = 120;
 /// Contacted IPs, number; ours: a busy DHT node dials some thousands a day. About 40 bytes each.
 /// When full, every IP counts as contacted for a day: proofs get weaker, never wrong.
 pub const CONTACTED_MAX: usize = 16_384;

@@ -49,6 +49,10 @@ pub enum Wake {
     PushOverdue,
     /// A peer that did not answer identify is asked again.
     IdentifyAgain,
+    /// A router is to be asked: for the first time, again, or for a renewal.
+    MappingDue,
+    /// A granted mapping runs out.
+    LeaseExpires,
 }
 
 /// The earliest of two optional deadlines.

@@ -2,6 +2,7 @@
 
 use super::addr::Addr;
 use super::id::{ConnId, DialId, ListenerId, PeerId, Side, StreamId};
+use super::mapping::MappingEvent;
 use super::protocol::ProtocolSet;
 use super::time::Duration;
 use alloc::vec::Vec;
@@ -134,6 +135,8 @@ pub enum Event {
         /// The protocols of ours among them.
         protocols: ProtocolSet,
     },
+    /// Something about routers and the ports that they map.
+    Mapping(MappingEvent),
 }
 
 /// The facts about a connection that finished its handshakes.

@@ -9,6 +9,7 @@ pub(crate) mod deadline;
 pub(crate) mod event;
 pub(crate) mod id;
 pub(crate) mod judgement;
+pub(crate) mod mapping;
 pub(crate) mod notice;
 pub(crate) mod protocol;
 pub(crate) mod sleep;

@@ -3,6 +3,7 @@
 use super::addr::{Addr, Class};
 use super::id::{ConnId, PeerId};
 use super::judgement::{MappingBehavior, NodeState, Outcome, Reason, Scope, Sources, State};
+use super::mapping::{GatewayAnswer, Mapping};
 use alloc::vec::Vec;
 
 /// News for the application. Notices carry no duty: ignoring them is safe.
@@ -96,6 +97,15 @@ pub enum Notice {
         /// Withdrawn.
         removed: Vec<Addr>,
     },
+    /// A wanted mapping was granted, changed or failed, or is not wanted any more.
+    MappingChanged {
+        /// The address of ours that is mapped.
+        internal: Addr,
+        /// How the mapping stands; `None` when it is not wanted any more.
+        mapping: Option<Mapping>,
+    },
+    /// A router was found to speak a mapping protocol, or tells another external address.
+    GatewayAnswered(GatewayAnswer),
     /// We answered somebody's dial request.
     DialBackServed {
         /// The requester.
@@ -165,4 +175,10 @@ pub enum Oddity {
     Full,
     /// A report about an address that was never asked about.
     UnknownAddress,
+    /// A datagram or a response that comes from nobody whom we asked, or does not decode.
+    StrayDatagram,
+    /// An event for a fetch that is not known.
+    UnknownFetch,
+    /// Stored bytes that are no ledger.
+    BadLedger,
 }

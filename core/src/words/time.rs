@@ -45,6 +45,16 @@ impl Add<Duration> for Instant {
     }
 }
 
+impl Add<Duration> for UnixTime {
+    type Output = UnixTime;
+
+    /// Saturates at the end of representable time.
+    fn add(self, span: Duration) -> UnixTime {
+        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        UnixTime(self.0.saturating_add(millis))
+    }
+}
+
 impl fmt::Display for Instant {
     /// Seconds with millisecond digits, as transcripts print it: `12.345`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,7 +63,8 @@ impl fmt::Display for Instant {
 }
 
 /// Wall-clock time in milliseconds since 1970-01-01 UTC. Used only where a protocol wants it
-/// (sequence numbers of peer records); no decision depends on it.
+/// (sequence numbers of peer records), and for what a later run must know (how long a router keeps
+/// a mapping); nothing that is decided while we run depends on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct UnixTime(u64);
 
@@ -66,5 +77,10 @@ impl UnixTime {
     /// Milliseconds since the Unix epoch.
     pub const fn as_millis(self) -> u64 {
         self.0
+    }
+
+    /// How long `earlier` lies before this moment; zero if it does not.
+    pub const fn since(self, earlier: UnixTime) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }

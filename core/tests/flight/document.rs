@@ -10,9 +10,11 @@ use std::collections::BTreeSet;
 const DOCUMENT: &str = include_str!("../../../docs/flight-record.md");
 const VALUES: &str = include_str!("../../src/flight/proto/values.rs");
 const ACTION: &str = include_str!("../../src/flight/proto/action.rs");
-const CODE: [&str; 4] = [
+const MAPPING: &str = include_str!("../../src/flight/proto/mapping.rs");
+const CODE: [&str; 5] = [
     VALUES,
     ACTION,
+    MAPPING,
     include_str!("../../src/flight/proto/head.rs"),
     include_str!("../../src/flight/proto/step.rs"),
 ];
@@ -69,7 +71,8 @@ fn coded() -> BTreeSet<Field> {
                 message = name.split(['`', '.']).next().expect("a name").to_owned();
             }
             let Some(attribute) = line.strip_prefix("#[prost(") else { continue };
-            if attribute.starts_with("oneof") {
+            // A long one has its words on lines of its own.
+            if attribute.is_empty() || attribute.starts_with("oneof") {
                 continue;
             }
             let declared = lines.next().expect("a field follows its attribute");
@@ -92,7 +95,10 @@ fn field(attribute: &str, declared: &str) -> String {
             (snake(name), held.strip_suffix(')').expect("a variant with one field"))
         }
     };
-    let held = held.trim_start_matches("Option<").trim_start_matches("Vec<").trim_end_matches('>');
+    let held = ["Option<", "Vec<", "Box<"]
+        .iter()
+        .fold(held, |held, around| held.trim_start_matches(around));
+    let held = held.trim_end_matches('>');
     let kind = match (has("message"), held) {
         (true, "()") => "Empty",
         (true, held) => held.strip_suffix("Message").unwrap_or(held),
@@ -138,8 +144,8 @@ fn coded_numbers() -> BTreeSet<(String, String)> {
         }
     }
     // Reasons and notices have content; their number follows where they are taken apart.
-    for name in ["Reason", "Notice"] {
-        for arm in ACTION.split(&format!(" {name}::")).skip(1) {
+    for (name, code) in [("Reason", ACTION), ("Notice", ACTION), ("MappingReason", MAPPING)] {
+        for arm in code.split(&format!(" {name}::")).skip(1) {
             let variant = arm.split(|c: char| !c.is_alphanumeric()).next().expect("a name");
             let number = arm.split("of(").nth(1).and_then(|rest| rest.split(')').next());
             let number = number.expect("a number follows");

@@ -4,15 +4,16 @@ use bytes::Bytes;
 use libp2p_identity::Keypair;
 use portolan_core::flight::{Drawn, Head, Step};
 use portolan_core::{
-    Addr, Class, Config, ConnId, Connected, DialBackConfig, DialFailure, DialId, Duration, Event,
-    Family, Instant, ListenerId, NodeState, PeerId, Protocol, ProtocolSet, Side, StreamEnd,
+    Addr, Channel, Class, Config, ConnId, Connected, DialBackConfig, DialFailure, DialId, Duration,
+    Event, Family, FetchFailure, FetchId, Gateway, Instant, ListenerId, MappingConfig,
+    MappingEvent, MappingProtocol, NodeState, PeerId, Protocol, ProtocolSet, Side, StreamEnd,
     StreamFailure, StreamId, Transport, UnixTime,
 };
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// A key pair that is always the same.
 pub(crate) fn key(seed: u8) -> Keypair {
@@ -93,6 +94,64 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         (conn(), addr()).prop_map(|(conn, observed)| Event::Observed { conn, observed }),
         (conn(), protocols())
             .prop_map(|(conn, protocols)| Event::ProtocolsListed { conn, protocols }),
+        mapping_event().prop_map(Event::Mapping),
+    ]
+}
+
+fn socket() -> impl Strategy<Value = SocketAddr> {
+    (ip(), any::<u16>(), 0..3u32, prop_oneof![9 => Just(0), 1 => any::<u32>()]).prop_map(
+        |(ip, port, scope, flow)| match ip {
+            IpAddr::V4(ip) => SocketAddrV4::new(ip, port).into(),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, port, flow, scope).into(),
+        },
+    )
+}
+
+fn channel() -> impl Strategy<Value = Channel> {
+    (ip(), 0..4u32, option::of(socket())).prop_map(|(source, interface, group)| match group {
+        None => Channel::Client { source, interface },
+        Some(group) => Channel::Group { group, source, interface },
+    })
+}
+
+/// Bodies that begin as those of routers do, and others; texts with addresses in them.
+fn said() -> impl Strategy<Value = Bytes> {
+    let header = select(vec![&b"\0\x80"[..], b"\0\x82", b"\x02\x01", b"\x02\x81", b"HTTP/1.1 "]);
+    let binary = (header, body()).prop_map(|(header, body)| [header, &body[..]].concat().into());
+    let text = vec((ip(), "[ -~]{0,8}"), 0..4).prop_map(|words| {
+        let words = words.into_iter().map(|(ip, text)| format!("<IP>{ip}</IP>{text}\n"));
+        words.collect::<String>().into()
+    });
+    prop_oneof![body(), binary, text]
+}
+
+fn mapping_event() -> impl Strategy<Value = MappingEvent> {
+    let gateway = (ip(), 0..4u32, ip());
+    let gateway =
+        gateway.prop_map(|(router, interface, source)| Gateway { router, interface, source });
+    let fetch = || number().prop_map(FetchId);
+    let failures = vec![
+        FetchFailure::Refused,
+        FetchFailure::TimedOut,
+        FetchFailure::Malformed,
+        FetchFailure::LocalFault,
+    ];
+    prop_oneof![
+        vec(gateway, 0..5).prop_map(|gateways| MappingEvent::GatewaysChanged { gateways }),
+        (channel(), socket(), said()).prop_map(|(channel, from, body)| {
+            MappingEvent::DatagramReceived { channel, from, body }
+        }),
+        (channel(), option::of(socket()))
+            .prop_map(|(channel, to)| MappingEvent::DatagramRefused { channel, to }),
+        (fetch(), any::<u16>(), said()).prop_map(|(fetch, status, body)| MappingEvent::Fetched {
+            fetch,
+            status,
+            body
+        }),
+        (fetch(), select(failures))
+            .prop_map(|(fetch, reason)| MappingEvent::FetchFailed { fetch, reason }),
+        body().prop_map(|ledger| MappingEvent::LedgerRead { ledger }),
+        Just(MappingEvent::Closing),
     ]
 }
 
@@ -134,17 +193,17 @@ pub(crate) fn config() -> impl Strategy<Value = Config> {
     let texts = (".{0,20}", ".{0,20}", vec(".{0,20}", 0..3), any::<bool>(), any::<bool>());
     let numbers = (option::of(span()), prop_oneof![1..=50usize, any::<usize>()]);
     let states = (vec(addr(), 0..3), option::of(state()), vec((class(), state()), 0..3));
-    (texts, numbers, states, option::of(dial_back())).prop_map(
-        |(texts, numbers, states, dial_back)| {
-            let mut config = Config::default();
-            (config.agent_version, config.protocol_version, config.protocols, ..) = texts.clone();
-            (.., config.allow_private, config.identify) = texts;
-            (config.ping_interval, config.addrs_per_request) = numbers;
-            (config.external, config.force_node, config.force_class) = states;
-            config.dial_back = dial_back;
-            config
-        },
-    )
+    let services = (option::of(dial_back()), option::of(mapping()));
+    (texts, numbers, states, services).prop_map(|(texts, numbers, states, (dial_back, mapping))| {
+        let mut config = Config::default();
+        (config.agent_version, config.protocol_version, config.protocols, ..) = texts.clone();
+        (.., config.allow_private, config.identify) = texts;
+        (config.ping_interval, config.addrs_per_request) = numbers;
+        (config.external, config.force_node, config.force_class) = states;
+        config.dial_back = dial_back;
+        config.mapping = mapping;
+        config
+    })
 }
 
 fn dial_back() -> impl Strategy<Value = DialBackConfig> {
@@ -157,6 +216,21 @@ fn dial_back() -> impl Strategy<Value = DialBackConfig> {
             (config.global_per_min, config.peer_per_min, config.prefix_per_min, ..) = limits;
             (.., config.target_per_min, config.target_prefix_per_min) = limits;
             config.dials_max = dials_max;
+            config
+        },
+    )
+}
+
+fn mapping() -> impl Strategy<Value = MappingConfig> {
+    let protocols = vec(select(MappingProtocol::ALL.to_vec()), 0..4);
+    let transport = select(vec![Transport::Tcp, Transport::Quic]);
+    (protocols, vec((transport, any::<u16>()), 0..4), span(), ".{0,40}").prop_map(
+        |(protocols, ports, lifetime, description)| {
+            let mut config = MappingConfig::default();
+            config.protocols = protocols;
+            config.ports = ports;
+            config.lifetime = lifetime;
+            config.description = description;
             config
         },
     )

@@ -10,7 +10,7 @@ use crate::traits::Runtime;
 use async_channel::TrySendError;
 use futures::channel::oneshot;
 use multiaddr::Multiaddr;
-use portolan_core::{Addr, ConnId, Duration, Event, Explanation, PeerId, Side};
+use portolan_core::{Addr, ConnId, Duration, Event, Explanation, Mapping, PeerId, Side};
 
 /// A request of a handle. Whoever asked may stop waiting for the answer at any time.
 #[derive(Debug)]
@@ -43,6 +43,9 @@ pub(crate) enum Command {
     },
     Explain {
         reply: oneshot::Sender<Explanation>,
+    },
+    Mappings {
+        reply: oneshot::Sender<Vec<Mapping>>,
     },
     MayServe {
         reply: oneshot::Sender<bool>,
@@ -99,6 +102,9 @@ impl<R: Runtime> Driver<R> {
         match command {
             Command::Shutdown { reply } => self.stop(Some(reply)),
             Command::Explain { reply } => drop(reply.send(self.parts.agent.explain())),
+            Command::Mappings { reply } => {
+                drop(reply.send(self.parts.agent.mappings().collect()));
+            }
             Command::MayServe { reply } => {
                 let may = self.stopping.is_none() && self.parts.agent.reachability().may_serve();
                 let _ = reply.send(may);

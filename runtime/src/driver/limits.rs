@@ -76,9 +76,14 @@ pub(crate) const HALF_CLOSED_TIMEOUT: Duration = Duration::from_secs(60);
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 /// How long the closing words of a connection may take to leave, seconds; ours.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often interface addresses are read again, seconds; ours: reading them is a few
-/// microseconds, and a laptop that moved should notice before its user does.
+/// How long mappings may take to be given back when the node ends, seconds; ours: some round trips
+/// to a router next door, with one loss. Shutting down takes longer if it grows.
+pub(crate) const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often interface addresses and gateways are read again, seconds; ours: reading them is a few
+/// microseconds, and where the system does not tell of changes, a laptop that moved should notice
+/// before its user does.
 pub(crate) const INTERFACES_INTERVAL: Duration = Duration::from_secs(30);
+const _: () = assert!(RELEASE_TIMEOUT.as_secs() <= LINGER.as_secs() + 2 * CLOSE_TIMEOUT.as_secs());
 /// How often the driver looks at its clocks when nothing else wakes it, seconds; ours: timers may
 /// stand still while the machine is suspended, and then this long passes before it is noticed that
 /// they did. It costs one wake-up of the process and two readings of clocks.

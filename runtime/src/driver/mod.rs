@@ -4,6 +4,7 @@
 //!  connections, streams, dials ──► facts ─────┐
 //!  listeners ────────────────────► arrivals ──┼─► driver ─► agent.handle ─► actions ─► performed
 //!  the application's handles ────► commands ──┤                                (in order, at once)
+//!  routers, changes of routes ───► news ──────┤
 //!  agent.deadline() ─────────────► one timer ─┘
 //! ```
 //!
@@ -12,13 +13,14 @@
 //! and costs it the stream. So the two directions cannot block each other.
 //!
 //! The one timer serves core's deadline and three chores that decide nothing about reachability:
-//! idle connections, interface addresses, and the end of a shutdown.
+//! idle connections, what interfaces and gateways there are, and the end of a shutdown.
 
 mod chance;
 mod commands;
 mod connection;
 mod fact;
 mod limits;
+mod mapping;
 mod negotiate;
 mod perform;
 mod stream;
@@ -33,32 +35,35 @@ pub(crate) use connection::Common;
 pub(crate) use fact::Facts;
 pub(crate) use limits::COMMANDS_MAX;
 pub use limits::Limits;
+pub(crate) use mapping::Mapping;
+pub(crate) use tasks::Tasks;
 
 use crate::net::{Arrival, Established, Listening, Net};
 use crate::node::Hub;
 use crate::record::Record;
 use crate::traits::Runtime;
 use async_channel::Receiver;
+use bytes::Bytes;
 use connection::Connection;
 use fact::Fact;
 use futures::channel::oneshot;
 use futures::{FutureExt, select};
 use limits::{CLOCKS_INTERVAL, CLOSE_TIMEOUT, INTERFACES_INTERVAL, LINGER};
 use portolan_core::{
-    Actions, Agent, ConnId, Connected, Cx, DialId, Duration, Event, Instant, StreamId,
+    Actions, Agent, ConnId, Connected, Cx, DialId, Duration, Event, Instant, MappingEvent, StreamId,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use suspend::Told;
 use table::{Conn, Refusal, Table};
-use tasks::Tasks;
 
 /// What comes in.
 pub(crate) struct Inputs {
     pub(crate) facts: Receiver<Fact>,
     pub(crate) arrivals: Receiver<Arrival>,
     pub(crate) commands: Receiver<Command>,
+    pub(crate) news: Receiver<MappingEvent>,
 }
 
 /// The parts that a driver is built from.
@@ -88,6 +93,7 @@ pub(crate) struct Driver<R: Runtime> {
     found: VecDeque<Event>,
     table: Table,
     tasks: Tasks<R>,
+    mapping: Mapping<R>,
     listeners: BTreeMap<portolan_core::ListenerId, Listening>,
     /// Dials of the application under way.
     dials: usize,
@@ -104,6 +110,8 @@ pub(crate) struct Driver<R: Runtime> {
 struct Stopping {
     /// When connections that have not closed by themselves are dropped.
     until: Instant,
+    /// When core has had time enough to give back its mappings.
+    release_until: Instant,
     replies: Vec<oneshot::Sender<()>>,
 }
 
@@ -112,13 +120,16 @@ enum Woken {
     Fact(Fact),
     Arrival(Arrival),
     Command(Command),
+    News(MappingEvent),
+    /// Interfaces or routes are not what they were.
+    Changed,
     /// Every handle was dropped.
     Abandoned,
     Time,
 }
 
 impl<R: Runtime> Driver<R> {
-    pub(crate) fn new(parts: Parts<R>) -> Driver<R> {
+    pub(crate) fn new(parts: Parts<R>, mapping: Mapping<R>) -> Driver<R> {
         let tasks = Tasks::new(parts.common.runtime.clone());
         let told = Told::new(parts.common.runtime.slept());
         Driver {
@@ -127,6 +138,7 @@ impl<R: Runtime> Driver<R> {
             found: VecDeque::new(),
             table: Table::default(),
             tasks,
+            mapping,
             listeners: BTreeMap::new(),
             dials: 0,
             interfaces: Vec::new(),
@@ -139,8 +151,13 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// Drive the node until it is shut down or nobody holds a handle any more.
-    pub(crate) async fn run(mut self, inputs: Inputs, listening: Vec<Listening>) {
-        self.read_interfaces();
+    pub(crate) async fn run(
+        mut self,
+        inputs: Inputs,
+        listening: Vec<Listening>,
+        ledger: Option<Bytes>,
+    ) {
+        self.open_eyes(ledger);
         for listening in listening {
             self.listening(listening);
         }
@@ -154,6 +171,8 @@ impl<R: Runtime> Driver<R> {
                 Woken::Fact(fact) => self.take(fact),
                 Woken::Arrival(arrival) => self.arrived(arrival.connection),
                 Woken::Command(command) => self.command(command),
+                Woken::News(news) => self.feed(Event::Mapping(news)),
+                Woken::Changed => self.look_around(),
                 Woken::Abandoned => {
                     self.abandoned = true;
                     self.stop(None);
@@ -181,6 +200,9 @@ impl<R: Runtime> Driver<R> {
             fact = inputs.facts.recv().fuse() => fact.map_or(Woken::Time, Woken::Fact),
             arrival = arrival(inputs).fuse() => Woken::Arrival(arrival),
             command = command.fuse() => command,
+            // The driver holds a sender of these as well.
+            news = inputs.news.recv().fuse() => news.map_or(Woken::Time, Woken::News),
+            () = self.mapping.changed().fuse() => Woken::Changed,
             () = sleep.fuse() => Woken::Time,
         }
     }
@@ -193,7 +215,10 @@ impl<R: Runtime> Driver<R> {
     fn wake_at(&self) -> Instant {
         let core = self.parts.agent.deadline().map(|deadline| deadline.at);
         let sweep = (!self.table.is_empty()).then_some(self.sweep_at);
-        let stop = self.stopping.as_ref().map(|stopping| stopping.until);
+        let stop = self.stopping.as_ref().map(|stopping| {
+            let releasing = stopping.release_until > self.now();
+            if releasing { stopping.release_until } else { stopping.until }
+        });
         let chores = [core, sweep, stop].into_iter().flatten();
         chores.fold(self.interfaces_at, Instant::min)
     }
@@ -205,7 +230,7 @@ impl<R: Runtime> Driver<R> {
             self.feed(Event::Tick);
         }
         if self.interfaces_at <= now {
-            self.read_interfaces();
+            self.look_around();
         }
         if self.sweep_at <= now {
             self.sweep(now);
@@ -355,6 +380,14 @@ impl<R: Runtime> Driver<R> {
         self.feed(Event::ListenerOpened { listener, addr });
     }
 
+    /// See what interfaces and gateways there are, and tell core what is not as it was.
+    fn look_around(&mut self) {
+        self.read_interfaces();
+        if let Some(changed) = self.changed_gateways() {
+            self.feed(changed);
+        }
+    }
+
     fn read_interfaces(&mut self) {
         if let Some(changed) = self.changed_interfaces() {
             self.feed(changed);
@@ -408,11 +441,17 @@ impl<R: Runtime> Driver<R> {
             return;
         }
         let until = self.now() + LINGER + CLOSE_TIMEOUT + CLOSE_TIMEOUT;
-        self.stopping = Some(Stopping { until, replies: reply.into_iter().collect() });
+        let release_until = self.now();
+        let replies = reply.into_iter().collect();
+        self.stopping = Some(Stopping { until, release_until, replies });
         self.parts.common.doors.close();
         for listener in std::mem::take(&mut self.listeners).into_keys() {
             self.parts.net.close_listener(listener);
             self.feed(Event::ListenerClosed { listener });
+        }
+        let release_until = self.release();
+        if let Some(stopping) = &mut self.stopping {
+            stopping.release_until = release_until;
         }
         let open: Vec<ConnId> = self.table.conns().map(|(conn, _)| conn).collect();
         for conn in open {
@@ -422,17 +461,22 @@ impl<R: Runtime> Driver<R> {
 
     fn is_over(&self) -> bool {
         let now = self.now();
-        let over = |stopping: &Stopping| self.table.is_empty() || stopping.until <= now;
+        let over = |stopping: &Stopping| {
+            let released = self.has_released() || stopping.release_until <= now;
+            (self.table.is_empty() && released) || stopping.until <= now
+        };
         self.stopping.as_ref().is_some_and(over)
     }
 
     async fn finish(self, inputs: Inputs) {
-        let Driver { parts, table, tasks, stopping, .. } = self;
-        let Inputs { facts, arrivals, commands } = inputs;
+        let Driver { parts, table, tasks, mapping, stopping, .. } = self;
+        let Inputs { facts, arrivals, commands, news } = inputs;
         // Connections that nobody has taken over close, and dials that have just ended say so.
         drop(take_rest(&facts));
         drop(take_rest(&arrivals));
+        drop(take_rest(&news));
         tasks.end().await;
+        mapping.end().await;
         drop(table);
         parts.net.shutdown().await;
         drop(parts);

@@ -28,6 +28,7 @@ impl<R: Runtime> Driver<R> {
             }
             Action::Dial(dial) => self.dial_back(dial),
             Action::Disconnect { conn } => self.table.close(conn, true),
+            Action::Mapping(action) => self.perform_mapping(action),
             Action::Notify(notice) => self.notify(now, &notice),
             // Core and runtime are versioned together: there is no other action.
             _ => debug_assert!(false, "an action that the driver does not know"),

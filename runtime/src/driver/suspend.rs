@@ -1,7 +1,7 @@
 //! Noticing that the machine was suspended, and telling core before anything else.
 //!
 //! ```text
-//!  before every event: has Timers::slept() grown? ─► Resumed ─► InterfacesChanged? ─► the event
+//!  before every event: has Timers::slept() grown? ─► Resumed ─► what changed around us ─► the event
 //! ```
 //!
 //! A runtime's timers may stand still while the machine sleeps, and nobody says that it runs again.
@@ -46,7 +46,8 @@ impl<R: Runtime> Driver<R> {
         };
         tracing::info!(?slept, "the machine was suspended");
         self.put_off(slept);
-        if let Some(changed) = self.changed_interfaces() {
+        let changed = [self.changed_interfaces(), self.changed_gateways()];
+        for changed in changed.into_iter().rev().flatten() {
             self.found.push_front(changed);
         }
         Some((self.now(), Event::Resumed { slept }))
@@ -59,6 +60,7 @@ impl<R: Runtime> Driver<R> {
         }
         if let Some(stopping) = &mut self.stopping {
             stopping.until = stopping.until + slept;
+            stopping.release_until = stopping.release_until + slept;
         }
     }
 }

@@ -6,16 +6,19 @@ use super::notices::{Hub, Notices};
 use super::stream::{AcceptError, Doors, Incoming};
 use super::{Inner, Node};
 use crate::driver::{
-    COMMANDS_MAX, Chance, Common, Driver, Facts, Inputs, KeySigner, Limits, Parts,
+    COMMANDS_MAX, Chance, Common, Driver, Facts, Inputs, KeySigner, Limits, Mapping, Parts,
 };
+use crate::ledger::Ledger;
 use crate::net::{Listening, Net, NetConfig};
 use crate::record::{Record, Recording};
+use crate::routers::Routers;
 use crate::traits::Runtime;
 use futures::FutureExt;
 use libp2p_identity::Keypair;
 use multiaddr::Multiaddr;
 use portolan_core::{Addr, Agent, Config, Protocol};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A node about to start.
@@ -29,6 +32,7 @@ pub struct Builder<R: Runtime> {
     net: NetConfig,
     listen: Vec<Multiaddr>,
     recording: Option<Recording>,
+    ledger: Option<PathBuf>,
     hub: Arc<Hub>,
     doors: Arc<Doors>,
 }
@@ -44,6 +48,7 @@ impl<R: Runtime> Builder<R> {
             net: NetConfig::default(),
             listen: Vec::new(),
             recording: None,
+            ledger: None,
             hub: Arc::default(),
             doors: Arc::default(),
         }
@@ -88,6 +93,15 @@ impl<R: Runtime> Builder<R> {
         self
     }
 
+    /// Keep the ledger of port mappings in this file, so that a later run renews or deletes what
+    /// this one leaves behind, also after a crash. It holds the secrets for that, and is readable by
+    /// its owner only; `FILE.lock` beside it is locked while the node runs. Without a file the
+    /// ledger is forgotten; without [`Config::mapping`] nothing is mapped, and the file is not touched.
+    pub fn ledger(mut self, path: impl Into<PathBuf>) -> Builder<R> {
+        self.ledger = Some(path.into());
+        self
+    }
+
     /// Accept inbound streams of an application protocol, and list it in identify.
     ///
     /// # Errors
@@ -108,16 +122,25 @@ impl<R: Runtime> Builder<R> {
     /// If the configuration makes no sense, or an address cannot be listened on; then nothing
     /// stays behind.
     pub async fn start(self) -> Result<Node<R>, StartError> {
-        let Builder { runtime, keypair, mut config, limits, net, listen, recording, hub, doors } =
-            self;
-        for name in doors.names() {
-            if !config.protocols.contains(&name) {
-                config.protocols.push(name);
-            }
-        }
+        let Builder {
+            runtime,
+            keypair,
+            config,
+            limits,
+            net,
+            listen,
+            recording,
+            ledger,
+            hub,
+            doors,
+        } = self;
+        let config = naming(config, &doors);
         let served: Arc<[Protocol]> = served(&config).collect();
+        let maps = config.mapping.is_some();
         let agent = Agent::new(config, keypair.public())?;
         let peer = agent.peer_id();
+        let ledger = ledger.filter(|_| maps).map(Ledger::open).transpose()?;
+        let (ledger, read) = ledger.unzip();
         let mut chance = Chance::new().map_err(StartError::NoRandomness)?;
         let (net, arrivals) = Net::new(runtime.clone(), &keypair, net)?;
         let listening = match listen_on(&net, &listen) {
@@ -150,10 +173,23 @@ impl<R: Runtime> Builder<R> {
         let signer = KeySigner(keypair);
         let parts = Parts { net, agent, chance, signer, record, common, hub: hub.clone() };
         let (commands, commands_in) = async_channel::bounded(COMMANDS_MAX);
-        let inputs = Inputs { facts: facts_in, arrivals, commands: commands_in };
-        runtime.spawn(Driver::new(parts).run(inputs, listening).boxed());
+        let (routers, news) = Routers::new(runtime.clone());
+        let mapping = Mapping::new(routers, maps, ledger);
+        let inputs = Inputs { facts: facts_in, arrivals, commands: commands_in, news };
+        let driver = Driver::new(parts, mapping);
+        runtime.spawn(driver.run(inputs, listening, read.flatten()).boxed());
         Ok(Node(Arc::new(Inner { runtime, peer, commands, hub, doors, limits })))
     }
+}
+
+/// The configuration with the application's protocols in it, which identify lists.
+fn naming(mut config: Config, doors: &Doors) -> Config {
+    for name in doors.names() {
+        if !config.protocols.contains(&name) {
+            config.protocols.push(name);
+        }
+    }
+    config
 }
 
 /// The protocols of core's that peers may open streams of.

@@ -1,6 +1,7 @@
 //! How the operations of a node can fail: one small enum for each.
 
 use super::address::AddressError;
+use crate::ledger::LedgerError;
 use crate::net;
 use crate::record::RecordError;
 use multiaddr::Multiaddr;
@@ -30,6 +31,9 @@ pub enum StartError {
     /// The flight record cannot be written. The error names the file.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The ledger of mappings cannot be kept. The error names the file.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
 }
 
 /// Why an address is not listened on.

@@ -26,7 +26,7 @@ use futures::channel::oneshot;
 use libp2p_identity::Keypair;
 use multiaddr::Multiaddr;
 use portolan_core::wire::multiaddr::to_multiaddr;
-use portolan_core::{Explanation, Instant, PeerId};
+use portolan_core::{Explanation, Instant, Mapping, PeerId};
 use std::fmt;
 use std::sync::Arc;
 
@@ -138,6 +138,13 @@ impl<R: Runtime> Node<R> {
     /// Only after a shutdown.
     pub async fn explain(&self) -> Result<Explanation, Stopped> {
         self.ask(|reply| Command::Explain { reply }).await
+    }
+
+    /// Every port mapping that the node wants, with how far it is and why; none without
+    /// [`Config::mapping`](portolan_core::Config), and none after a shutdown. Every change is a
+    /// [`Notice::MappingChanged`](portolan_core::Notice).
+    pub async fn mappings(&self) -> Vec<Mapping> {
+        self.ask(|reply| Command::Mappings { reply }).await.unwrap_or_default()
     }
 
     /// Whether the node may serve others (a DHT in server mode, a relay service): its one verdict,

@@ -56,7 +56,8 @@ pub enum Interest {
     Write,
 }
 
-/// A socket of the standard library: one of TCP that is connected or listens, or one of UDP.
+/// A socket of the standard library: one of TCP that is connected or listens, or one of UDP (on
+/// Linux also one of netlink, which is read in the same way).
 pub trait Socket: AsHandle + Send + Sync + 'static {}
 
 impl Socket for TcpStream {}
@@ -66,6 +67,7 @@ impl Socket for UdpSocket {}
 impl<R: Reactor + Timers + Spawn> Sockets for R {
     type Tcp = Tcp<R>;
     type Listener = R::Watched<TcpListener>;
+    type Udp = R::Watched<UdpSocket>;
 
     fn connected(
         &self,
@@ -108,6 +110,23 @@ impl<R: Reactor + Timers + Spawn> Sockets for R {
 
     fn local_addr(&self, tcp: &Self::Tcp) -> io::Result<SocketAddr> {
         tcp.socket().local_addr()
+    }
+
+    fn udp(&self, socket: UdpSocket) -> io::Result<Self::Udp> {
+        self.watch(socket)
+    }
+
+    async fn read_udp<T: Send>(
+        &self,
+        udp: &Self::Udp,
+        mut attempt: impl FnMut(&UdpSocket) -> io::Result<T> + Send,
+    ) -> io::Result<T> {
+        loop {
+            match attempt(R::socket(udp)) {
+                Err(error) if would_block(&error) => self.ready(udp, Interest::Read).await?,
+                done => return done,
+            }
+        }
     }
 
     fn quic(&self) -> Arc<dyn quinn::Runtime> {

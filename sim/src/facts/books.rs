@@ -2,6 +2,7 @@
 //! that nobody could carry out is named.
 
 use super::cast::Peer;
+use crate::routers::Routers;
 use portolan_core::wire::autonat::Message;
 use portolan_core::wire::multiaddr::{Decoded, decode};
 use portolan_core::{
@@ -71,6 +72,8 @@ pub struct Books {
     pub requests: BTreeMap<StreamId, Request>,
     /// The dials that were ordered and have not ended.
     pub dials: BTreeMap<DialId, Dial>,
+    /// The sockets that reach routers, and the requests to them.
+    pub routers: Routers,
     /// The greatest number of a connection, a listener, and a stream that a peer opened, so far.
     pub(super) conns_used: u64,
     pub(super) listeners_used: u64,
@@ -152,6 +155,7 @@ impl Books {
                 }
                 self.drop_if_over(*stream);
             }
+            Event::Mapping(event) => self.routers.happened(event),
             Event::Tick
             | Event::Resumed { .. }
             | Event::Contacted { .. }
@@ -222,6 +226,7 @@ impl Books {
                     return Err(format!("{conn} is gone, and is to be closed"));
                 }
             }
+            Action::Mapping(action) => self.routers.ordered(action)?,
             Action::Notify(_) | _ => {}
         }
         Ok(())

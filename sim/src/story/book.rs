@@ -1,6 +1,7 @@
 //! What a runtime would know: connections, streams and dials; and the contract that every action
 //! must keep so that a runtime can perform it.
 
+use crate::routers::Routers;
 use portolan_core::wire::autonat::Message;
 use portolan_core::wire::multiaddr::{Decoded, decode};
 use portolan_core::{
@@ -37,6 +38,7 @@ pub(super) struct Book {
     pub(super) streams: BTreeMap<StreamId, Stream>,
     pub(super) dials: BTreeMap<DialId, Dial>,
     pub(super) probes: Vec<Probe>,
+    routers: Routers,
     listeners: BTreeMap<ListenerId, Addr>,
     interfaces: Vec<IpAddr>,
     minted: BTreeSet<StreamId>,
@@ -131,6 +133,7 @@ impl Book {
                 }
                 self.forget_if_over(*stream);
             }
+            Event::Mapping(event) => self.routers.happened(event),
             Event::Tick
             | Event::Resumed { .. }
             | Event::Contacted { .. }
@@ -172,6 +175,7 @@ impl Book {
                 true => Ok(()),
                 false => Err(format!("{conn} is disconnected, but is gone")),
             },
+            Action::Mapping(action) => self.routers.ordered(action),
             Action::Notify(_) | _ => Ok(()),
         }
     }

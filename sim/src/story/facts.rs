@@ -60,6 +60,8 @@ impl World {
             }
             "answer" | "data-request" | "dial-back" => self.serve_us(&verb, words),
             "request" | "data" | "accept" => self.ask_us(&verb, words),
+            "gateways" | "datagram" | "datagram-refused" | "fetched" | "fetch-failed"
+            | "ledger-read" | "closing" => self.routers(&verb, said),
             "settle" => {
                 let most = words.take()?;
                 words.done()?;

@@ -1,5 +1,6 @@
 //! The knobs of a story: `config` lines, which stand before the first fact.
 
+use super::routers;
 use super::script::{Word, Words, Wrong};
 use portolan_core::{Addr, Class, Config, DialBackConfig, Duration, NodeState};
 use std::net::IpAddr;
@@ -55,6 +56,7 @@ impl Settings {
                 }
             }
             "draw" => self.spread = words.take()?,
+            "mapping" => self.config.mapping = Some(routers::mapping(&mut words)?),
             "dial-back" => self.config.dial_back = Some(dial_back(&mut words)?),
             other => {
                 return Err(super::script::expected("a knob (see docs/scenarios.md)", other));

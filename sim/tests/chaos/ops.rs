@@ -1,10 +1,9 @@
 //! Structured nonsense: orders drawn by proptest, and how a world carries them out.
 
+use crate::routers::{RouterOp, any_router_op};
 use crate::world::{Ask, OURS, PEERS, REMOTES, World, key};
 use bytes::Bytes;
-use portolan_core::wire::autonat::{
-    DialBack, DialStatus, Message, ResponseStatus, dial_data_chunk,
-};
+use portolan_core::wire::autonat::{DialBack, DialStatus, Message, ResponseStatus};
 use portolan_core::wire::identify::Identify;
 use portolan_core::wire::multiaddr;
 use portolan_core::{
@@ -116,6 +115,7 @@ pub(crate) enum Op {
     Sleep(u32, u8),
     /// The wall clock is set, by so many hours.
     Clock(i16),
+    Router(RouterOp),
 }
 
 /// Orders by their odds: enough sense among the nonsense that deep states are reached.
@@ -153,6 +153,7 @@ pub(crate) fn any_op() -> impl Strategy<Value = Op> {
         2 => (b(), b(), proptest::collection::vec(b(), 0..40))
             .prop_map(|(which, protocol, bytes)| Op::Garbage { which, protocol, bytes }),
         1 => (any::<u64>(), b()).prop_map(|(id, what)| Op::Unknown { id, what }),
+        1 => any_router_op().prop_map(Op::Router),
     ];
     let service = prop_oneof![
         3 => (b(), b(), b()).prop_map(|(which, target, more)| Op::Request { which, target, more }),
@@ -165,14 +166,14 @@ pub(crate) fn any_op() -> impl Strategy<Value = Op> {
     prop_oneof![5 => honest, 2 => odd, 1 => service]
 }
 
-fn pick<T: Clone>(all: impl IntoIterator<Item = T>, which: u8) -> Option<T> {
+pub(crate) fn pick<T: Clone>(all: impl IntoIterator<Item = T>, which: u8) -> Option<T> {
     let all: Vec<T> = all.into_iter().collect();
     // The newest are the likeliest to matter.
     let back = usize::from(which) % all.len().max(1);
     all.iter().rev().nth(back).cloned()
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("an IP")
 }
 
@@ -280,6 +281,7 @@ impl World {
                 }
             }
             Op::Unknown { id, what } => self.unknown(id, what),
+            Op::Router(op) => self.router(op),
         }
     }
 
@@ -364,7 +366,7 @@ impl World {
         self.open_on(conn, protocol)
     }
 
-    fn open_on(&mut self, conn: ConnId, protocol: Protocol) -> Option<StreamId> {
+    pub(crate) fn open_on(&mut self, conn: ConnId, protocol: Protocol) -> Option<StreamId> {
         let stream = StreamId::inbound(protocol, self.fresh());
         self.step(Event::StreamOpened { conn, stream });
         self.streams.contains_key(&stream).then_some(stream)
@@ -499,83 +501,6 @@ impl World {
         }
     }
 
-    fn request(&mut self, which: u8, target: u8, more: u8) {
-        let Some(conn) = pick(self.conns.keys().copied(), which) else { return };
-        let Some(stream) = self.open_on(conn, Protocol::DialRequest) else { return };
-        let remote = self.conns[&conn].facts.remote;
-        let all = [
-            remote,
-            Addr { port: 4001, ..remote },
-            Addr::tcp(ip("44.0.77.1"), 4001),
-            Addr::tcp(ip("10.0.0.1"), 80),
-            Addr::tcp(ip("192.168.1.2"), 4001),
-            Addr::quic(ip("2600:1::1"), 4001),
-            Addr::tcp(ip("127.0.0.9"), 4001),
-            Addr::tcp(ip("2002:a00:1::1"), 4001),
-        ];
-        let at = |n: u8| all[usize::from(n) % all.len()];
-        let addrs: Vec<Addr> = (0..=more % 3).map(|n| at(target.wrapping_add(n * 3))).collect();
-        self.requested.insert(stream, addrs.clone());
-        let nonce = u64::from(more) << 32 | u64::from(target);
-        let addrs = addrs.into_iter().map(multiaddr::encode).collect();
-        let body = Message::DialRequest { addrs, nonce }.encode();
-        self.step(Event::Frame { stream, body });
-    }
-
-    fn chunks(&mut self, which: u8, len: u16, count: u8) {
-        let Some(stream) = pick(self.requested.keys().copied(), which) else { return };
-        let chunk = dial_data_chunk(len.into());
-        for _ in 0..count {
-            if !self.requested.contains_key(&stream) {
-                return;
-            }
-            self.step(Event::Frame { stream, body: chunk.clone() });
-        }
-    }
-
-    fn dialled(&mut self, which: u8, how: u8) {
-        let Some((dial, _)) = pick(self.dials.clone(), which) else { return };
-        let reasons = [
-            DialFailure::Refused,
-            DialFailure::TimedOut,
-            DialFailure::Handshake,
-            DialFailure::LocalFault,
-        ];
-        if let Some(reason) = reasons.get(usize::from(how % 16)) {
-            self.step(Event::DialFailed { dial: dial.dial, reason: *reason });
-            return;
-        }
-        let waiting = self.requested.iter().find(|(_, addrs)| addrs.contains(&dial.addr));
-        let conn = waiting.and_then(|(stream, _)| self.streams.get(stream)).map(|one| one.conn);
-        let honest = conn.and_then(|conn| self.conns.get(&conn)).map(|conn| conn.facts.peer);
-        let peer = honest.filter(|_| how % 16 > 5).unwrap_or_else(|| peer_id(how));
-        let conn = ConnId(self.fresh());
-        self.step(Event::Connected(Connected {
-            conn,
-            peer,
-            side: Side::Outbound,
-            local: Addr { port: 55_555, ..dial.addr },
-            remote: dial.addr,
-            relayed: false,
-            dial: Some(dial.dial),
-            rtt: None,
-        }));
-    }
-
-    fn back_answered(&mut self, which: u8, how: u8) {
-        let ours = self
-            .streams
-            .keys()
-            .filter(|one| one.protocol == Protocol::DialBack && one.side == Side::Outbound);
-        let Some(stream) = pick(ours.copied(), which) else { return };
-        self.step(match how % 4 {
-            0 => Event::Frame { stream, body: Bytes::new() },
-            1 => Event::Frame { stream, body: Bytes::from_static(&[8, 7]) },
-            2 => Event::StreamClosed { stream, end: StreamEnd::Finished },
-            _ => Event::StreamFailed { stream, reason: StreamFailure::Unsupported },
-        });
-    }
-
     fn unknown(&mut self, id: u64, what: u8) {
         let (id, protocol) = (id | 1 << 63, Protocol::ALL[usize::from(what) % 5]);
         let side = if what & 64 == 0 { Side::Inbound } else { Side::Outbound };
@@ -594,6 +519,6 @@ impl World {
     }
 }
 
-fn peer_id(n: u8) -> PeerId {
+pub(crate) fn peer_id(n: u8) -> PeerId {
     key(usize::from(n) % PEERS).public().to_peer_id()
 }

@@ -4,13 +4,14 @@ use crate::oracle::Oracle;
 use libp2p_identity::Keypair;
 use portolan_core::wire::autonat::Message;
 use portolan_core::{
-    Action, Actions, Addr, Agent, Config, ConnId, Connected, Cx, Dial, DialBackConfig, DialId,
-    Draw, Duration, Event, Instant, ListenerId, PeerId, Protocol, Side, Signer, StreamEnd,
-    StreamId, UnixTime, wire::multiaddr,
+    Action, Actions, Addr, Agent, Channel, Config, ConnId, Connected, Cx, Dial, DialBackConfig,
+    DialId, Draw, Duration, Event, Instant, ListenerId, MappingConfig, PeerId, Protocol, Side,
+    Signer, StreamEnd, StreamId, UnixTime, wire::multiaddr,
 };
+use portolan_sim::routers::Routers;
 use portolan_sim::tape::Tape;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 
 /// Peers that a world knows; fixed keys, so that runs repeat.
@@ -153,6 +154,9 @@ pub(crate) struct World {
     pub(crate) silent: BTreeSet<StreamId>,
     /// Pings of the agent's, with what they said.
     pub(crate) pings: Vec<(StreamId, bytes::Bytes)>,
+    pub(crate) routers: Routers,
+    /// The last datagrams that routers were sent.
+    pub(crate) told_routers: Vec<(Channel, SocketAddr, bytes::Bytes)>,
     pub(crate) oracle: Oracle,
     tape: Tape,
 }
@@ -172,6 +176,7 @@ impl World {
         config.identify = lab != Lab::Embedder;
         if lab != Lab::Embedder {
             config.dial_back = Some(DialBackConfig::default());
+            config.mapping = Some(MappingConfig::default());
         }
         let agent = Agent::new(config, key(PEERS).public()).expect("a plain configuration");
         let now = Instant::from_millis(1_000);
@@ -195,6 +200,8 @@ impl World {
             contacted: BTreeMap::new(),
             silent: BTreeSet::new(),
             pings: Vec::new(),
+            routers: Routers::default(),
+            told_routers: Vec::new(),
             oracle: Oracle::default(),
         }
     }
@@ -350,6 +357,7 @@ impl World {
                 self.asks.iter_mut().filter(|ask| !ask.ended).for_each(|ask| ask.slept = true);
             }
             Event::DialFailed { dial, .. } => self.forget_dial(*dial),
+            Event::Mapping(event) => self.routers.happened(event),
             Event::StreamOpened { conn, stream } if stream.side == Side::Inbound => {
                 let known = self.streams.contains_key(stream);
                 if let Some(reused) = self.streams.get_mut(stream) {
@@ -435,6 +443,7 @@ impl World {
             Action::Disconnect { conn } => {
                 assert!(self.conns.contains_key(conn), "{action:?} on a dead connection");
             }
+            Action::Mapping(action) => self.obey_mapping(action),
             Action::Notify(_) => {}
             _ => unreachable!("an order that the world does not know: {action:?}"),
         }

@@ -34,7 +34,21 @@ impl Application {
     /// # Errors
     /// If it does not start; what it said is in the error.
     pub fn start(host: &Host, listen: &[String], on: On) -> io::Result<Application> {
+        Application::start_with(host, listen, &[], on)
+    }
+
+    /// Start one with further options, and wait until it listens.
+    ///
+    /// # Errors
+    /// If it does not start; what it said is in the error.
+    pub fn start_with(
+        host: &Host,
+        listen: &[String],
+        options: &[String],
+        on: On,
+    ) -> io::Result<Application> {
         let mut args = each("--listen", listen);
+        args.extend(options.iter().cloned());
         args.extend(["--runtime".to_owned(), on.name().to_owned()]);
         let mut child = launch(host, APPLICATION, &args)?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("stdout is a pipe"))?;
@@ -66,6 +80,25 @@ impl Application {
         let event = self.wait(from, DONE_WITHIN, ended);
         let event = event.ok_or_else(|| io::Error::other(format!("{verb} {addr} hangs")))?;
         Ok(event["error"].as_str().map_or(Ok(()), |error| Err(error.to_owned())))
+    }
+
+    /// Have it shut its node down, and wait until it is gone.
+    ///
+    /// # Errors
+    /// If it does not end, or not well.
+    pub fn close(mut self) -> io::Result<()> {
+        drop(self.child.stdin.take());
+        // Its stdout ends with it.
+        let until = Instant::now() + DONE_WITHIN;
+        while let Ok(line) =
+            self.lines.recv_timeout(until.saturating_duration_since(Instant::now()))
+        {
+            self.told.extend(serde_json::from_str::<Value>(&line));
+        }
+        if Instant::now() < until && self.child.wait()?.success() {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("it does not end well: {}", complaint(&mut self.child))))
     }
 
     /// Wait for an event, from this number on, and return it if it comes.

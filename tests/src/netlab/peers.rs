@@ -159,7 +159,10 @@ pub fn check(
     let program = program.into();
     let mut args = vec!["check".to_owned()];
     // The others can print nothing else.
-    args.extend(matches!(program, Program::Portolan(_)).then(|| "--json".to_owned()));
+    if matches!(program, Program::Portolan(_)) {
+        // What routers map has a laboratory of its own.
+        args.extend(["--json", "--no-map"].map(str::to_owned));
+    }
     args.extend(["--timeout".to_owned(), timeout.as_secs().to_string()]);
     args.extend(each("--listen", listen));
     args.extend(each("--peer", peers));

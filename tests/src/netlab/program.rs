@@ -110,7 +110,7 @@ fn possible(streaks: Vec<versus::Streak>) -> (Vec<versus::Streak>, usize) {
     }
 }
 
-fn is_required() -> bool {
+pub(super) fn is_required() -> bool {
     std::env::var_os("PORTOLAN_REQUIRE_LAB").is_some_and(|value| value == "1")
 }
 
@@ -320,7 +320,7 @@ fn run_some(tasks: &[Task], jobs: usize, heard: &dyn Fn(&Run)) -> (Vec<Run>, usi
 }
 
 /// Sweep what earlier processes have left, and see to it that an interruption leaves nothing.
-fn set_up() -> usize {
+pub(super) fn set_up() -> usize {
     if let Ok(mut signals) = Signals::new([Signal::Int, Signal::Term]) {
         thread::spawn(move || {
             if futures::executor::block_on(signals.next()).is_some() {
@@ -332,7 +332,7 @@ fn set_up() -> usize {
     namespace::remove_stale()
 }
 
-fn ended(problems: usize) -> ExitCode {
+pub(super) fn ended(problems: usize) -> ExitCode {
     let left = namespace::own();
     if !left.is_empty() {
         println!("lab: left behind: {}", left.join(", "));

@@ -232,6 +232,7 @@ impl Memory {
             | Action::ResetStream { .. }
             | Action::Dial(_)
             | Action::Disconnect { .. }
+            | Action::Mapping(_)
             | Action::Notify(_) => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ use super::explore::{Bound, World, depth, explore, promise};
 use super::stage::{Chance, Jump, Stage, connection, inside, lies_ahead, peer, tcp};
 use crate::candidates::Candidates;
 use crate::local::Local;
+use crate::mapping::Mappings;
 use crate::observed::ObservedAddrs;
 use crate::peers::Peers;
 use crate::probe::{Evidence, Probe};
@@ -170,7 +171,7 @@ impl Rooms {
     fn settle(&mut self, cx: &mut Cx<'_>) {
         let Rooms { config, local, peers, observed, candidates, probe, reachability } = self;
         peers.advance(cx);
-        candidates.advance(cx, config, local, observed);
+        candidates.advance(cx, config, local, observed, &Mappings::default());
         probe.advance(cx, local, candidates, peers);
         let (now, servers) = (cx.now, &*probe);
         peers.keep_alive(cx, None, |peer| servers.wants(now, peer));

@@ -1,16 +1,18 @@
 //! Actions as they are hashed. They are never read back: a record holds their digest only.
 
+use super::mapping::{GatewayAnswerMessage, MappingActionMessage, MappingMessage};
 use super::step::Body;
 use super::values::{AddrMessage, Numbered, Span, Stream, ip, number_or_0, peer, sources};
 use crate::flight::mask::Mask;
 use crate::{Class, Deadline, Notice, Reason};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
 /// `portolan.flight.Action`
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::flight) struct ActionMessage {
-    #[prost(oneof = "Action", tags = "1, 2, 3, 4, 5, 6, 7, 15")]
+    #[prost(oneof = "Action", tags = "1, 2, 3, 4, 5, 6, 7, 8, 15")]
     action: Option<Action>,
 }
 
@@ -31,6 +33,8 @@ enum Action {
     Disconnect(u64),
     #[prost(message, tag = "7")]
     Notify(NoticeMessage),
+    #[prost(message, tag = "8")]
+    Mapping(MappingActionMessage),
     #[prost(message, tag = "15")]
     Wake(WakeMessage),
 }
@@ -101,6 +105,10 @@ struct NoticeMessage {
     added: Vec<AddrMessage>,
     #[prost(message, repeated, tag = "11")]
     removed: Vec<AddrMessage>,
+    #[prost(message, optional, boxed, tag = "12")]
+    mapping: Option<Box<MappingMessage>>,
+    #[prost(message, optional, tag = "13")]
+    gateway: Option<GatewayAnswerMessage>,
 }
 
 /// `portolan.flight.Class`
@@ -142,6 +150,7 @@ pub(in crate::flight) fn encoded(action: &crate::Action, mask: Option<&Mask>) ->
             timeout: Some((*timeout).into()),
         }),
         crate::Action::Disconnect { conn } => Action::Disconnect(conn.0),
+        crate::Action::Mapping(action) => Action::Mapping(action.into()),
         crate::Action::Notify(notice) => Action::Notify(notice.into()),
     };
     ActionMessage { action: Some(action) }
@@ -214,6 +223,14 @@ impl From<&Notice> for NoticeMessage {
             },
             Notice::Ignored { oddity, conn } => {
                 NoticeMessage { value: oddity.number(), conn: conn.map(|conn| conn.0), ..of(13) }
+            }
+            Notice::MappingChanged { internal, mapping } => NoticeMessage {
+                addr: Some((*internal).into()),
+                mapping: mapping.as_ref().map(|mapping| Box::new(mapping.into())),
+                ..of(14)
+            },
+            Notice::GatewayAnswered(answer) => {
+                NoticeMessage { gateway: Some((*answer).into()), ..of(15) }
             }
         }
     }

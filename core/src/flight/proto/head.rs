@@ -1,10 +1,11 @@
 //! The first frame of a part: what the agent was made of.
 
 use super::Unknown;
-use super::values::{self, AddrMessage, Numbered, Span, ip, number_or_0, optional};
+use super::values::{self, AddrMessage, Numbered, Span, ip, number_or_0, optional, required};
 use crate::flight::{Head, NOW_MAX};
 use crate::{
-    Class, Config, DialBackConfig, Family, Instant, NodeState, PublicKey, Transport, UnixTime,
+    Class, Config, DialBackConfig, Family, Instant, MappingConfig, MappingProtocol, NodeState,
+    PublicKey, Transport, UnixTime,
 };
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -61,6 +62,8 @@ struct ConfigMessage {
     force_class: Vec<ForcedClass>,
     #[prost(message, optional, tag = "11")]
     dial_back: Option<DialBackMessage>,
+    #[prost(message, optional, tag = "12")]
+    mapping: Option<MappingConfigMessage>,
 }
 
 /// `portolan.flight.ForcedClass`
@@ -91,6 +94,28 @@ struct DialBackMessage {
     target_prefix_per_min: u32,
     #[prost(uint64, tag = "7")]
     dials_max: u64,
+}
+
+/// `portolan.flight.MappingConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+struct MappingConfigMessage {
+    #[prost(uint32, repeated, tag = "1")]
+    protocols: Vec<u32>,
+    #[prost(message, repeated, tag = "2")]
+    ports: Vec<PortMessage>,
+    #[prost(message, optional, tag = "3")]
+    lifetime: Option<Span>,
+    #[prost(string, tag = "4")]
+    description: String,
+}
+
+/// `portolan.flight.Port`
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct PortMessage {
+    #[prost(uint32, tag = "1")]
+    transport: u32,
+    #[prost(uint32, tag = "2")]
+    port: u32,
 }
 
 /// The message for a head whose part begins at `now`.
@@ -143,6 +168,7 @@ impl From<&Config> for ConfigMessage {
             force_node,
             force_class,
             dial_back,
+            mapping,
         } = config;
         ConfigMessage {
             agent_version: agent_version.clone(),
@@ -156,6 +182,7 @@ impl From<&Config> for ConfigMessage {
             force_node: number_or_0(*force_node),
             force_class: force_class.iter().map(ForcedClass::from).collect(),
             dial_back: dial_back.as_ref().map(DialBackMessage::from),
+            mapping: mapping.as_ref().map(MappingConfigMessage::from),
         }
     }
 }
@@ -187,6 +214,7 @@ impl TryFrom<ConfigMessage> for Config {
                 .map(ForcedClass::decoded)
                 .collect::<Result<_, _>>()?,
             dial_back: optional(message.dial_back)?,
+            mapping: optional(message.mapping)?,
         })
     }
 }
@@ -246,6 +274,48 @@ impl TryFrom<DialBackMessage> for DialBackConfig {
             target_prefix_per_min: message.target_prefix_per_min,
             dials_max: narrow(message.dials_max)?,
         })
+    }
+}
+
+impl From<&MappingConfig> for MappingConfigMessage {
+    fn from(config: &MappingConfig) -> MappingConfigMessage {
+        let MappingConfig { protocols, ports, lifetime, description } = config;
+        MappingConfigMessage {
+            protocols: protocols.iter().map(|protocol| protocol.number()).collect(),
+            ports: ports
+                .iter()
+                .map(|(transport, port)| PortMessage {
+                    transport: transport.number(),
+                    port: (*port).into(),
+                })
+                .collect(),
+            lifetime: Some((*lifetime).into()),
+            description: description.clone(),
+        }
+    }
+}
+
+impl TryFrom<MappingConfigMessage> for MappingConfig {
+    type Error = Unknown;
+
+    fn try_from(message: MappingConfigMessage) -> Result<MappingConfig, Unknown> {
+        let MappingConfigMessage { protocols, ports, lifetime, description } = message;
+        let protocol =
+            |number| MappingProtocol::numbered(number, "a protocol of mapping that is not known");
+        Ok(MappingConfig {
+            protocols: protocols.into_iter().map(protocol).collect::<Result<_, _>>()?,
+            ports: ports.into_iter().map(PortMessage::decoded).collect::<Result<_, _>>()?,
+            lifetime: required(lifetime)?,
+            description,
+        })
+    }
+}
+
+impl PortMessage {
+    fn decoded(self) -> Result<(Transport, u16), Unknown> {
+        let PortMessage { transport, port } = self;
+        let transport = Transport::numbered(transport, "a transport that is not known")?;
+        Ok((transport, u16::try_from(port).map_err(|_| Unknown("a port beyond 65535"))?))
     }
 }
 

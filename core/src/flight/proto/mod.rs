@@ -6,6 +6,7 @@
 
 pub(super) mod action;
 pub(super) mod head;
+mod mapping;
 pub(super) mod step;
 mod values;
 

@@ -1,6 +1,7 @@
 //! Every later frame: one fact, with what core drew and signed meanwhile.
 
 use super::Unknown;
+use super::mapping::MappingEventMessage;
 use super::values::{
     AddrMessage, Numbered, Span, Stream, ip, ip_addr, ip_addrs, optional, peer, peer_id, present,
     protocol_set, protocols, required,
@@ -32,7 +33,10 @@ pub(in crate::flight) struct Step {
     /// The length of a step that was too long.
     #[prost(uint64, optional, tag = "6")]
     pub(in crate::flight) omitted: Option<u64>,
-    #[prost(oneof = "Event", tags = "7, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25")]
+    #[prost(
+        oneof = "Event",
+        tags = "7, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26"
+    )]
     event: Option<Event>,
 }
 
@@ -71,6 +75,8 @@ enum Event {
     ProtocolsListed(Protocols),
     #[prost(message, tag = "25")]
     DialFailureReported(AddrMessage),
+    #[prost(message, tag = "26")]
+    Mapping(MappingEventMessage),
 }
 
 /// `portolan.flight.Drawn`: a nonce, or a number below a bound.
@@ -256,8 +262,12 @@ impl From<DrawnMessage> for Drawn {
 impl Body {
     /// A body as it is kept: normal already, its longest run of zeros counted.
     pub(super) fn new(stream: StreamId, body: &Bytes, mask: Option<&flight::mask::Mask>) -> Body {
-        let body = body::normal(stream, body, mask);
-        let (start, zeros) = body::zeros(&body);
+        Body::as_is(&body::normal(stream, body, mask))
+    }
+
+    /// A body that holds no nonces of ours and no dial data, its longest run of zeros counted.
+    pub(super) fn as_is(body: &Bytes) -> Body {
+        let (start, zeros) = body::zeros(body);
         Body {
             head: body.slice(..start),
             zeros: u32::try_from(zeros).unwrap_or(0),
@@ -265,7 +275,7 @@ impl Body {
         }
     }
 
-    fn unpacked(&self) -> Result<Bytes, Unknown> {
+    pub(super) fn unpacked(&self) -> Result<Bytes, Unknown> {
         let zeros = usize::try_from(self.zeros).unwrap_or(usize::MAX);
         if zeros > body::ZEROS_MAX {
             return Err(Unknown("a body of too many zeros"));
@@ -319,6 +329,7 @@ impl From<&crate::Event> for Event {
             crate::Event::ProtocolsListed { conn, protocols: set } => {
                 Event::ProtocolsListed(Protocols { conn: conn.0, protocols: protocols(*set) })
             }
+            crate::Event::Mapping(event) => Event::Mapping(event.into()),
         }
     }
 }
@@ -375,6 +386,7 @@ impl TryFrom<Event> for crate::Event {
                     protocols: protocol_set(protocols)?,
                 }
             }
+            Event::Mapping(event) => crate::Event::Mapping(event.try_into()?),
         })
     }
 }

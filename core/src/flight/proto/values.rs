@@ -2,13 +2,13 @@
 
 use super::Unknown;
 use crate::{
-    Addr, DialFailure, Duration, Family, MappingBehavior, NodeState, Oddity, Outcome, PeerId,
-    Protocol, ProtocolSet, Scope, Served, Side, Source, Sources, State, StreamEnd, StreamFailure,
-    StreamId, Transport, Wake,
+    Addr, DialFailure, Duration, Family, FetchFailure, MappingBehavior, MappingProtocol,
+    MappingState, NodeState, Oddity, Outcome, PeerId, Protocol, ProtocolSet, Scope, Served, Side,
+    Source, Sources, State, StreamEnd, StreamFailure, StreamId, Transport, Wake,
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// A value that records know by a number.
 pub(super) trait Numbered: Copy + Sized {
@@ -142,6 +142,8 @@ numbers! {
         DialBackOverdue = 11,
         PushOverdue = 12,
         IdentifyAgain = 13,
+        MappingDue = 14,
+        LeaseExpires = 15,
     }
     Oddity {
         UnknownConnection = 1,
@@ -157,6 +159,25 @@ numbers! {
         BadPeerRecord = 11,
         Full = 12,
         UnknownAddress = 13,
+        StrayDatagram = 14,
+        UnknownFetch = 15,
+        BadLedger = 16,
+    }
+    MappingProtocol {
+        Pcp = 1,
+        NatPmp = 2,
+        Upnp = 3,
+    }
+    MappingState {
+        Asking = 1,
+        Granted = 2,
+        Failed = 3,
+    }
+    FetchFailure {
+        Refused = 1,
+        TimedOut = 2,
+        Malformed = 3,
+        LocalFault = 4,
     }
 }
 
@@ -236,6 +257,43 @@ impl TryFrom<AddrMessage> for Addr {
             port: u16::try_from(message.port).map_err(|_| Unknown("a port beyond 65535"))?,
             transport: Transport::numbered(message.transport, "a transport that is not known")?,
         })
+    }
+}
+
+/// `portolan.flight.Socket`
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct SocketMessage {
+    #[prost(bytes = "bytes", tag = "1")]
+    ip: Bytes,
+    #[prost(uint32, tag = "2")]
+    port: u32,
+    #[prost(uint32, tag = "3")]
+    scope: u32,
+    #[prost(uint32, tag = "4")]
+    flow: u32,
+}
+
+impl From<SocketAddr> for SocketMessage {
+    fn from(socket: SocketAddr) -> SocketMessage {
+        let (scope, flow) = match socket {
+            SocketAddr::V4(_) => (0, 0),
+            SocketAddr::V6(socket) => (socket.scope_id(), socket.flowinfo()),
+        };
+        SocketMessage { ip: ip(socket.ip()), port: socket.port().into(), scope, flow }
+    }
+}
+
+impl TryFrom<SocketMessage> for SocketAddr {
+    type Error = Unknown;
+
+    fn try_from(message: SocketMessage) -> Result<SocketAddr, Unknown> {
+        let SocketMessage { ip, port, scope, flow } = message;
+        let port = u16::try_from(port).map_err(|_| Unknown("a port beyond 65535"))?;
+        match ip_addr(&ip)? {
+            IpAddr::V4(ip) if (scope, flow) == (0, 0) => Ok(SocketAddrV4::new(ip, port).into()),
+            IpAddr::V4(_) => Err(Unknown("an IPv4 address with a scope or a flow")),
+            IpAddr::V6(ip) => Ok(SocketAddrV6::new(ip, port, flow, scope).into()),
+        }
     }
 }
 

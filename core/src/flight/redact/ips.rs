@@ -128,7 +128,7 @@ const fn ip6(start: [u16; 3], len: u32, content: Content) -> Range {
 }
 
 /// Those of IPv4: whatever [`ip_scope`](crate::ip_scope) tells apart, and some more.
-const IP4: [Range; 17] = [
+const IP4: [Range; 19] = [
     ip4(0, 0, 0, 0, 8, Content::Hosts),
     ip4(0, 0, 0, 0, 32, Content::Same),
     ip4(10, 0, 0, 0, 8, Content::Hosts),
@@ -144,12 +144,15 @@ const IP4: [Range; 17] = [
     ip4(198, 51, 100, 0, 24, Content::Hosts),
     ip4(203, 0, 113, 0, 24, Content::Hosts),
     ip4(224, 0, 0, 0, 4, Content::Hosts),
+    // RFC 5771 §4: groups of one link, the same on each. And that of SSDP.
+    ip4(224, 0, 0, 0, 24, Content::Same),
+    ip4(239, 255, 255, 250, 32, Content::Same),
     ip4(240, 0, 0, 0, 4, Content::Hosts),
     ip4(255, 255, 255, 255, 32, Content::Same),
 ];
 
 /// Those of IPv6, and those in which it embeds IPv4.
-const IP6: [Range; 14] = [
+const IP6: [Range; 15] = [
     // Unspecified and loopback.
     ip6([0, 0, 0], 127, Content::Same),
     ip6([0, 0, 0], 96, Content::Hosts),
@@ -165,6 +168,8 @@ const IP6: [Range; 14] = [
     ip6([0xfc00, 0, 0], 7, Content::Hosts),
     ip6([0xfe80, 0, 0], 10, Content::Hosts),
     ip6([0xff00, 0, 0], 8, Content::Hosts),
+    // RFC 4291 §2.7: groups that IANA assigned, in every scope.
+    ip6([0xff00, 0, 0], 12, Content::Same),
 ];
 
 /// A family's tree.
@@ -292,7 +297,7 @@ mod tests {
     }
 
     /// One address of each range that the IANA registries of special-purpose addresses have.
-    const SPECIAL: [&str; 28] = [
+    const SPECIAL: [&str; 30] = [
         "0.1.2.3",
         "10.1.2.3",
         "100.65.0.1",
@@ -307,6 +312,8 @@ mod tests {
         "198.51.100.9",
         "203.0.113.9",
         "224.0.0.9",
+        "232.1.1.1",
+        "239.255.255.250",
         "240.0.0.9",
         "255.255.255.255",
         "::9",
@@ -463,7 +470,18 @@ mod tests {
 
     #[test]
     fn what_is_the_same_everywhere_stays() {
-        let all = ["0.0.0.0", "255.255.255.255", "127.0.0.1", "127.1.2.3", "::", "::1"];
+        let all = [
+            "0.0.0.0",
+            "255.255.255.255",
+            "127.0.0.1",
+            "127.1.2.3",
+            "224.0.0.1",
+            "239.255.255.250",
+            "::",
+            "::1",
+            "ff02::1",
+            "ff05::c",
+        ];
         let mut set = usual();
         set.extend(all.map(ip));
         let others = others(SALT, &set);

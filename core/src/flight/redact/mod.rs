@@ -17,6 +17,7 @@
 
 mod frames;
 mod ips;
+mod mapping;
 mod others;
 mod steps;
 

@@ -1,9 +1,9 @@
 //! Heads and events with others in them.
 
-use super::frames;
 use super::others::Retell;
+use super::{frames, mapping};
 use crate::flight::{Head, checkpoint};
-use crate::{Addr, Agent, Config, Connected, DialBackConfig, Event};
+use crate::{Addr, Agent, Config, Connected, DialBackConfig, Event, MappingConfig};
 
 /// A head, and in its checkpoint the agent that it begins with.
 pub(super) fn head(head: &Head, agent: &Agent, by: &mut impl Retell) -> Head {
@@ -32,6 +32,7 @@ fn configured(config: &Config, by: &mut impl Retell) -> Config {
         force_node,
         force_class,
         dial_back,
+        mapping,
     } = config;
     Config {
         agent_version: by.text(agent_version),
@@ -47,6 +48,10 @@ fn configured(config: &Config, by: &mut impl Retell) -> Config {
         dial_back: dial_back.as_ref().map(|limits| DialBackConfig {
             sources: limits.sources.iter().map(|ip| by.ip(*ip)).collect(),
             ..limits.clone()
+        }),
+        mapping: mapping.as_ref().map(|asked| MappingConfig {
+            description: by.text(&asked.description),
+            ..asked.clone()
         }),
     }
 }
@@ -76,6 +81,7 @@ pub(super) fn event(event: &Event, bad_record: bool, by: &mut impl Retell) -> Ev
         Event::Observed { conn, observed } => {
             Event::Observed { conn: *conn, observed: addr(*observed, by) }
         }
+        Event::Mapping(event) => Event::Mapping(mapping::event(event, by)),
         Event::Tick
         | Event::Resumed { .. }
         | Event::ListenerClosed { .. }

@@ -45,6 +45,7 @@ pub(crate) enum Room {
     Local,
     Peers,
     Observed,
+    Mapping,
     Candidates,
     Probe,
     Reachability,

@@ -7,10 +7,16 @@ use crate::words::id::{ConnId, DialId, ListenerId, PeerId, Side, StreamId};
 use crate::words::judgement::{
     FilteringBehavior, MappingBehavior, NodeState, Outcome, Reason, Scope, Source, Sources,
 };
+use crate::words::mapping::{
+    Channel, FetchId, Gateway, GatewayAnswer, Lease, Mapping, MappingProtocol, MappingReason,
+    MappingState,
+};
 use crate::words::protocol::{Protocol, ProtocolSet};
-use crate::words::time::{Duration, Instant};
+use crate::words::time::{Duration, Instant, UnixTime};
 use alloc::collections::BTreeSet;
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 impl Saved for IpAddr {
     fn save(&self, out: &mut Saver<'_>) {
@@ -47,6 +53,40 @@ impl Saved for Instant {
 
     fn load(from: &mut Loader<'_>) -> Result<Instant, BadCheckpoint> {
         from.number().map(Instant::from_nanos)
+    }
+}
+
+impl Saved for UnixTime {
+    fn save(&self, out: &mut Saver<'_>) {
+        out.number(self.as_millis());
+    }
+
+    fn load(from: &mut Loader<'_>) -> Result<UnixTime, BadCheckpoint> {
+        from.number().map(UnixTime::from_millis)
+    }
+}
+
+impl Saved for SocketAddr {
+    /// Without a zone, which means nothing elsewhere.
+    fn save(&self, out: &mut Saver<'_>) {
+        self.ip().save(out);
+        self.port().save(out);
+    }
+
+    fn load(from: &mut Loader<'_>) -> Result<SocketAddr, BadCheckpoint> {
+        Ok(SocketAddr::new(IpAddr::load(from)?, u16::load(from)?))
+    }
+}
+
+impl Saved for String {
+    fn save(&self, out: &mut Saver<'_>) {
+        out.len(self.len());
+        out.raw(self.as_bytes());
+    }
+
+    fn load(from: &mut Loader<'_>) -> Result<String, BadCheckpoint> {
+        let len = from.len()?;
+        String::from_utf8(Vec::from(from.raw(len)?)).map_err(|_| BadCheckpoint)
     }
 }
 
@@ -103,6 +143,31 @@ saved_id! {
     DialId is Kind::Stream(Side::Outbound, Protocol::DialBack)
 }
 
+saved!(struct FetchId(id));
+saved!(enum MappingProtocol { 1 = Pcp, 2 = NatPmp, 3 = Upnp });
+saved!(struct Gateway { router, interface, source });
+saved!(enum Channel {
+    1 = Client { source, interface },
+    2 = Group { group, source, interface },
+});
+saved!(struct GatewayAnswer { router, protocol, external });
+saved!(struct Lease { router, protocol, external, lifetime });
+saved!(struct Mapping { internal, state, reason, lease });
+saved!(enum MappingState { 1 = Asking, 2 = Granted, 3 = Failed });
+saved!(enum MappingReason {
+    1 = Asking,
+    2 = Granted,
+    3 = NoGateway,
+    4 = Silent,
+    5 = Refused { protocol, code },
+    6 = Exhausted { protocol, code },
+    7 = GatewayOffline { protocol },
+    8 = NestedNetwork,
+    9 = Faulty { protocol, code },
+    10 = Conflict,
+    11 = GatewayBehindNat { external },
+    12 = NotForwarding,
+});
 saved!(struct StreamId { side, protocol, number as id(Kind::Stream(*side, *protocol)) });
 saved!(struct Addr { ip, port, transport });
 saved!(struct Class { family, transport });
@@ -172,4 +237,6 @@ saved!(enum Wake {
     11 = DialBackOverdue,
     12 = PushOverdue,
     13 = IdentifyAgain,
+    14 = MappingDue,
+    15 = LeaseExpires,
 });

@@ -1,6 +1,7 @@
 //! What the world knows: which connections, streams, dials and nonces there are. It finds the
 //! valid names for the next fact, and judges orders.
 
+use super::routers::Ordered;
 use bytes::{Bytes, BytesMut};
 use portolan_core::wire::autonat::{DialBack, DialStatus, Message};
 use portolan_core::wire::framing;
@@ -39,6 +40,7 @@ pub(super) struct Books {
     pub(super) streams: BTreeMap<StreamId, Stream>,
     pub(super) dials: BTreeMap<DialId, Dial>,
     pub(super) questions: Vec<Question>,
+    pub(super) routers: Ordered,
     /// Addresses that somebody asked us to dial.
     pub(super) asked_of_us: BTreeSet<Addr>,
     /// Nonces that were handed in.
@@ -102,6 +104,7 @@ impl Books {
                 }
             }
             Event::Frame { stream, body } => self.brought(*stream, body),
+            Event::Mapping(event) => self.routers.happened(event),
             _ => {}
         }
     }
@@ -156,6 +159,7 @@ impl Books {
                 let known = self.conns.get(conn).expect("a connection that there is");
                 assert!(known.dial.is_some(), "core closes only what it had dialled");
             }
+            Action::Mapping(action) => self.routers.ordered(action),
             Action::Notify(_) => {}
             other => panic!("{other:?} has no law yet"),
         }

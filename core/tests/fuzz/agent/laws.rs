@@ -2,10 +2,10 @@
 
 use super::books::Books;
 use crate::trail::{Trail, variant};
-use portolan_core::config::{CANDIDATES_MAX, PROOF_LIFETIME};
+use portolan_core::config::{CANDIDATES_MAX, MAPPINGS_MAX, PROOF_LIFETIME};
 use portolan_core::{
-    Action, Addr, AddressExplanation, Agent, Class, Config, Explanation, Instant, NodeState,
-    Notice, Reason, Scope, State,
+    Action, Addr, AddressExplanation, Agent, Class, Config, Explanation, Instant, Mapping,
+    MappingState, NodeState, Notice, Reason, Scope, State,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +22,7 @@ pub(super) struct Laws {
     may_serve: bool,
     advertised: BTreeSet<Addr>,
     candidates: BTreeSet<Addr>,
+    mappings: BTreeMap<Addr, Mapping>,
     ignored: u64,
 }
 
@@ -35,6 +36,7 @@ impl Laws {
             may_serve: false,
             advertised: BTreeSet::new(),
             candidates: BTreeSet::new(),
+            mappings: BTreeMap::new(),
             ignored: 0,
         }
     }
@@ -75,6 +77,17 @@ impl Laws {
                     self.candidates.insert(*addr);
                 }
                 assert!(self.candidates.len() <= CANDIDATES_MAX);
+            }
+            Notice::MappingChanged { internal, mapping: Some(mapping) } => {
+                assert_eq!(mapping.internal, *internal);
+                let granted = mapping.state == MappingState::Granted;
+                assert_eq!(mapping.lease.is_some(), granted, "{mapping:?}");
+                let before = self.mappings.insert(*internal, *mapping);
+                assert_ne!(before, Some(*mapping), "{internal}: nothing changed");
+                assert!(self.mappings.len() <= MAPPINGS_MAX);
+            }
+            Notice::MappingChanged { internal, mapping: None } => {
+                assert!(self.mappings.remove(internal).is_some(), "{internal} was not wanted");
             }
             Notice::Ignored { .. } => self.ignored += 1,
             _ => {}

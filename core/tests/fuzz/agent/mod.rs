@@ -13,6 +13,7 @@
 mod books;
 mod facts;
 mod laws;
+mod routers;
 mod seeds;
 mod story;
 
@@ -27,8 +28,8 @@ use laws::Laws;
 use portolan_core::flight::{Reader, Recorder, Replay, redact};
 use portolan_core::transcript::{Mark, Scribe, ShortNames};
 use portolan_core::{
-    Action, Actions, Addr, Agent, Config, Cx, DialBackConfig, Draw, Event, Instant, NodeState,
-    Notice, UnixTime,
+    Action, Actions, Addr, Agent, Config, Cx, DialBackConfig, Draw, Event, Instant, MappingConfig,
+    NodeState, Notice, UnixTime,
 };
 pub(crate) use seeds::seeds;
 
@@ -155,6 +156,7 @@ fn config(facts: &mut Facts<'_>) -> Config {
         limits.sources = vec![[44, 0, 0, 3].into()];
         limits.dials_max = 2;
     }
+    config.mapping = (two & 8 != 0).then(MappingConfig::default);
     config
 }
 
@@ -249,6 +251,7 @@ fn of_event(event: &Event) -> String {
         Event::StreamClosed { stream, .. } => {
             format!("StreamClosed {:?} {:?}", stream.side, stream.protocol)
         }
+        Event::Mapping(event) => variant(event),
         other => variant(other),
     }
 }
@@ -263,7 +266,11 @@ fn of_action(action: &Action) -> String {
         Action::Notify(Notice::VerdictChanged { state, scope, reason, .. }) => {
             format!("{state:?} {scope:?} {}", variant(reason))
         }
+        Action::Notify(Notice::MappingChanged { mapping: Some(mapping), .. }) => {
+            format!("{:?} {}", mapping.state, variant(&mapping.reason))
+        }
         Action::Notify(notice) => variant(notice),
+        Action::Mapping(action) => variant(action),
         other => variant(other),
     }
 }

@@ -31,7 +31,7 @@ fn at_home(servers: u8) -> Vec<u8> {
 
 /// The stories by their names.
 pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    [asking(), serving(), others()].concat()
+    [asking(), serving(), others(), mapping()].concat()
 }
 
 fn then(begin: &[u8], rest: &[&[u8]]) -> Vec<u8> {
@@ -140,6 +140,26 @@ fn others() -> Vec<(&'static str, Vec<u8>)> {
                     &[code::NONSENSE, 1, 1, 0, 1, 8, 1, 1, 1, 0, 3, 0, 0, 1],
                 ],
             ),
+        ),
+    ]
+}
+
+/// Stories of a node that asks routers.
+fn mapping() -> Vec<(&'static str, Vec<u8>)> {
+    let mut mapping = at_home(1);
+    mapping[1] = 8;
+    // One gateway: the router, our address, the interface.
+    mapping.extend([code::ROUTER, 0, 1, 2, 0, 2]);
+    vec![
+        ("a-router-appears", then(&mapping, &[WAKE, WAKE])),
+        ("a-router-answers", then(&mapping, &[&[code::ROUTER, 2, 0, 3, 0, 0], WAKE])),
+        ("a-router-refuses", then(&mapping, &[&[code::ROUTER, 2, 0, 2, 1, 3, 2, 0], WAKE])),
+        ("a-router-is-not-there", then(&mapping, &[&[code::ROUTER, 5, 0, 0], WAKE, WAKE])),
+        ("a-router-describes-itself", then(&mapping, &[&[code::ROUTER, 6, 0, 0, 2, 0, 0]])),
+        ("a-router-gives-no-answer", then(&mapping, &[&[code::ROUTER, 7, 1, 0], WAKE])),
+        (
+            "a-ledger-and-the-end",
+            [&mapping[..], &[code::ROUTER, 8, 1, 9, 2, 8, 1, 0], &[code::ROUTER, 8, 0]].concat(),
         ),
     ]
 }

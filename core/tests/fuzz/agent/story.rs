@@ -3,6 +3,7 @@
 
 use super::books::{Books, Question};
 use super::facts::Facts;
+use super::routers;
 use crate::signed::key;
 use bytes::Bytes;
 use portolan_core::wire::autonat::{
@@ -67,6 +68,7 @@ pub(super) mod code {
     pub(in super::super) const TAKEN: u8 = 28;
     pub(in super::super) const PONG: u8 = 29;
     pub(in super::super) const REPORTED: u8 = 30;
+    pub(in super::super) const ROUTER: u8 = 31;
 }
 
 /// How much time passes, and what happens then.
@@ -145,6 +147,7 @@ fn events(what: u8, facts: &mut Facts<'_>, books: &mut Books) -> Option<Vec<Even
             Event::Resumed { slept: Duration::from_secs(slept) }
         }
         code::NONSENSE => nonsense(facts),
+        code::ROUTER => routers::event(facts, books),
         _ => return exchange(what, facts, books),
     };
     Some(vec![event])

@@ -3,7 +3,8 @@
 //!
 //! Commands: `{"do": "listen" | "dial" | "report", "addr": MULTIADDR}`, each answered by
 //! `{"event": "done" | "failed", "addr": …}`. Events beside: `ready`, `verdict`, `class`, `node`, `role`,
-//! `probe`, `candidate`, each with `at_ms` on the node's clock.
+//! `probe`, `candidate`, `advertised`, `dialling`, `mapping`, `gateway`, each with `at_ms` on the node's
+//! clock.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what a program says")]
 
@@ -11,7 +12,7 @@ use crate::netlab::peers::On;
 use clap::Parser;
 use futures::StreamExt as _;
 use multiaddr::Multiaddr;
-use portolan_core::{Config, Notice};
+use portolan_core::{Addr, Config, Mapping, MappingConfig, MappingProtocol, Notice};
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{Builder, Limits, Node, Noticed, identity};
 use portolan_smol::Smol;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::io::{self, BufRead as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -37,6 +39,12 @@ struct Args {
     /// What it runs on.
     #[arg(long)]
     runtime: On,
+    /// A protocol by which it asks routers for its ports; without one it asks none.
+    #[arg(long)]
+    map: Vec<String>,
+    /// Where it keeps what routers granted.
+    #[arg(long)]
+    ledger: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -57,14 +65,14 @@ pub(super) fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
             let tokio = tokio::runtime::Runtime::new();
             let told = tokio.map(|tokio| {
                 let runtime = Tokio::new(tokio.handle().clone());
-                tokio.block_on(obey(runtime, args.listen))
+                tokio.block_on(obey(runtime, args))
             });
             ended(told.unwrap_or_else(|error| Err(error.to_string())))
         }
         On::Smol => {
             let executor = Arc::new(smol::Executor::new());
             let runtime = Smol::from(executor.clone());
-            ended(smol::block_on(executor.run(obey(runtime, args.listen))))
+            ended(smol::block_on(executor.run(obey(runtime, args))))
         }
     }
 }
@@ -79,13 +87,16 @@ fn ended(how: Result<(), String>) -> ExitCode {
     }
 }
 
-async fn obey<R: Runtime>(runtime: R, listen: Vec<Multiaddr>) -> Result<(), String> {
+async fn obey<R: Runtime>(runtime: R, args: Args) -> Result<(), String> {
+    let Args { listen, map, ledger, runtime: _ } = args;
     let mut config = Config::default();
     // Like most who embed it: a server to others as well.
     config.dial_back = Some(Default::default());
+    config.mapping = asking(&map)?;
     let mut limits = Limits::default();
     limits.idle_timeout = IDLE_FOR;
     let builder: Builder<R> = Node::builder(runtime, identity::generate());
+    let builder = ledger.into_iter().fold(builder, Builder::ledger);
     let builder = listen.into_iter().fold(builder.config(config).limits(limits), Builder::listen);
     let mut notices = builder.notices();
     let node = builder.start().await.map_err(|error| error.to_string())?;
@@ -104,6 +115,21 @@ async fn obey<R: Runtime>(runtime: R, listen: Vec<Multiaddr>) -> Result<(), Stri
     Ok(())
 }
 
+/// How routers are asked by the protocols of these names, if there are any.
+fn asking(names: &[String]) -> Result<Option<MappingConfig>, String> {
+    if names.is_empty() {
+        return Ok(None);
+    }
+    let known = |name: &String| {
+        let mut all = MappingProtocol::ALL.into_iter();
+        let found = all.find(|protocol| protocol.name() == name);
+        found.ok_or_else(|| format!("nobody maps by {name}"))
+    };
+    let mut mapping = MappingConfig::default();
+    mapping.protocols = names.iter().map(known).collect::<Result<_, _>>()?;
+    Ok(Some(mapping))
+}
+
 /// The lines of stdin, read by a thread that ends with it.
 fn commands() -> async_channel::Receiver<Result<Command, String>> {
     let (sender, commands) = async_channel::bounded(16);
@@ -120,6 +146,9 @@ fn commands() -> async_channel::Receiver<Result<Command, String>> {
 
 async fn perform<R: Runtime>(node: &Node<R>, Command { verb, addr }: Command) {
     let named = addr.to_string();
+    if verb == "dial" {
+        say(&json!({ "event": "dialling", "addr": named, "at_ms": millis(node.now()) }));
+    }
     let done = match verb.as_str() {
         "listen" => node.listen(addr).await.map(|_| ()).map_err(|error| error.to_string()),
         "dial" => node.dial(addr).await.map(|_| ()).map_err(|error| error.to_string()),
@@ -163,10 +192,32 @@ fn told(noticed: &Noticed) {
             "event": "candidate", "addr": addr.to_string(),
             "sources": sources.iter().map(portolan_core::Source::name).collect::<Vec<_>>(),
         }),
+        Notice::AdvertisedChanged { added, removed } => {
+            let texts = |addrs: &[Addr]| addrs.iter().map(Addr::to_string).collect::<Vec<_>>();
+            json!({ "event": "advertised", "added": texts(added), "removed": texts(removed) })
+        }
+        Notice::MappingChanged { internal, mapping } => mapped(*internal, mapping.as_ref()),
+        Notice::GatewayAnswered(answer) => json!({
+            "event": "gateway", "protocol": answer.protocol.name(),
+            "external": answer.external.map(|ip| ip.to_string()),
+        }),
         _ => return,
     };
     event["at_ms"] = millis(noticed.at).into();
     say(&event);
+}
+
+fn mapped(internal: Addr, mapping: Option<&Mapping>) -> Value {
+    let Some(Mapping { state, reason, lease, .. }) = mapping else {
+        return json!({ "event": "mapping", "internal": internal.to_string(), "state": "gone" });
+    };
+    json!({
+        "event": "mapping", "internal": internal.to_string(), "state": state.name(),
+        "reason": reason.to_string(),
+        "external": lease.map(|lease| lease.external.to_string()),
+        "protocol": lease.map(|lease| lease.protocol.name()),
+        "lifetime_s": lease.and_then(|lease| lease.lifetime).map(|span| span.as_secs()),
+    })
 }
 
 fn say(event: &Value) {
