@@ -513,7 +513,7 @@ impl Asker {
             // An error that nobody has asked for: an old one, or somebody else's.
             return Err(Oddity::StrayDatagram);
         }
-        let fault = pcp_fault(code, lifetime_s, grant.term().is_some());
+        let fault = pcp_fault(code, lifetime_s);
         Ok(Answer::Failed { grant: serial, fault })
     }
 }

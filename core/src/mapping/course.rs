@@ -226,7 +226,7 @@ impl Mappings {
                 let want = self.wants.values_mut().find(|want| want.grant == Some(serial));
                 match (&mut grant.stage, fault.remedy) {
                     // It holds until it ends; then somebody new may ask.
-                    (Stage::Held(term), Remedy::HoldOff(_) | Remedy::Renonce) => {
+                    (Stage::Held(term), Remedy::HoldOff(_)) => {
                         term.renewal_failed(cx.now, cx.draw);
                     }
                     (Stage::Held(_) | Stage::Asking | Stage::Leaving, _) => {

@@ -5,18 +5,14 @@ use super::grant::{Fault, Remedy};
 use crate::wire::pcp;
 use crate::{Duration, MappingProtocol, MappingReason};
 
-/// What an error means, and for how long (RFC 6887 §7.4). `renews` says that it was granted before.
-pub(super) fn pcp_fault(code: pcp::ResultCode, lifetime_s: u32, renews: bool) -> Fault {
+/// What an error means, and for how long (RFC 6887 §7.4).
+pub(super) fn pcp_fault(code: pcp::ResultCode, lifetime_s: u32) -> Fault {
     use pcp::ResultCode as Code;
     let protocol = MappingProtocol::Pcp;
     let number = u16::from(code.code());
     let hold_off = Duration::from_secs(lifetime_s.into()).clamp(HOLD_OFF_MIN, HOLD_OFF_MAX);
     let hold_off = Remedy::HoldOff(hold_off);
     let (reason, remedy) = match code {
-        // The nonce of an earlier run of ours that was lost, or of whoever had our address before.
-        Code::NotAuthorized if renews => {
-            (MappingReason::Refused { protocol, code: number }, Remedy::Renonce)
-        }
         Code::NotAuthorized => (MappingReason::Refused { protocol, code: number }, hold_off),
         Code::NetworkFailure => (MappingReason::GatewayOffline { protocol }, hold_off),
         Code::NoResources | Code::UserExceededQuota => {
@@ -44,17 +40,10 @@ mod tests {
     #[test]
     fn a_hold_off_has_a_floor_and_a_ceiling() {
         let held_off = |lifetime_s| {
-            let fault = pcp_fault(pcp::ResultCode::NoResources, lifetime_s, false);
+            let fault = pcp_fault(pcp::ResultCode::NoResources, lifetime_s);
             let Remedy::HoldOff(span) = fault.remedy else { panic!("{fault:?}") };
             span.as_secs()
         };
         assert_eq!([0, 90, u32::MAX].map(held_off), [60, 90, 1_800]);
-    }
-
-    #[test]
-    fn a_renewal_that_is_not_ours_is_asked_for_as_somebody_new() {
-        let remedy = |renews| pcp_fault(pcp::ResultCode::NotAuthorized, 0, renews).remedy;
-        assert_eq!(remedy(true), Remedy::Renonce);
-        assert_eq!(remedy(false), Remedy::HoldOff(HOLD_OFF_MIN));
     }
 }

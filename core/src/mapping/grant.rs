@@ -187,8 +187,6 @@ pub(super) enum Remedy {
     OtherPort,
     /// Ask for the external port that is ours inside.
     SamePort,
-    /// Ask as somebody new: the router takes us for somebody else.
-    Renonce,
 }
 
 saved!(struct Grant {

@@ -69,6 +69,9 @@ pub(crate) struct Mappings {
     refreshed: BTreeSet<Addr>,
     externals: Vec<External>,
     seen: Option<u64>,
+    /// Whether something was heard since everything was looked at last, and when that was.
+    dirty: bool,
+    looked_at: Instant,
     revision: u64,
 }
 
@@ -93,6 +96,7 @@ impl External {
 impl Mappings {
     /// A fact about routers.
     pub(crate) fn record(&mut self, cx: &mut Cx<'_>, event: MappingEvent) -> Result<(), Oddity> {
+        self.dirty = true;
         match event {
             // The ground has it, and this room reads it there.
             MappingEvent::GatewaysChanged { .. } => Ok(()),
@@ -160,6 +164,7 @@ impl Mappings {
 
     /// We slept: routers may have been restarted meanwhile, or be others.
     pub(crate) fn resumed(&mut self, now: Instant, sleep: Sleep) {
+        self.dirty = true;
         self.gates.iter_mut().for_each(|gate| gate.resumed(now, sleep));
     }
 
@@ -167,7 +172,7 @@ impl Mappings {
     pub(crate) fn judged(&mut self, now: Instant, internal: Addr, is_reached: Option<bool>) {
         if let Some(want) = self.wants.get_mut(&internal) {
             match is_reached {
-                Some(is_reached) => want.judged(now, is_reached),
+                Some(is_reached) => self.dirty |= want.judged(now, is_reached),
                 None => want.is_undecided(),
             }
         }
@@ -181,6 +186,14 @@ impl Mappings {
         local: &Local,
     ) {
         let Some(config) = config else { return };
+        // Most steps concern peers alone.
+        let is_due = |deadline: Deadline| deadline.at <= cx.now;
+        let is_news = self.dirty || self.seen != Some(local.revision());
+        if !is_news && !self.deadline(self.looked_at).is_some_and(is_due) {
+            return;
+        }
+        self.dirty = false;
+        self.looked_at = cx.now;
         if self.seen != Some(local.revision()) {
             self.seen = Some(local.revision());
             self.take_gateways(cx, config, local);
@@ -410,6 +423,8 @@ saved!(struct External { internal, ip, port });
 saved!(struct Mappings {
     gates, channels, wants, grants, serial, fetch, remembered, stored, closing, refreshed, externals,
     seen as seen(|one| [one], [Room::Local]),
+    dirty,
+    looked_at as told(),
     revision as revision(Room::Mapping),
 }, if has_counts);
 

@@ -126,7 +126,6 @@ impl Want {
                 self.port = other_port(draw);
             }
             Remedy::SamePort => self.port = internal_port,
-            Remedy::Renonce => {}
         }
     }
 
@@ -155,15 +154,16 @@ impl Want {
         self.repair = Repair::default();
     }
 
-    /// Servers could dial it, or could not.
-    pub(super) fn judged(&mut self, now: Instant, is_reached: bool) {
+    /// Servers could dial it, or could not. Whether a complaint has come to its end.
+    pub(super) fn judged(&mut self, now: Instant, is_reached: bool) -> bool {
+        let is_given_up = self.repair.is_given_up;
         if is_reached {
             self.repair = Repair::default();
         } else if self.repair.due_at.is_none() {
-            let rests = self.repair.is_given_up;
-            let pause = if rests { REPAIR_REST } else { REPAIR_PAUSE };
+            let pause = if is_given_up { REPAIR_REST } else { REPAIR_PAUSE };
             self.repair.due_at = Some(now + pause);
         }
+        is_reached && is_given_up
     }
 
     /// Whether what it had led nowhere, so that nothing of it is to be used again.
