@@ -260,3 +260,69 @@ fn other_port(draw: &mut dyn Draw) -> u16 {
 saved!(struct Want { grant, port, barred, ports_tried, repair, told as told() });
 saved!(struct Bar { since, until, reason });
 saved!(struct Repair { tried, due_at, is_given_up });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Addr;
+    use crate::mapping::fake::Middle;
+    use crate::mapping::grant::Stage;
+    use core::net::Ipv4Addr;
+
+    fn grant() -> Grant {
+        Grant {
+            internal: Addr::tcp(Ipv4Addr::new(192, 168, 1, 7).into(), 4001),
+            router: Ipv4Addr::new(192, 168, 1, 1).into(),
+            protocol: MappingProtocol::Pcp,
+            external_ip: None,
+            external_port: 4001,
+            nonce: [0; 12],
+            pinhole: None,
+            stage: Stage::Asking,
+            until: None,
+            forgotten: None,
+        }
+    }
+
+    /// What is done once servers could not dial it, and when.
+    fn repaired(want: &mut Want, now: Instant, has_other: bool) -> (Option<Step>, Instant) {
+        want.judged(now, false);
+        let due = want.repair.due_at.expect("it is to be repaired");
+        assert_eq!(want.repair(now, &mut Middle, &grant(), has_other), None, "not at once");
+        (want.repair(due, &mut Middle, &grant(), has_other), due)
+    }
+
+    #[test]
+    fn what_leads_nowhere_is_made_anew_then_elsewhere_then_otherwise() {
+        let start = Instant::from_millis(1_000);
+        let mut want = Want::new(4001);
+        let (step, now) = repaired(&mut want, start, true);
+        assert_eq!((step, now, want.port), (Some(Step::Anew), start + REPAIR_PAUSE, 4001));
+        let (step, now) = repaired(&mut want, now, true);
+        assert_eq!(step, Some(Step::OtherPort));
+        assert!(want.port >= PORT_MIN, "another port");
+        let (step, now) = repaired(&mut want, now, true);
+        assert_eq!(step, Some(Step::OtherProtocol));
+        assert_eq!(want.barred[&MappingProtocol::Pcp].reason, MappingReason::NotForwarding);
+
+        let (step, now) = repaired(&mut want, now, false);
+        assert_eq!((step, want.repair.is_given_up), (None, true));
+        let (step, later) = repaired(&mut want, now, false);
+        assert_eq!((step, later), (Some(Step::Anew), now + REPAIR_REST));
+        assert!(want.judged(later, true), "a complaint ends");
+        assert_eq!(want.repair, Repair::default());
+    }
+
+    #[test]
+    fn ten_ports_are_tried_and_then_it_rests() {
+        let now = Instant::from_millis(1_000);
+        let mut want = Want::new(4001);
+        let conflict = Fault { reason: MappingReason::Conflict, remedy: Remedy::OtherPort };
+        for _ in 0..PORTS_TRIED_MAX {
+            want.failed(now, &mut Middle, (MappingProtocol::Upnp, 4001), conflict);
+            assert!(want.barred.is_empty());
+        }
+        want.failed(now, &mut Middle, (MappingProtocol::Upnp, 4001), conflict);
+        assert_eq!(want.barred[&MappingProtocol::Upnp].until, now + CONFLICT_PAUSE);
+    }
+}
