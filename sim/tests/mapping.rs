@@ -43,8 +43,8 @@ fn check_budget(bench: &Bench) -> Result<(), String> {
     for run in bench.earlier_requests().iter().chain([bench.requests()]) {
         for router in [IpAddr::V4(ROUTER.0), IpAddr::V6(ROUTER.1)] {
             let most = run.busiest_minute(&[router]);
-            // A minute that slides may see the end of one budget and the start of the next.
-            if most > 2 * GATEWAY_REQUESTS_MIN {
+            // A search is several datagrams, and what is given back in the end does not wait.
+            if most > GATEWAY_REQUESTS_MIN + 16 {
                 return Err(format!("{most} requests to {router} in a minute"));
             }
         }

@@ -37,7 +37,7 @@ pub(super) struct Gate {
     pub(super) since: Instant,
     askers: Vec<Asker>,
     igd: Option<Igd>,
-    budget: Budget,
+    pub(super) budget: Budget,
     open: BTreeSet<Channel>,
     /// When to ask again for everything that it has granted.
     recover_at: Option<Instant>,
@@ -50,7 +50,7 @@ pub(super) struct Gate {
 /// What may still be asked: half of a minute's requests at once, and one for each of its parts that
 /// passes, so that no minute has more than it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Budget {
+pub(super) struct Budget {
     /// When all is there again.
     full_at: Instant,
 }
@@ -60,6 +60,15 @@ const _: () = assert!(Budget::BURST as usize * 2 == GATEWAY_REQUESTS_MIN);
 impl Budget {
     const BURST: u32 = 60;
     const GAP: Duration = Duration::from_secs(1);
+
+    pub(super) fn new(now: Instant) -> Budget {
+        Budget { full_at: now }
+    }
+
+    /// Whether nothing of it is spent.
+    pub(super) fn is_full(self, now: Instant) -> bool {
+        self.full_at <= now
+    }
 
     /// When something may be asked.
     fn free_at(self) -> Instant {
@@ -79,7 +88,7 @@ impl Gate {
     pub(super) fn new(
         cx: &mut Cx<'_>,
         channels: &mut Channels,
-        gateway: Gateway,
+        (gateway, budget): (Gateway, Budget),
         config: &MappingConfig,
     ) -> Gate {
         let allowed = |protocol| config.protocols.contains(&protocol);
@@ -95,7 +104,7 @@ impl Gate {
             gateway,
             since: cx.now,
             igd: allowed(MappingProtocol::Upnp).then(|| Igd::new(cx.now)),
-            budget: Budget { full_at: cx.now },
+            budget,
             open: BTreeSet::new(),
             recover_at: None,
             recovered_at: None,

@@ -45,17 +45,23 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::IpAddr;
 use course::UNWANTED_PATIENCE;
-use gate::{Channels, Gate};
+use gate::{Budget, Channels, Gate};
 use grant::{Grant, Grants, Stage};
 use ledger::Entry;
 pub(crate) use ledger::redacted as redacted_ledger;
 use want::Want;
+
+/// Gateways that are gone whose budget is remembered, number; ours. When full, the oldest is
+/// forgotten.
+const GATEWAYS_SPENT_MAX: usize = 4 * GATEWAYS_MAX;
 
 /// The mappings.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mappings {
     gates: Vec<Gate>,
     channels: Channels,
+    /// What was spent on gateways that are gone and may come back within the minute.
+    spent: Vec<(IpAddr, Budget)>,
     wants: BTreeMap<Addr, Want>,
     grants: Grants,
     serial: u64,
@@ -271,11 +277,22 @@ impl Mappings {
     /// Take over the gateways. What one that is gone has granted is remembered: it may come back.
     fn take_gateways(&mut self, cx: &mut Cx<'_>, config: &MappingConfig, local: &Local) {
         let gateways: Vec<Gateway> = local.gateways().iter().copied().take(GATEWAYS_MAX).collect();
-        self.gates.retain(|gate| gateways.contains(&gate.gateway));
+        let (kept, gone) = core::mem::take(&mut self.gates)
+            .into_iter()
+            .partition(|gate| gateways.contains(&gate.gateway));
+        self.gates = kept;
+        let spent = Vec::<Gate>::into_iter(gone).map(|gate| (gate.gateway.router, gate.budget));
+        self.spent.extend(spent);
+        self.spent.retain(|(_, budget)| !budget.is_full(cx.now));
+        let over = self.spent.len().saturating_sub(GATEWAYS_SPENT_MAX);
+        self.spent.drain(..over);
         let mut fresh: Vec<Gateway> = Vec::new();
         for gateway in gateways {
             if self.gates.iter().all(|gate| gate.gateway != gateway) {
-                self.gates.push(Gate::new(cx, &mut self.channels, gateway, config));
+                let at = self.spent.iter().position(|(router, _)| *router == gateway.router);
+                let budget = at.map(|at| self.spent.remove(at).1);
+                let budget = budget.unwrap_or(Budget::new(cx.now));
+                self.gates.push(Gate::new(cx, &mut self.channels, (gateway, budget), config));
                 fresh.push(gateway);
             }
         }
@@ -421,7 +438,7 @@ fn is_mappable(internal: IpAddr) -> bool {
 
 saved!(struct External { internal, ip, port });
 saved!(struct Mappings {
-    gates, channels, wants, grants, serial, fetch, remembered, stored, closing, refreshed, externals,
+    gates, channels, spent, wants, grants, serial, fetch, remembered, stored, closing, refreshed, externals,
     seen as seen(|one| [one], [Room::Local]),
     dirty,
     looked_at as told(),
