@@ -173,6 +173,20 @@ impl Mappings {
         }
     }
 
+    /// A pinhole was given a number. Where another of ours has it too, the router has forgotten that one
+    /// and counts anew; what was asked of it since then was asked of this one.
+    fn renumbered(&mut self, cx: &mut Cx<'_>, serial: u64, grant: &Grant) {
+        if grant.pinhole.is_none() {
+            return;
+        }
+        for (other, old) in &mut self.grants {
+            if *other != serial && (old.router, old.pinhole) == (grant.router, grant.pinhole) {
+                old.pinhole = None;
+                old.ask_again_at(cx.now);
+            }
+        }
+    }
+
     /// A gateway has no address itself: what is asked of it would lead nowhere.
     fn offline(&mut self, cx: &mut Cx<'_>, at: usize, protocol: MappingProtocol) {
         let Some(router) = self.gates.get(at).map(|gate| gate.gateway.router) else { return };
@@ -219,6 +233,7 @@ impl Mappings {
                     want.granted(grant.external_port, protocol);
                 }
                 self.refreshed.extend(grant.external());
+                self.renumbered(cx, serial, &grant);
             }
             Answer::Failed { grant: serial, fault } => {
                 let Some(grant) = self.grants.get_mut(&serial) else { return };

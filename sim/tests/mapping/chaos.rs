@@ -7,7 +7,7 @@ use portolan_sim::router::{Attack, Mood, NatPmpProfile, PcpProfile, Profile, Reb
 use std::net::Ipv4Addr;
 
 /// Seeds that the gate runs, number.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 160;
 /// How long a granted mapping may be wrong once all is well: a whole lifetime of an honest router.
 const HEALED_S: u64 = 8_000;
 
