@@ -7,6 +7,8 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+/// What a knock says.
+const KNOCK: &[u8] = b"knock";
 /// How long a plain packet may take in a lab without delay, ours: a thousand times what it takes.
 pub const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -120,10 +122,14 @@ pub fn knock(
             outside.set_read_timeout(Some(patience))?;
             // Connected, so that an ICMP error is told.
             outside.connect(to)?;
-            outside.send(b"knock")?;
+            outside.send(KNOCK)?;
             let mut buffer = [0; 16];
-            if let Ok((_, seen)) = inside.recv_from(&mut buffer) {
-                let _ = inside.send_to(b"open", seen);
+            // Peers of the process that ended may still send to its port.
+            while let Ok((len, seen)) = inside.recv_from(&mut buffer) {
+                if buffer.get(..len) == Some(KNOCK) {
+                    let _ = inside.send_to(b"open", seen);
+                    break;
+                }
             }
             Ok(match outside.recv(&mut buffer) {
                 Ok(_) => Knock::Opened,
