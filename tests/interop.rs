@@ -18,6 +18,10 @@ mod identify;
 mod namespace;
 #[path = "interop/other.rs"]
 mod other;
+#[path = "interop/relay.rs"]
+mod relay;
+#[path = "interop/relay_peer.rs"]
+mod relay_peer;
 #[path = "interop/table.rs"]
 mod table;
 
@@ -31,6 +35,8 @@ use portolan_runtime::traits::Runtime;
 use portolan_tests::js_peer;
 use portolan_tests::lab::{Lab, OnSmol, OnTokio};
 use portolan_tests::rust_peer::KeyType;
+use relay::{Relayed, Scene};
+use relay_peer::Who;
 use table::Seen;
 
 /// Groups of cells that run at once: most of their time is waiting, but processes start with a
@@ -58,6 +64,7 @@ async fn the_table_holds() {
     let mut seen = Seen {
         cells: run(protocols(&kinds, &on_tokio), protocols(&kinds, &on_smol)).await,
         handshakes: run(handshakes(&kinds, &on_tokio), handshakes(&kinds, &on_smol)).await,
+        relayed: run(relaying(&kinds, &on_tokio), relaying(&kinds, &on_smol)).await,
     };
     if kinds.contains(&Kind::Js) {
         match namespace::run().await {
@@ -108,6 +115,26 @@ fn handshakes<R: Runtime>(kinds: &[Kind], runtime: &R) -> Vec<Batch<Handshake>> 
     for kind in kinds.iter().copied() {
         for key in KeyType::ALL {
             batches.push(Box::pin(handshakes::with(kind, key, runtime.clone())));
+        }
+    }
+    batches
+}
+
+/// Every cell of relaying.
+fn relaying<R: Runtime>(kinds: &[Kind], runtime: &R) -> Vec<Batch<Relayed>> {
+    let whos = [Who::Portolan].into_iter().chain(kinds.iter().map(|kind| match kind {
+        Kind::Rust => Who::Rust,
+        Kind::Js => Who::Js,
+    }));
+    let clients: Vec<Who> = whos.collect();
+    let mut batches: Vec<Batch<Relayed>> = Vec::new();
+    for relay in clients.iter().copied() {
+        for transport in [Transport::Tcp, Transport::Quic] {
+            let (clients, runtime) = (clients.clone(), runtime.clone());
+            let scene = Scene { relay, clients, transport, runtime };
+            let cutting = scene.clone();
+            batches.push(Box::pin(async move { scene.carries().await }));
+            batches.push(Box::pin(async move { cutting.cuts().await }));
         }
     }
     batches

@@ -1,7 +1,7 @@
 //! Multiaddrs as people type them: what is wrong with one is said beside the text itself.
 
 use multiaddr::Multiaddr;
-use portolan_core::{Addr, PeerId};
+use portolan_core::{Addr, PeerId, RelayPeer};
 use portolan_runtime::AddressError;
 
 /// A multiaddr that is of no use here. Says which one, and what is wrong with it.
@@ -24,6 +24,9 @@ pub enum AddressProblem {
     /// It is a multiaddr, but of no use.
     #[error(transparent)]
     Useless(#[from] AddressError),
+    /// A relay that is not named.
+    #[error("must end with /p2p/PEER-ID: a relay is known by it")]
+    Nameless,
 }
 
 /// Read the address of a peer to dial: IP, port and transport, and `/p2p/PEER-ID` at the end if
@@ -33,6 +36,28 @@ pub enum AddressProblem {
 /// Names the text and what is wrong with it.
 pub fn peer_address(text: &str) -> Result<Multiaddr, BadAddress> {
     read(text, portolan_runtime::destination).map(|(multiaddr, _)| multiaddr)
+}
+
+/// Read what can be dialled: the address of a peer, or one that leads through a relay
+/// (`…/p2p/RELAY/p2p-circuit/p2p/PEER-ID`).
+///
+/// # Errors
+/// Names the text and what is wrong with it.
+pub fn dial_address(text: &str) -> Result<Multiaddr, BadAddress> {
+    read(text, portolan_runtime::dial_address).map(|(multiaddr, ())| multiaddr)
+}
+
+/// Read the address of a relay: IP, port and transport, and `/p2p/PEER-ID` at the end.
+///
+/// # Errors
+/// Names the text and what is wrong with it.
+pub fn relay_address(text: &str) -> Result<RelayPeer, BadAddress> {
+    match read(text, portolan_runtime::destination)? {
+        (_, (addr, Some(peer))) => Ok(RelayPeer { peer, addrs: vec![addr] }),
+        (_, (_, None)) => {
+            Err(BadAddress { text: text.to_owned(), problem: AddressProblem::Nameless })
+        }
+    }
 }
 
 /// Read an address that a node may have: IP, port and transport. Whose it is does not matter.
@@ -60,6 +85,12 @@ fn read<T>(
         with_plain_peer_ids(text).parse().map_err(|error| fault(malformed(text, &error)))?;
     let meaning = meaning(&addr).map_err(|error| fault(error.into()))?;
     Ok((addr, meaning))
+}
+
+/// The end of a peer id: its beginning is the same for all keys of a type.
+pub(crate) fn short(peer: &str) -> String {
+    let start = peer.char_indices().rev().nth(7).map_or(0, |(at, _)| at);
+    format!("…{}", &peer[start..])
 }
 
 /// The text with every peer id that is written as a CID in its base58btc form, the only one that
@@ -119,5 +150,9 @@ mod tests {
             assert!(error.contains(text) && error.contains(problem), "{error}");
         }
         listen_address("/ip4/0.0.0.0/tcp/0").expect("a good address");
+        let nameless = relay_address("/ip4/192.0.2.1/tcp/1").expect_err("it has no name");
+        assert_eq!(nameless.problem, AddressProblem::Nameless);
+        let circuit = dial_address("/ip4/192.0.2.1/tcp/1/p2p-circuit").expect_err("to nobody");
+        assert!(circuit.to_string().contains("/p2p-circuit"), "{circuit}");
     }
 }

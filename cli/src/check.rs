@@ -1,9 +1,10 @@
 //! `portolan check`: can this machine be reached? Asked of real peers.
 
-use crate::job::{self, Progress};
+use crate::job::{self, Asked, Progress};
+use crate::relays;
 use crate::report::Report;
 use multiaddr::{Multiaddr, Protocol};
-use portolan_core::{Config, Duration, MappingConfig};
+use portolan_core::{Config, Duration, MappingConfig, RelayConfig, RelayPeer};
 use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
@@ -12,7 +13,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 
 /// How often another port is tried when the kernel's choice for one socket is taken for another;
 /// ours: with half of all ports taken, all fail once in 65,536 starts.
-const PORT_TRIES: usize = 16;
+pub(crate) const PORT_TRIES: usize = 16;
 
 /// What to check, and how. Built by `CheckOptions::default()` and assignment.
 #[derive(Clone, Debug)]
@@ -29,6 +30,11 @@ pub struct CheckOptions {
     pub allow_private: bool,
     /// Ask routers to map the ports that are listened on.
     pub map: bool,
+    /// Ask relays for a reservation where the verdict says that not everybody can dial us: those of
+    /// `relays`, and peers that relay.
+    pub relay: bool,
+    /// Relays to ask beside peers.
+    pub relays: Vec<RelayPeer>,
     /// When to end without a verdict.
     pub timeout: Duration,
     /// Where to write a flight record, for `portolan replay`; none is written unless said.
@@ -43,6 +49,8 @@ impl Default for CheckOptions {
             keypair: identity::generate(),
             allow_private: false,
             map: false,
+            relay: false,
+            relays: Vec::new(),
             timeout: Duration::from_secs(30),
             record: None,
         }
@@ -83,8 +91,12 @@ pub async fn check<R: Runtime>(
     } else {
         start(&runtime, &options, options.listen.clone()).await?
     };
-    let CheckOptions { peers, timeout, .. } = &options;
-    let report = job::run(&runtime, &node, notices, peers, *timeout, &mut progress).await;
+    let asked = Asked {
+        peers: &options.peers,
+        relays: options.relay && !options.relays.is_empty(),
+        timeout: options.timeout,
+    };
+    let report = job::run(&runtime, &node, notices, asked, &mut progress).await;
     node.shutdown().await;
     Ok(report?)
 }
@@ -97,6 +109,10 @@ async fn start<R: Runtime>(
     let mut config = Config::default();
     config.allow_private = options.allow_private;
     config.mapping = options.map.then(MappingConfig::default);
+    config.relay = options.relay.then(RelayConfig::default);
+    if let Some(relay) = &mut config.relay {
+        relay.relays = relays::distinct(&options.relays);
+    }
     // A server that is slow to answer must not be lost for looking idle.
     let mut limits = Limits::default();
     limits.idle_timeout = limits.idle_timeout.max(options.timeout);
@@ -130,22 +146,23 @@ async fn listen_everywhere<R: Runtime>(
     }
 }
 
-fn is_in_use(error: &StartError) -> bool {
+pub(crate) fn is_in_use(error: &StartError) -> bool {
     matches!(error, StartError::Listen(ListenError::Socket(net::ListenError::InUse(_))))
 }
 
 /// A UDP port that was free a moment ago.
-fn free_port() -> Option<u16> {
+pub(crate) fn free_port() -> Option<u16> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
     socket.local_addr().ok().map(|addr| addr.port())
 }
 
 /// Whether this host speaks IPv6 at all.
-fn has_ip6() -> bool {
+pub(crate) fn has_ip6() -> bool {
     UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
 }
 
-fn everywhere(port: u16, ip6: bool) -> Vec<Multiaddr> {
+/// The wildcards with one port, for every transport.
+pub(crate) fn everywhere(port: u16, ip6: bool) -> Vec<Multiaddr> {
     let mut ips = vec![Multiaddr::from(Ipv4Addr::UNSPECIFIED)];
     if ip6 {
         ips.push(Multiaddr::from(Ipv6Addr::UNSPECIFIED));

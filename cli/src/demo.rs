@@ -1,6 +1,6 @@
 //! `portolan demo`: a client and five servers in one process, over real sockets on loopback.
 
-use crate::job::{self, Progress};
+use crate::job::{self, Asked, Progress};
 use crate::report::Report;
 use multiaddr::{Multiaddr, Protocol};
 use portolan_core::{Config, DialBackConfig, Duration};
@@ -123,8 +123,8 @@ pub async fn demo<R: Runtime>(
     let notices = client.notices();
     let client = client.start().await?;
     // Every server is dialled over both transports, so that there are observers for both.
-    let peers = servers.addresses();
-    let report = job::run(&runtime, &client, notices, peers, TIMEOUT, &mut progress).await;
+    let asked = Asked { peers: servers.addresses(), relays: false, timeout: TIMEOUT };
+    let report = job::run(&runtime, &client, notices, asked, &mut progress).await;
     client.shutdown().await;
     servers.shutdown().await;
     Ok(report?)

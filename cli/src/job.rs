@@ -2,12 +2,13 @@
 
 use crate::report::{PeerFate, PeerReport, Report};
 use crate::timeline::Timeline;
-use futures::future::FutureExt;
+use futures::future::{Fuse, FusedFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{pin_mut, select_biased};
 use multiaddr::Multiaddr;
 use portolan_core::{
-    ConnId, Duration, Explanation, Instant, Mapping, MappingState, Notice, Scope, State,
+    ConnId, Duration, Explanation, Instant, Mapping, MappingState, NodeState, Notice, RelayNotice,
+    RelayState, Scope, State,
 };
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{DialError, Dialled, Node, Noticed, Notices, Stopped};
@@ -16,6 +17,20 @@ use std::collections::BTreeMap;
 /// How long a router may take until a job ends without its mapping; ours: those that map answer in
 /// one second.
 const MAPPING_PATIENCE: Duration = Duration::from_secs(3);
+/// How long relays may take once everything else is known; ours: core gives an undecided node one
+/// second and a relay three for its answer.
+const RELAY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a job is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    /// Who is dialled.
+    pub(crate) peers: &'a [Multiaddr],
+    /// Whether there are relays beside them.
+    pub(crate) relays: bool,
+    /// When it ends without a verdict.
+    pub(crate) timeout: Duration,
+}
 
 /// How far a job has come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -33,8 +48,7 @@ pub struct Progress {
     pub decided: usize,
 }
 
-/// Dial every peer at once, and report when nothing more is to be learnt or `timeout` has passed.
-/// `notices` is a subscription of the node's.
+/// Dial every peer at once, and report when nothing more is to be learnt or the time is up. `notices` is a subscription of the node's.
 ///
 /// # Errors
 /// If the node shuts down meanwhile.
@@ -42,11 +56,11 @@ pub(crate) async fn run<R: Runtime>(
     runtime: &R,
     node: &Node<R>,
     notices: Notices,
-    peers: &[Multiaddr],
-    timeout: Duration,
+    Asked { peers, relays, timeout }: Asked<'_>,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Report, Stopped> {
     let mut job = Job::new(node.now(), peers);
+    job.knows_relays = relays;
     let mut dials: FuturesUnordered<_> = peers
         .iter()
         .enumerate()
@@ -55,7 +69,8 @@ pub(crate) async fn run<R: Runtime>(
     let mut notices = notices.fuse();
     let expired = runtime.sleep(timeout).fuse();
     let mapped = runtime.sleep(MAPPING_PATIENCE).fuse();
-    pin_mut!(expired, mapped);
+    let relayed = Fuse::terminated();
+    pin_mut!(expired, mapped, relayed);
     let mut waits_for_router = true;
     let mut is_expired = false;
     loop {
@@ -66,6 +81,10 @@ pub(crate) async fn run<R: Runtime>(
                 job.timeline.push(node.now(), "the time is up");
             }
             () = mapped => waits_for_router = false,
+            () = relayed => {
+                is_expired = true;
+                job.timeline.push(node.now(), "relays are waited for no longer");
+            }
             (index, dialled) = dials.select_next_some() => match dialled {
                 Ok(dialled) => job.dialled(index, &dialled, node.now()),
                 Err(error) => job.failed(index, &error, node.now()),
@@ -82,8 +101,12 @@ pub(crate) async fn run<R: Runtime>(
         progress(&job.progress(&explanation));
         let asks = |one: &Mapping| one.state == MappingState::Asking;
         let waits = waits_for_router && explanation.mappings.iter().any(asks);
-        if is_expired || job.is_over(&explanation) && !waits {
+        let is_over = job.is_over(&explanation) && !waits;
+        if is_expired || is_over && !job.waits_for_relays(&explanation) {
             return Ok(Report::new(&explanation, job.since, &job.timeline, job.peers()));
+        }
+        if is_over && relayed.is_terminated() {
+            relayed.set(runtime.sleep(RELAY_PATIENCE).fuse());
         }
     }
 }
@@ -99,6 +122,10 @@ struct Job {
     told: BTreeMap<ConnId, Told>,
     /// The connection to each peer, by its index.
     conns: BTreeMap<usize, ConnId>,
+    /// Whether there are relays that need not be among the peers.
+    knows_relays: bool,
+    /// Whether core says that relays are needed.
+    needs_relays: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +148,8 @@ impl Job {
             dialling: peers.len(),
             told: BTreeMap::new(),
             conns: BTreeMap::new(),
+            knows_relays: false,
+            needs_relays: false,
         }
     }
 
@@ -147,6 +176,9 @@ impl Job {
         }
         if let Notice::NotIdentified { conn, .. } = noticed.notice {
             self.told.entry(conn).or_insert(Told::Nothing);
+        }
+        if let Notice::Relay(RelayNotice::NeedChanged { needed }) = noticed.notice {
+            self.needs_relays = needed;
         }
     }
 
@@ -180,6 +212,17 @@ impl Job {
         }
         let answered = self.dialling == 0 && self.conns.values().all(|c| self.told.contains_key(c));
         answered && (explanation.settled || !self.told.values().any(|told| *told == Told::Server))
+    }
+
+    /// Whether a relay may yet take us in or refuse to.
+    fn waits_for_relays(&self, explanation: &Explanation) -> bool {
+        if !self.needs_relays {
+            // A node about which nothing can be learnt needs them as well, a little later.
+            return self.knows_relays && explanation.state == NodeState::Unknown;
+        }
+        let is = |state| explanation.relays.iter().any(|relay| relay.state == state);
+        let may_ask = is(RelayState::Connecting) || is(RelayState::Spare);
+        is(RelayState::Asking) || may_ask && !is(RelayState::Reserved)
     }
 
     fn progress(&self, explanation: &Explanation) -> Progress {

@@ -1,14 +1,21 @@
-//! `portolan serve`: an AutoNAT v2 server, with identify and ping.
+//! `portolan serve`: an AutoNAT v2 server, with identify and ping, and a relay if wanted.
 
+use crate::relays;
 use futures::StreamExt;
 use multiaddr::Multiaddr;
+use portolan_core::config::{CONNECTIONS_MAX, RESERVATIONS_MAX};
 use portolan_core::wire::multiaddr::{Decoded, from_multiaddr, to_multiaddr};
-use portolan_core::{Addr, Config, DialBackConfig, Family, IpScope, Notice, ip_scope};
+use portolan_core::{
+    Addr, CircuitAddr, Config, DialBackConfig, Family, IpScope, Notice, PeerId, RelayConfig,
+    RelayNeed, RelayNotice, RelayPeer, RelayServerConfig, ip_scope,
+};
 use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::net::interface_ips;
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
-use portolan_runtime::{AddressError, Node, StartError, listen_address};
+use portolan_runtime::{
+    AddressError, Limits, Node, Notices, StartError, circuit_address, listen_address,
+};
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -25,6 +32,10 @@ pub struct ServeOptions {
     pub allow_private: bool,
     /// IPs to dial back from; never listened on nor advertised.
     pub dial_from: Vec<IpAddr>,
+    /// Relay for others as well, and how much.
+    pub relay: Option<RelayServerConfig>,
+    /// Relays to hold reservations at, at the nearest four if there are more.
+    pub reserve_at: Vec<RelayPeer>,
     /// Where to write a flight record, for `portolan replay`; none is written unless said.
     pub record: Option<Recording>,
 }
@@ -36,6 +47,8 @@ impl Default for ServeOptions {
             keypair: identity::generate(),
             allow_private: false,
             dial_from: Vec::new(),
+            relay: None,
+            reserve_at: Vec::new(),
             record: None,
         }
     }
@@ -106,15 +119,18 @@ impl ServeError {
     }
 }
 
-/// Serve on `runtime` until `stop` resolves, then shut down after the answers under way are delivered. `ready`
-/// is called once, with the full multiaddr of every address that is listened on.
+/// Serve on `runtime` until `stop` resolves, then shut down after the answers under way are delivered.
+/// `ready` is called with the full multiaddr of every address that is listened on, and later with those
+/// at which relays lead to this server, whenever there are new ones. When `drain` resolves, the relay
+/// service is wound down ([`Node::drain_relay`]).
 ///
 /// # Errors
 /// If the options contradict each other, or the node does not start.
 pub async fn serve<R: Runtime>(
     runtime: R,
     mut options: ServeOptions,
-    ready: impl FnOnce(&[Multiaddr]),
+    mut ready: impl FnMut(&[Multiaddr]),
+    drain: impl Future<Output = ()>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     if options.listen.is_empty() {
@@ -131,19 +147,39 @@ pub async fn serve<R: Runtime>(
     for ip in &options.dial_from {
         UdpSocket::bind((*ip, 0)).map_err(|source| ServeError::Source { ip: *ip, source })?;
     }
-    let node = start(runtime, options).await?;
-    let mut notices = node.notices();
+    let (node, mut notices) = start(runtime, options).await?;
     ready(&concrete(&node.listeners().await, &interfaces));
     let log = async {
         while let Some(noticed) = notices.next().await {
             log(&noticed.notice);
+            let led = led_here(&noticed.notice, node.peer_id());
+            if !led.is_empty() {
+                ready(&led);
+            }
         }
     };
+    let drain = async {
+        drain.await;
+        tracing::info!("the relay service is wound down");
+        // Where the node is gone there is nothing to wind down.
+        let _ = node.drain_relay().await;
+        futures::future::pending::<()>().await;
+    };
     // The log ends by itself only when the node does.
-    futures::pin_mut!(log, stop);
-    futures::future::select(log, stop).await;
+    let serve = futures::future::select(Box::pin(log), Box::pin(drain));
+    futures::pin_mut!(stop);
+    futures::future::select(serve, stop).await;
     node.shutdown().await;
     Ok(())
+}
+
+/// The new addresses at which relays lead to us.
+fn led_here(notice: &Notice, own: PeerId) -> Vec<Multiaddr> {
+    let Notice::Relay(RelayNotice::CircuitAddrsChanged { added, .. }) = notice else {
+        return Vec::new();
+    };
+    let address = |CircuitAddr { relay, addr }: &CircuitAddr| circuit_address(*addr, *relay, own);
+    added.iter().map(address).collect()
 }
 
 /// Whether an address may be listened on beside the other options.
@@ -168,25 +204,47 @@ fn admit(
     }
 }
 
-async fn start<R: Runtime>(runtime: R, options: ServeOptions) -> Result<Node<R>, StartError> {
+async fn start<R: Runtime>(
+    runtime: R,
+    options: ServeOptions,
+) -> Result<(Node<R>, Notices), StartError> {
     let mut dial_back = DialBackConfig::default();
     dial_back.sources = options.dial_from;
     let mut config = Config::default();
     config.allow_private = options.allow_private;
     config.dial_back = Some(dial_back);
-    let mut builder = Node::builder(runtime, options.keypair).config(config);
+    config.relay = reserving(&options.reserve_at);
+    let mut limits = Limits::default();
+    if let Some(relay) = &options.relay {
+        // Who reserves keeps a connection, and who comes through needs another.
+        let wanted = relay.reservations_max.saturating_mul(2).min(CONNECTIONS_MAX);
+        limits.connections_max = limits.connections_max.max(wanted);
+    }
+    config.relay_server = options.relay;
+    let mut builder = Node::builder(runtime, options.keypair).config(config).limits(limits);
     for addr in options.listen {
         builder = builder.listen(addr);
     }
     if let Some(recording) = options.record {
         builder = builder.record(recording);
     }
-    builder.start().await
+    let notices = builder.notices();
+    Ok((builder.start().await?, notices))
+}
+
+/// Hold a reservation at each of these relays, for as long as we run.
+fn reserving(relays: &[RelayPeer]) -> Option<RelayConfig> {
+    let mut config = RelayConfig::default();
+    config.relays = relays::distinct(relays);
+    config.need = RelayNeed::Always;
+    config.reservations = config.relays.len().clamp(1, RESERVATIONS_MAX);
+    config.use_connected = false;
+    (!relays.is_empty()).then_some(config)
 }
 
 /// The addresses with every wildcard replaced by the interface addresses that it stands for.
 /// Link-local ones are left out: without a zone nobody can dial them.
-fn concrete(listeners: &[Multiaddr], interfaces: &[IpAddr]) -> Vec<Multiaddr> {
+pub(crate) fn concrete(listeners: &[Multiaddr], interfaces: &[IpAddr]) -> Vec<Multiaddr> {
     let mut addresses = Vec::new();
     for listener in listeners {
         let wildcard = match from_multiaddr(listener) {
@@ -216,6 +274,7 @@ fn log(notice: &Notice) {
             let addr = addr.map(tracing::field::display);
             tracing::info!(%peer, addr, ?answer, "dial request answered");
         }
+        Notice::Relay(notice) => relays::log(notice),
         Notice::Ignored { oddity, conn } => {
             let conn = conn.map(tracing::field::display);
             tracing::debug!(?oddity, conn, "ignored");
@@ -227,6 +286,7 @@ fn log(notice: &Notice) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::future::pending;
     use portolan_tokio::Tokio;
     use tokio::runtime::Handle;
 
@@ -289,7 +349,7 @@ mod tests {
     async fn a_stopped_server_is_ready_once() {
         let runtime = || Tokio::new(Handle::current());
         let mut options = ServeOptions::default();
-        let none = serve(runtime(), options.clone(), |_| (), async {}).await;
+        let none = serve(runtime(), options.clone(), |_| (), pending(), async {}).await;
         assert!(matches!(none, Err(ServeError::NothingToListenOn)));
 
         options.allow_private = true;
@@ -297,7 +357,7 @@ mod tests {
         let mut ready = Vec::new();
         let peer = options.keypair.public().to_peer_id();
         let ready_at = |addrs: &[Multiaddr]| ready.extend_from_slice(addrs);
-        serve(runtime(), options, ready_at, async {}).await.expect("it serves");
+        serve(runtime(), options, ready_at, pending(), async {}).await.expect("it serves");
         let text: Vec<String> = ready.iter().map(ToString::to_string).collect();
         assert_eq!(text.len(), 1);
         assert!(text[0].starts_with("/ip4/127.0.0.1/tcp/") && !text[0].contains("/tcp/0/"));

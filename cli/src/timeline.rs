@@ -1,5 +1,6 @@
 //! What happened, in order, in words: notices and dials become lines of the report.
 
+use crate::relays;
 use portolan_core::{GatewayAnswer, Instant, Notice, Sources};
 
 /// Lines kept, number; ours: a whole check makes some dozens to some hundreds. Memory grows by
@@ -120,6 +121,7 @@ fn words(notice: &Notice) -> String {
             let external = external.map_or_else(String::new, |ip| format!(" and has {ip} outside"));
             format!("the router {router} speaks {protocol}{external}")
         }
+        Notice::Relay(notice) => relays::words(notice),
         _ => format!("{notice:?}"),
     }
 }

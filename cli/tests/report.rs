@@ -5,16 +5,17 @@ mod support;
 
 use portolan::{PeerFate, PeerReport, Report, Timeline};
 use portolan_core::{
-    Addr, AddressExplanation, Class, ClassExplanation, Duration, Explanation, Family,
+    Addr, AddressExplanation, CircuitLimit, Class, ClassExplanation, Duration, Explanation, Family,
     FilteringBehavior, Instant, Lease, Mapping, MappingBehavior, MappingProtocol, MappingReason,
-    MappingState, NodeState, Outcome, PeerId, Reason, Scope, ServerExplanation, Source, Sources,
-    State, Transport,
+    MappingState, NodeState, Outcome, PeerId, Reason, Relay, RelayFailure, RelayState, Scope,
+    ServerExplanation, Source, Sources, State, Transport,
 };
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use support::schema::{assert_report, problems, report_schema};
 
 const CLIENT: &str = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+const OTHER: &str = "12D3KooWGjMvSZ5rGzPxRpyZNsg6qrfeQfN8QrVEJ9CWLHVbqgFK";
 const SERVER: &str = "12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo";
 
 fn peer(text: &str) -> PeerId {
@@ -62,6 +63,7 @@ fn limited() -> Explanation {
     server.outcomes = vec![(Outcome::Proved, 2), (Outcome::DialFailed, 1), (Outcome::Declined, 1)];
     explanation.servers = vec![server];
     explanation.mappings = mappings();
+    explanation.relays = relays();
     explanation
 }
 
@@ -88,6 +90,33 @@ fn mappings() -> Vec<Mapping> {
         lease: None,
     };
     vec![granted, failed]
+}
+
+/// One that took us in, and one that has no room.
+fn relays() -> Vec<Relay> {
+    let ip = Ipv4Addr::new(198, 51, 100, 9).into();
+    let second = Duration::from_secs(1);
+    let reserved = Relay {
+        peer: peer(SERVER),
+        state: RelayState::Reserved,
+        failure: None,
+        rtt: Some(Duration::from_millis(84)),
+        load: Some(500),
+        until: Some(Instant::from_millis(1_250) + second * 3_600),
+        limit: CircuitLimit { duration: Some(second * 120), bytes: Some(131_072) },
+        addrs: vec![Addr::tcp(ip, 4001)],
+    };
+    let resting = Relay {
+        peer: peer(OTHER),
+        state: RelayState::Resting,
+        failure: Some(RelayFailure::Full),
+        rtt: None,
+        load: None,
+        until: Some(Instant::from_millis(61_250)),
+        limit: CircuitLimit::default(),
+        addrs: Vec::new(),
+    };
+    vec![reserved, resting]
 }
 
 fn report() -> Report {
@@ -141,6 +170,13 @@ fn the_document_has_exactly_the_documented_form() {
               "reason": "the gateway answers no mapping protocol", "external": null,
               "protocol": null, "router": null, "lifetime_s": null },
         ],
+        "relays": [
+            { "peer_id": SERVER, "state": "reserved", "reason": null, "latency_ms": 84,
+              "expires_s": 3600, "limit_s": 120, "limit_bytes": 131_072,
+              "addresses": [format!("/ip4/198.51.100.9/tcp/4001/p2p/{SERVER}/p2p-circuit/p2p/{CLIENT}")] },
+            { "peer_id": OTHER, "state": "resting", "reason": "it has no room", "latency_ms": null,
+              "expires_s": null, "limit_s": null, "limit_bytes": null, "addresses": [] },
+        ],
         "servers": [
             { "peer_id": SERVER, "address": "/ip4/198.51.100.7/tcp/4001",
               "outcomes": { "proved": 2, "dial_failed": 1, "refused": 0, "rejected": 0, "error": 0,
@@ -192,10 +228,20 @@ fn the_exit_code_says_the_verdict() {
     ] {
         let mut explanation = limited();
         explanation.state = state;
+        explanation.relays.clear();
         let report = Report::new(&explanation, Instant::ZERO, &Timeline::new(), Vec::new());
         assert_eq!(report.exit_code(), code);
         assert!(report.to_string().to_lowercase().starts_with(state.name()));
     }
+}
+
+#[test]
+fn who_is_private_and_led_to_is_relayed() {
+    let mut explanation = limited();
+    explanation.state = NodeState::Private;
+    let report = Report::new(&explanation, Instant::ZERO, &Timeline::new(), Vec::new());
+    assert_eq!(report.exit_code(), 10);
+    assert!(report.to_string().starts_with("Relayed: "));
 }
 
 #[test]
@@ -223,6 +269,13 @@ Mapped ports
   ours                               outside                   protocol  because
   /ip4/192.168.1.7/tcp/4001          /ip4/100.64.0.7/tcp/4001  pcp       mapped, but the router itself is behind 100.64.0.7
   /ip4/192.168.1.7/udp/4001/quic-v1  -                         -         the gateway answers no mapping protocol
+
+Relays
+  relay                                                 state     latency  ends in  a circuit may
+  {SERVER}  reserved  84 ms    3600 s   last 120 s, carry 131,072 bytes each way
+      give to others: /ip4/198.51.100.9/tcp/4001/p2p/{SERVER}/p2p-circuit/p2p/{CLIENT}
+  {OTHER}  resting   -        -        -
+      because: it has no room
 
 Servers
   server                                                address                     what it said

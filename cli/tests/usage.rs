@@ -66,6 +66,26 @@ fn wrong_arguments_are_wrong_use() {
 }
 
 #[test]
+fn relays_are_named_and_their_limits_belong_to_one() {
+    let listen = "/ip4/127.0.0.1/tcp/0";
+    for limit in ["--max-reservations", "--max-circuits", "--circuit-bytes", "--circuit-seconds"] {
+        refused(&["serve", "--listen", listen, limit, "5"], 2, &["--relay"]);
+    }
+    for limit in ["--max-reservations", "--max-circuits"] {
+        refused(&["serve", "--listen", listen, "--relay", limit, "0"], 2, &[limit]);
+    }
+    let nameless = "/ip4/192.0.2.1/tcp/1";
+    let words = [nameless, "/p2p/PEER-ID"];
+    refused(&["serve", "--listen", listen, "--reserve-at", nameless], 2, &words);
+    refused(&["check", "--peer", nameless, "--relay", nameless], 2, &words);
+    refused(&["listen", "--allow-anyone", "--relay", nameless], 2, &words);
+    let relay = format!("{nameless}/p2p/{PEER}");
+    refused(&["check", "--peer", nameless, "--relay", &relay, "--no-relay"], 2, &["--no-relay"]);
+    let nobody = format!("{relay}/p2p-circuit");
+    refused(&["connect", &nobody], 2, &[&nobody, "after /p2p-circuit"]);
+}
+
+#[test]
 fn a_server_for_private_addresses_stays_off_the_internet() {
     for listen in ["/ip4/44.1.2.3/tcp/4001", "/ip6/2600::1/udp/4001/quic-v1"] {
         refused(

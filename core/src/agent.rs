@@ -6,37 +6,44 @@
 //!
 //! ```text
 //!  Event ─► route ─► one room
-//!           settle:  peers ─► observed ─► mapping ─► candidates ─► probe ─► reachability ─► advertise ─► service
-//!                      ▲                                                                        │
-//!                      └── contacted: whom a dial-back of ours goes to ◄────────────────────────┘
+//!           settle:  peers ─► observed ─► mapping ─► candidates ─► probe ─► reachability ─► relay ─► advertise ─► service
+//!                      ▲          ▲           │                                                           │
+//!                      │          └── moved ──┘                                                           │
+//!                      └── contacted: whom we dial ◄──────────────────────────────────────────────────────┘
 //! ```
 //!
 //! Limits: those of the rooms. What makes no sense is ignored, counted and named in a notice.
 //!
 //! A good first change here: refuse an `Instant` that runs backwards with a counted notice.
 
+#[cfg(test)]
+mod relaying;
 mod validate;
+mod view;
 
 use crate::advertise::Advertise;
 use crate::candidates::Candidates;
 use crate::local::Local;
 use crate::mapping::Mappings;
 use crate::observed::ObservedAddrs;
-use crate::peers::{Learnt, Peers};
+use crate::peers::{Learnt, Peers, Worth};
 use crate::probe::Probe;
 use crate::reachability::{Ground, Reachability, Verdict};
-use crate::service::{Caller, Service, View};
+use crate::relay::{self, Relays};
+use crate::service::Service;
 use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, saved};
 use crate::words::deadline::earliest;
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, Addr, Class, Config, ConfigError, ConnId, Connected, Cx, Deadline, Duration, Event,
-    Family, GatewayAnswer, Instant, Mapping, MappingEvent, Notice, Oddity, PeerId, Protocol,
-    PublicKey, Side, State, StreamEnd, StreamFailure, StreamId, ip_scope,
+    Action, Addr, Config, ConfigError, ConnId, Connected, Cx, Deadline, Dial, Duration, Event,
+    GatewayAnswer, Instant, Mapping, MappingEvent, Notice, Oddity, PeerId, Protocol, PublicKey,
+    Relay, RelayAction, RelayEvent, RelayLoad, Side, State, StreamEnd, StreamFailure, StreamId,
 };
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::IpAddr;
+use view::view;
 
 /// A node's mind: every decision about its reachability. Clone it, compare it, replay it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +57,7 @@ pub struct Agent {
     pub(crate) candidates: Candidates,
     pub(crate) probe: Probe,
     pub(crate) reachability: Reachability,
+    pub(crate) relay: Relays,
     pub(crate) advertise: Advertise,
     service: Service,
     /// The latest moment that was handed in.
@@ -70,6 +78,7 @@ impl Agent {
             candidates: Candidates::default(),
             probe: Probe::new(config.allow_private, config.addrs_per_request),
             reachability: Reachability::default(),
+            relay: Relays::default(),
             advertise: Advertise::default(),
             service: Service::new(&config, &identity),
             now: Instant::ZERO,
@@ -103,6 +112,7 @@ impl Agent {
             self.mapping.deadline(self.now),
             self.probe.deadline(),
             self.reachability.deadline(),
+            self.relay.deadline(),
             self.service.deadline(),
         ]
         .into_iter()
@@ -124,6 +134,16 @@ impl Agent {
         self.mapping.iter()
     }
 
+    /// Every relay that is asked or could be, as it stands.
+    pub fn relays(&self) -> impl Iterator<Item = Relay> + '_ {
+        self.relay.iter()
+    }
+
+    /// How much of the relay service is in use; `None` where there is none.
+    pub fn relay_load(&self) -> Option<RelayLoad> {
+        self.service.relay_load()
+    }
+
     /// What the gateways were found to speak.
     pub fn gateway_answers(&self) -> impl Iterator<Item = GatewayAnswer> + '_ {
         self.mapping.answers()
@@ -137,10 +157,13 @@ impl Agent {
 
     /// Whether core needs this connection: a runtime does not close it for idleness. True for
     /// servers that may dial us back (but not where they have been silent since the machine was
-    /// suspended), for peers that count on us to dial them back, and for as long as an exchange runs
-    /// on it.
+    /// suspended), for relays in use and a spare one, for peers that count on us to dial them back,
+    /// and for as long as an exchange runs on it.
     pub fn keeps(&self, conn: ConnId) -> bool {
-        keeps(&self.peers, &self.probe, self.now, conn) || self.service.keeps(self.now, conn)
+        let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
+        keeps(&self.peers, &self.probe, self.now, conn)
+            || self.relay.keeps(conn)
+            || self.service.keeps(self.now, &view, conn)
     }
 
     /// Bytes that two agents share only where they do the same from now on: given the same
@@ -179,7 +202,7 @@ impl Agent {
             Event::Connected(facts) => self.connected(cx, &facts),
             Event::Disconnected { conn } => self.disconnected(cx, conn),
             Event::DialFailed { dial, reason } => {
-                let view = view(&self.local, &self.peers, &self.advertise);
+                let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
                 let done = self.service.dial_failed(cx, &view, dial, reason);
                 self.note(cx, None, done);
             }
@@ -192,6 +215,9 @@ impl Agent {
                 if is_service(stream) {
                     let done = self.service.failed(cx, stream, reason);
                     self.note(cx, None, done);
+                } else if is_relay(stream) {
+                    let done = self.relay.failed(cx, stream, reason);
+                    self.note(cx, None, done);
                 } else {
                     if reason == StreamFailure::Unsupported {
                         self.peers.unsupported(cx, stream);
@@ -203,6 +229,7 @@ impl Agent {
             Event::StreamClosed { stream, end } => self.stream_closed(cx, stream, end),
             Event::Observed { conn, observed } => self.observed(cx, conn, observed),
             Event::Mapping(event) => self.mapped(cx, event),
+            Event::Relay(event) => self.relayed(cx, event),
             Event::ProtocolsListed { conn, protocols } => {
                 let done = self.peers.told(conn, protocols);
                 self.note(cx, Some(conn), done);
@@ -222,6 +249,7 @@ impl Agent {
         self.mapping.resumed(cx.now, sleep);
         self.probe.resumed(cx, sleep, &self.peers);
         self.reachability.resumed(sleep);
+        self.relay.resumed(sleep);
         self.service.resumed(sleep);
     }
 
@@ -236,6 +264,20 @@ impl Agent {
         self.note(cx, None, done);
     }
 
+    fn relayed(&mut self, cx: &mut Cx<'_>, event: RelayEvent) {
+        let done = match event {
+            RelayEvent::BridgeEnded { .. } | RelayEvent::Draining => self.service.relay(cx, &event),
+            RelayEvent::CircuitWanted { .. }
+            | RelayEvent::CircuitForgotten { .. }
+            | RelayEvent::ConnectFailed { .. }
+            | RelayEvent::UpgradeFailed { .. } => {
+                let ground = relays(&self.config, &self.identity, &self.local, &self.peers);
+                self.relay.record(cx, &ground, event)
+            }
+        };
+        self.note(cx, None, done);
+    }
+
     fn connected(&mut self, cx: &mut Cx<'_>, facts: &Connected) {
         if self.peers.get(facts.conn).is_some() || self.service.is_dial_back(facts.conn) {
             return self.note(cx, Some(facts.conn), Err(Oddity::ReusedId));
@@ -246,15 +288,20 @@ impl Agent {
             return self.note(cx, Some(facts.conn), done);
         }
         let done = self.peers.connected(cx, facts, self.config.identify);
+        if done.is_ok() {
+            self.relay.connected(cx, facts);
+        }
         self.note(cx, Some(facts.conn), done);
     }
 
     fn disconnected(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         let dialled_back = self.service.is_dial_back(conn);
-        self.service.disconnected(cx, conn);
+        let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
+        self.service.disconnected(cx, &view, conn);
         if dialled_back {
             return;
         }
+        self.relay.disconnected(cx, conn);
         self.probe.disconnected(cx, conn);
         self.observed.disconnected(conn);
         let done = self.peers.disconnected(cx, conn);
@@ -267,8 +314,12 @@ impl Agent {
             (Side::Inbound, Protocol::DialBack) => {
                 self.probe.dial_back_opened(cx, conn, stream, &self.peers)
             }
+            _ if is_relay(stream) => {
+                let ground = relays(&self.config, &self.identity, &self.local, &self.peers);
+                self.relay.opened(cx, &ground, conn, stream)
+            }
             _ if is_service(stream) => {
-                let view = view(&self.local, &self.peers, &self.advertise);
+                let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
                 self.service.opened(cx, &view, conn, stream)
             }
             // That a stream of ours opened is no news: its frames are already under way.
@@ -285,8 +336,12 @@ impl Agent {
             (Side::Inbound, Protocol::DialBack) => {
                 self.probe.dialled_back(cx, stream, body, &self.peers)
             }
+            _ if is_relay(stream) => {
+                let ground = relays(&self.config, &self.identity, &self.local, &self.peers);
+                self.relay.frame(cx, &ground, stream, body)
+            }
             _ if is_service(stream) => {
-                let view = view(&self.local, &self.peers, &self.advertise);
+                let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
                 self.service.frame(cx, &view, stream, body)
             }
             _ => match self.peers.frame(cx, stream, body) {
@@ -309,6 +364,7 @@ impl Agent {
                 self.probe.dial_back_ended(cx, stream, end);
                 Ok(())
             }
+            _ if is_relay(stream) => self.relay.closed(cx, stream, end),
             _ if is_service(stream) => self.service.closed(cx, stream, end),
             _ => {
                 let _ = self.peers.closed(cx, stream, end);
@@ -344,10 +400,33 @@ impl Agent {
         self.note(cx, Some(conn), done);
     }
 
+    /// What routers said of their external addresses goes to the rooms below: whoever is connected
+    /// through one that is elsewhere by now may be cut off, and nobody sees us where it was.
+    fn routers_moved(&mut self, cx: &mut Cx<'_>) -> BTreeSet<IpAddr> {
+        let Config { allow_private, identify, .. } = self.config;
+        for family in self.mapping.take_doubted(cx.now) {
+            self.peers.moved(cx, family, (allow_private, identify));
+        }
+        let left = self.mapping.take_left();
+        left.iter().for_each(|ip| self.observed.left(*ip));
+        left
+    }
+
     /// Let every room catch up, upstream first.
     fn settle(&mut self, cx: &mut Cx<'_>, first: usize) {
+        let left = self.routers_moved(cx);
         let Agent {
-            config, local, peers, observed, mapping, candidates, probe, reachability, ..
+            config,
+            identity,
+            local,
+            peers,
+            observed,
+            mapping,
+            candidates,
+            probe,
+            reachability,
+            relay,
+            ..
         } = self;
         let now = cx.now;
         peers.advance(cx);
@@ -358,10 +437,18 @@ impl Agent {
             probe.mapped(cx, addr);
         }
         candidates.advance(cx, config, local, observed, mapping);
+        for ip in left {
+            probe.left(cx, ip, candidates);
+        }
         probe.advance(cx, local, candidates, peers);
         // Pings go to the servers we want to keep; whom we want may have changed just now.
         let servers: &Probe = probe;
-        peers.keep_alive(cx, config.ping_interval, |peer| servers.wants(now, peer));
+        let worth = |relay: &Relays, conn, peer| match relay.is_vital(conn) {
+            true => Worth::Vital,
+            false if servers.wants(now, peer) => Worth::Kept,
+            false => Worth::Nothing,
+        };
+        peers.keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, conn, peer));
         reachability.advance(cx, &Ground { config, local, peers, observed, candidates, probe });
         for external in mapping.externals().to_vec() {
             let addr = external.addr().filter(|addr| !probe.is_searching(*addr));
@@ -374,13 +461,19 @@ impl Agent {
             };
             mapping.judged(now, external.internal, is_reached);
         }
-        self.advertise.advance(cx, reachability);
-        let view = view(local, peers, &self.advertise);
+        if relay.advance(cx, &relays(config, identity, local, peers), reachability) {
+            peers.rethink_pings();
+            peers.keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, conn, peer));
+        }
+        self.advertise.advance(cx, reachability, relay);
+        let view = view(local, peers, reachability, &self.advertise);
         self.service.advance(cx, &view);
-        // Whoever we dial back for others has been contacted, from this packet on.
+        // Whom we dial has been contacted, from this packet on.
         for action in &cx.actions.as_slice()[first..] {
-            if let Action::Dial(dial) = action {
-                self.peers.contacted(now, dial.addr.ip);
+            if let Action::Dial(Dial { addr, .. })
+            | Action::Relay(RelayAction::Connect { addr, .. }) = action
+            {
+                self.peers.contacted(now, addr.ip);
             }
         }
     }
@@ -404,75 +497,34 @@ fn keeps(peers: &Peers, probe: &Probe, now: Instant, conn: ConnId) -> bool {
 /// Whether a stream belongs to what we do for others.
 fn is_service(stream: StreamId) -> bool {
     match (stream.side, stream.protocol) {
-        (Side::Inbound, Protocol::Identify | Protocol::Ping | Protocol::DialRequest)
-        | (Side::Outbound, Protocol::IdentifyPush | Protocol::DialBack) => true,
-        (Side::Outbound, Protocol::Identify | Protocol::Ping | Protocol::DialRequest)
-        | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack) => false,
+        (
+            Side::Inbound,
+            Protocol::Identify | Protocol::Ping | Protocol::DialRequest | Protocol::Hop,
+        )
+        | (Side::Outbound, Protocol::IdentifyPush | Protocol::DialBack | Protocol::Stop) => true,
+        (
+            Side::Outbound,
+            Protocol::Identify | Protocol::Ping | Protocol::DialRequest | Protocol::Hop,
+        )
+        | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack | Protocol::Stop) => false,
     }
 }
 
-/// The rooms as the service sees them.
-struct Rooms<'a> {
+/// Whether a stream belongs to what relays do for us.
+fn is_relay(stream: StreamId) -> bool {
+    matches!(
+        (stream.side, stream.protocol),
+        (Side::Outbound, Protocol::Hop) | (Side::Inbound, Protocol::Stop)
+    )
+}
+
+fn relays<'a>(
+    config: &'a Config,
+    identity: &'a PublicKey,
     local: &'a Local,
     peers: &'a Peers,
-    advertise: &'a Advertise,
-}
-
-fn view<'a>(local: &'a Local, peers: &'a Peers, advertise: &'a Advertise) -> Rooms<'a> {
-    Rooms { local, peers, advertise }
-}
-
-impl View for Rooms<'_> {
-    fn caller(&self, conn: ConnId) -> Option<Caller> {
-        let connection = self.peers.get(conn)?;
-        Some(Caller {
-            peer: connection.peer,
-            local: connection.local,
-            remote: connection.remote,
-            relayed: connection.relayed,
-            rtt: connection.rtt,
-        })
-    }
-
-    fn listens_on(&self, addr: Addr) -> bool {
-        self.local.listens_on(addr)
-    }
-
-    fn is_own_ip(&self, ip: IpAddr) -> bool {
-        self.local.is_own_ip(ip)
-    }
-
-    fn can_dial(&self, addr: Addr) -> bool {
-        self.local.can_dial(Family::of(addr.ip), ip_scope(addr.ip))
-    }
-
-    fn heard(&self, class: Class) -> bool {
-        self.peers.heard(class)
-    }
-
-    fn advertised(&self, to: &Caller) -> Vec<Addr> {
-        if to.relayed {
-            return self.proven();
-        }
-        self.advertise.told_to(to.remote, self.local)
-    }
-
-    fn proven(&self) -> Vec<Addr> {
-        self.advertise.told().collect()
-    }
-
-    fn pushable(&self) -> Vec<ConnId> {
-        let takes = self
-            .peers
-            .iter()
-            .filter(|(_, connection)| connection.protocols.contains(Protocol::IdentifyPush));
-        takes.map(|(conn, _)| conn).collect()
-    }
-
-    fn revision(&self) -> u64 {
-        // Each part only ever grows, so that their sum changes whenever one of them does.
-        self.advertise.revision() + self.peers.revision() + self.local.revision()
-    }
+) -> relay::Ground<'a> {
+    relay::Ground { config, identity, local, peers }
 }
 
 saved!(struct Agent {
@@ -483,6 +535,7 @@ saved!(struct Agent {
     candidates,
     probe,
     reachability,
+    relay,
     advertise,
     service,
     now,

@@ -23,6 +23,7 @@ mod observed;
 mod peers;
 mod probe;
 mod reachability;
+mod relay;
 mod service;
 pub mod transcript;
 pub mod wire;
@@ -35,7 +36,10 @@ pub use probe::Proof;
 pub use reachability::{Reachability, Status, Verdict};
 pub use words::action::{Action, Actions, Dial};
 pub use words::addr::{Addr, Class, Family, Group, IpScope, Transport, ip_scope};
-pub use words::config::{self, Config, ConfigError, DialBackConfig, MappingConfig};
+pub use words::config::{
+    self, Config, ConfigError, DialBackConfig, MappingConfig, RelayConfig, RelayNeed, RelayPeer,
+    RelayServerConfig,
+};
 pub use words::cx::{Cx, Draw, Signer};
 pub use words::deadline::{Deadline, Wake};
 pub use words::event::{Connected, DialFailure, Event, StreamEnd, StreamFailure};
@@ -49,4 +53,8 @@ pub use words::mapping::{
 };
 pub use words::notice::{Notice, Oddity, Served};
 pub use words::protocol::{Framing, Protocol, ProtocolSet};
+pub use words::relay::{
+    BridgeEnd, CircuitAddr, CircuitFailure, CircuitId, CircuitLimit, Relay, RelayAction,
+    RelayEvent, RelayFailure, RelayLoad, RelayNotice, RelayState, RelayStatus,
+};
 pub use words::time::{Duration, Instant, UnixTime};

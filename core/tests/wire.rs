@@ -14,8 +14,13 @@ use portolan_core::wire::framing;
 use portolan_core::wire::identify::{self, Identify};
 use portolan_core::wire::multiaddr::{self, Decoded, Multiaddr};
 use portolan_core::wire::peer_record::{self, PeerRecord, RecordError};
+use portolan_core::wire::relay::{
+    HopMessage, RESERVATION_ADDRS_MAX, Reservation, StopMessage, Voucher,
+};
 use portolan_core::wire::{MapTransport, nat_pmp, pcp};
-use portolan_core::{Addr, Framing, Signer, Transport};
+use portolan_core::{
+    Addr, CircuitLimit, Duration, Framing, PeerId, RelayStatus, Signer, Transport,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -100,6 +105,32 @@ fn any_message() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn any_peer() -> impl Strategy<Value = PeerId> {
+    (0..3usize).prop_map(|number| keys()[number % keys().len()].0.public().to_peer_id())
+}
+
+/// As the wire can say it: whole seconds, and zero for no limit.
+fn any_limit() -> impl Strategy<Value = CircuitLimit> {
+    (option::of(1..=u32::MAX), option::of(1..=u64::MAX)).prop_map(|(seconds, bytes)| {
+        let duration = seconds.map(|seconds| Duration::from_secs(seconds.into()));
+        CircuitLimit { duration, bytes }
+    })
+}
+
+fn any_hop() -> impl Strategy<Value = HopMessage> {
+    let addrs = vec(any_bytes(50), 0..=RESERVATION_ADDRS_MAX);
+    let reservation = (any::<u64>(), addrs, option::of(any_bytes(300)))
+        .prop_map(|(expire, addrs, voucher)| Reservation { expire, addrs, voucher });
+    let status = any::<i32>().prop_map(RelayStatus::from_code);
+    prop_oneof![
+        Just(HopMessage::Reserve),
+        any_peer().prop_map(|peer| HopMessage::Connect { peer }),
+        (status, option::of(reservation), any_limit()).prop_map(|(status, reservation, limit)| {
+            HopMessage::Status { status, reservation, limit }
+        }),
+    ]
+}
+
 fn any_identify() -> impl Strategy<Value = Identify> {
     let lists = (vec(any_bytes(120), 0..=identify::LISTEN_ADDRS_MAX), vec(".{0,40}", 0..60));
     let single = (
@@ -108,9 +139,10 @@ fn any_identify() -> impl Strategy<Value = Identify> {
         option::of(".{0,20}"),
         option::of(".{0,40}"),
         option::of(any_bytes(4_000)),
+        option::of(0..=1_000u16),
     );
     (lists, single).prop_map(|((listen_addrs, protocols), single)| {
-        let (public_key, observed, protocol_version, agent_version, signed_peer_record) = single;
+        let (public_key, observed, protocol_version, agent_version, record, relay_load) = single;
         Identify {
             public_key,
             listen_addrs,
@@ -118,7 +150,8 @@ fn any_identify() -> impl Strategy<Value = Identify> {
             observed,
             protocol_version,
             agent_version,
-            signed_peer_record,
+            signed_peer_record: record,
+            relay_load,
         }
     })
 }
@@ -194,6 +227,16 @@ fn read_as_everything(body: &Bytes) {
     if let Ok(record) = PeerRecord::open(body) {
         assert!(record.addrs.len() <= peer_record::RECORD_ADDRS_MAX);
     }
+    if let Ok(hop) = HopMessage::decode(body) {
+        if let HopMessage::Status { reservation: Some(Reservation { addrs, .. }), .. } = &hop {
+            assert!(addrs.len() <= RESERVATION_ADDRS_MAX);
+        }
+        assert_eq!(HopMessage::decode(&hop.encode()), Ok(hop));
+    }
+    if let Ok(stop) = StopMessage::decode(body) {
+        assert_eq!(StopMessage::decode(&stop.encode()), Ok(stop));
+    }
+    let _ = Voucher::open(body);
     check_multiaddr(body);
 }
 
@@ -354,6 +397,38 @@ proptest! {
         let body = message.encode();
         prop_assert_eq!(Message::decode(&body), Ok(message));
         read_as_everything(&damaged(&body, &damage));
+    }
+
+    #[test]
+    fn relay_messages_round_trip(
+        hop in any_hop(),
+        peer in any_peer(),
+        limit in any_limit(),
+        code: i32,
+        damage in any_damage(),
+    ) {
+        prop_assert_eq!(HopMessage::decode(&hop.encode()), Ok(hop.clone()));
+        read_as_everything(&damaged(&hop.encode(), &damage));
+        let status = RelayStatus::from_code(code);
+        prop_assert_eq!(status.code(), code);
+        for stop in [StopMessage::Connect { peer, limit }, StopMessage::Status { status }] {
+            prop_assert_eq!(StopMessage::decode(&stop.encode()), Ok(stop));
+            read_as_everything(&damaged(&stop.encode(), &damage));
+        }
+    }
+
+    #[test]
+    fn vouchers_round_trip(peer in any_peer(), expiration: u64, damage in any_damage()) {
+        for mut key in keys() {
+            let public = key.0.public();
+            let voucher = Voucher { relay: public.to_peer_id(), peer, expiration };
+            let sealed = voucher.sealed(&public, &mut key);
+            prop_assert_eq!(Voucher::open(&sealed), Ok(voucher));
+            // What is not refused says the same.
+            if let Ok(read) = Voucher::open(&damaged(&sealed, &damage)) {
+                prop_assert_eq!(read, voucher);
+            }
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod identity;
 mod ledger;
 pub mod net;
 mod node;
+pub mod pipe;
 pub mod private_file;
 pub mod reactor;
 pub mod record;
@@ -23,7 +24,8 @@ pub mod traits;
 
 pub use ledger::LedgerError;
 pub use node::{
-    AcceptError, AddressError, Builder, ConnectionInfo, DialError, Dialled, Incoming, Limits,
-    ListenError, NOTICES_MAX, Node, Noticed, Notices, OpenError, PROTOCOL_NAME_MAX, PROTOCOLS_MAX,
-    ReportError, StartError, Stopped, Stream, destination, listen_address,
+    AcceptError, AddressError, Builder, ConnectionChanges, ConnectionInfo, DialError, Dialled,
+    Incoming, Limits, ListenError, NOTICES_MAX, Node, Noticed, Notices, OpenError,
+    PROTOCOL_NAME_MAX, PROTOCOLS_MAX, ReportError, StartError, Stopped, Stream, circuit_address,
+    destination, dial_address, listen_address,
 };

@@ -10,6 +10,7 @@ pub mod matrix;
 pub mod net;
 pub mod plan;
 pub mod redaction;
+pub mod relays;
 pub mod router;
 pub mod routers;
 pub mod story;

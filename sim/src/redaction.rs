@@ -1,8 +1,10 @@
 //! Whether a redacted flight record tells the same story, of others.
 
+use bytes::Bytes;
 use portolan_core::flight::{Reader, Replay, Tail, redact};
 use portolan_core::transcript::{Names, Scribe};
-use portolan_core::{Actions, Event, PeerId};
+use portolan_core::wire::relay::{HopMessage, Reservation};
+use portolan_core::{Action, Actions, Event, PeerId, Protocol, StreamId};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -65,12 +67,41 @@ fn told(record: &[u8]) -> Result<Told, String> {
         if let Event::Connected(facts) = &step.event {
             peers.insert(facts.peer);
         }
-        lines.push(places.line(&scribe.event(&step.event)));
+        lines.push(places.line(&scribe.event(&unvouched_event(&step.event))));
         replay.step(&step, &mut actions).map_err(|error| error.to_string())?;
-        lines.extend(actions.drain().map(|action| places.line(&scribe.action(&action))));
+        let orders = actions.drain().map(|action| unvouched_action(&action));
+        lines.extend(orders.map(|action| places.line(&scribe.action(&action))));
         lines.push(format!("{:?}", replay.deadline()));
     }
     Ok(Told { lines, peers })
+}
+
+/// The event without the voucher in it: redacting leaves it out, and whom it names may come up
+/// nowhere else.
+fn unvouched_event(event: &Event) -> Event {
+    if let Event::Frame { stream, body } = event {
+        return Event::Frame { stream: *stream, body: unvouched(*stream, body) };
+    }
+    event.clone()
+}
+
+/// The order without the voucher in it, whose signature is another's.
+fn unvouched_action(action: &Action) -> Action {
+    if let Action::Send { stream, body } = action {
+        return Action::Send { stream: *stream, body: unvouched(*stream, body) };
+    }
+    action.clone()
+}
+
+fn unvouched(stream: StreamId, body: &Bytes) -> Bytes {
+    if stream.protocol == Protocol::Hop
+        && let Ok(HopMessage::Status { status, reservation: Some(granted), limit }) =
+            HopMessage::decode(body)
+    {
+        let reservation = Some(Reservation { voucher: None, ..granted });
+        return HopMessage::Status { status, reservation, limit }.encode();
+    }
+    body.clone()
 }
 
 /// Who and what stands in which place of the story: lines are the same when everybody comes up in

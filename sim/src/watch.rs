@@ -131,6 +131,17 @@ impl Watch {
         self.violation.get_or_insert(violation);
     }
 
+    /// A promise was broken outside of a node's steps.
+    pub(crate) fn blame(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+
+    /// A process starts again: it knows nothing of what it told before.
+    pub(crate) fn reborn(&mut self, NodeId(node): NodeId) {
+        let Book { nonces, flips, .. } = std::mem::take(&mut self.books[node]);
+        self.books[node] = Book { nonces, flips, ..Book::default() };
+    }
+
     /// Everything that can be seen after one event.
     pub(crate) fn check(&mut self, step: &Step<'_>, node: &Node) {
         let agent = node.agent();

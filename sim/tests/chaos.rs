@@ -14,6 +14,8 @@ mod flood;
 mod ops;
 #[path = "chaos/oracle.rs"]
 mod oracle;
+#[path = "chaos/relays.rs"]
+mod relays;
 #[path = "chaos/routers.rs"]
 mod routers;
 #[path = "chaos/served.rs"]

@@ -78,7 +78,7 @@ impl Other {
                     listen: listen.map(|addr| addr.parse().expect("a multiaddr")).collect(),
                     server: wanted.autonat,
                     client: wanted.autonat.then_some(PROBE_EVERY),
-                    accept: Vec::new(),
+                    ..RustPeerConfig::default()
                 };
                 Ok(Other::Rust(RustPeer::start(config).await))
             }
@@ -255,7 +255,8 @@ async fn js_told(js: &JsPeer, field: &str, peer: PeerId, addr: Addr) -> Result<(
     told.await.map(drop)
 }
 
-fn command_id() -> u64 {
+/// A number for a command to js-libp2p, which its answer bears.
+pub(crate) fn command_id() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -2,6 +2,8 @@
 
 use crate::cell::{Cell, Kind, On, Row};
 use crate::handshakes::{Carrier, Handshake};
+use crate::relay::{Relayed, Roles, Shown};
+use crate::relay_peer::Who;
 use portolan_core::Transport;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -38,12 +40,41 @@ const NOTES: &str = "
   connection: nothing wakes it for the ping.
 - js-libp2p counts an address of its own as confirmed by the word of the server, whether a nonce
   came or not.
+- rust-libp2p's relay sends no voucher. js-libp2p's and Portolan's do; Portolan as a client checks
+  one that is there and misses none.
+- The relays of rust-libp2p and js-libp2p count the bytes of both directions together against the
+  limit that the specification has for each. Portolan's counts each for itself.
+- js-libp2p's relay announces its limit of time in milliseconds where seconds are meant: two seconds
+  are announced as 2,000, and it cuts after two. Whoever plans by what it announces is cut early.
+- js-libp2p's relay resets both streams at its limit of bytes, and need not deliver first what was
+  within it.
+- js-libp2p's `dialProtocol` dials once more where all connections with the peer are limited, and
+  its protocols are not spoken over a circuit unless they say `runOnLimitedConnection`.
 ";
 
 const HANDSHAKES: &str = "
 ## Connections
 
 By the type of both identity keys; each cell wants both sides to have identified the other.
+";
+
+const RELAYING: &str = "
+## Relaying
+
+Circuit relay v2: one peer relays, one reserves there and is dialled, one dials through it, and at
+least one of the three is Portolan. A cell wants that relay and client both tell of the reservation
+and of the same address, that both ends of the circuit read the limits that were announced, and that
+100,000 random bytes come back over the circuit as they were sent. The transport is that of both
+connections with the relay.
+";
+
+const CUTS: &str = "
+## Limits of circuits
+
+The relay allows a circuit 65,536 bytes and two seconds. *Bytes*: 100,000 are sent, and the circuit
+ends on both sides; where Portolan relays, exactly 65,536 were passed, and it says that they were used up.
+*Time*: an idle circuit ends on both sides after two seconds, at most a second late, and Portolan's
+relay says that its time was over.
 ";
 
 /// All that was seen, and on which runtime Portolan was.
@@ -53,6 +84,8 @@ pub(crate) struct Seen {
     pub(crate) cells: Vec<(On, Cell)>,
     /// Of the connections.
     pub(crate) handshakes: Vec<(On, Handshake)>,
+    /// Of relaying.
+    pub(crate) relayed: Vec<(On, Relayed)>,
 }
 
 /// The name and version of a peer, from the files that pin it.
@@ -68,6 +101,20 @@ fn peer(kind: Kind) -> String {
             let version = between(package, "\"libp2p\": \"", "\"");
             let autonat = between(package, "\"@libp2p/autonat-v2\": \"", "\"");
             format!("js-libp2p {version} (autonat-v2 {autonat})")
+        }
+    }
+}
+
+/// As [`peer`], for relaying.
+fn party(who: Who) -> String {
+    match who {
+        Who::Portolan => "Portolan".into(),
+        Who::Rust => peer(Kind::Rust),
+        Who::Js => {
+            let package = include_str!("js/package.json");
+            let version = between(package, "\"libp2p\": \"", "\"");
+            let relay = between(package, "\"@libp2p/circuit-relay-v2\": \"", "\"");
+            format!("js-libp2p {version} (circuit-relay-v2 {relay})")
         }
     }
 }
@@ -115,7 +162,32 @@ impl Seen {
         for row in self.handshake_rows() {
             page += &row;
         }
+        page += RELAYING;
+        page += "\n| relay | reserves | dials | TCP | QUIC |\n|---|---|---|---|---|\n";
+        page += &self.relayed_rows(&[Shown::Carries]).concat();
+        page += CUTS;
+        page += "\n| limit | relay | reserves | dials | TCP | QUIC |\n|---|---|---|---|---|---|\n";
+        page += &self.relayed_rows(&[Shown::Bytes, Shown::Time]).concat();
         page + NOTES
+    }
+
+    fn relayed_rows(&self, shown: &[Shown]) -> Vec<String> {
+        let mut rows: BTreeMap<Roles, [Results<'_>; 2]> = BTreeMap::new();
+        for (on, cell) in &self.relayed {
+            let column = usize::from(cell.transport == Transport::Quic);
+            rows.entry(cell.roles).or_default()[column][*on as usize] = Some(&cell.result);
+        }
+        rows.retain(|roles, _| shown.contains(&roles.shown));
+        let line = |(roles, cells): (&Roles, &[Results<'_>; 2])| {
+            let limit = match roles.shown {
+                Shown::Carries => "",
+                Shown::Bytes => "| bytes ",
+                Shown::Time => "| time ",
+            };
+            let parties = [roles.relay, roles.reserves, roles.dials].map(party).join(" | ");
+            format!("{limit}| {parties} | {} | {} |\n", word(cells[0]), word(cells[1]))
+        };
+        rows.iter().map(line).collect()
     }
 
     fn rows(&self) -> Vec<String> {
@@ -176,7 +248,8 @@ impl Seen {
             assert_eq!(committed, self.page(), "docs/interop.md says otherwise{}", self.details());
             return;
         }
-        for row in self.rows().iter().chain(&self.handshake_rows()) {
+        let relayed = self.relayed_rows(&[Shown::Carries, Shown::Bytes, Shown::Time]);
+        for row in self.rows().iter().chain(&self.handshake_rows()).chain(&relayed) {
             let known = committed.contains(row.as_str());
             assert!(known, "docs/interop.md says otherwise: {row}{}", self.details());
         }
@@ -195,7 +268,11 @@ impl Seen {
                 on, one.kind, one.key, one.carrier, one.we_dial
             ))
         });
-        cells.chain(handshakes).collect()
+        let relayed = self.relayed.iter().filter_map(|(on, cell)| {
+            let error = cell.result.as_ref().err()?;
+            Some(format!("\n{:?} {:?} {:?}: {error}", on, cell.roles, cell.transport))
+        });
+        cells.chain(handshakes).chain(relayed).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The connection stack on real sockets of the loopback interface, on every runtime.
 
+mod circuits;
 mod flood;
 mod handshakes;
 mod ports;

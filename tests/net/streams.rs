@@ -13,6 +13,7 @@ portolan_tests::on_every_runtime! {
     a_reset_is_seen_as_one,
     a_close_delivers_what_was_written,
     dropping_the_last_handle_closes_the_connection,
+    a_stream_that_is_waited_for_ends_with_its_connection,
     streams_are_bounded_over_tcp,
     streams_beyond_the_servers_bound_are_reset_over_tcp,
     streams_that_nobody_accepts_are_reset_over_tcp;
@@ -96,6 +97,28 @@ async fn dropping_the_last_handle_closes_the_connection<L: Lab>(lab: &L) {
         assert_eq!(asked, b"still there?");
         drop(clone);
         soon(arrived.muxer.closed()).await;
+    }
+}
+
+async fn a_stream_that_is_waited_for_ends_with_its_connection<L: Lab>(lab: &L) {
+    for transport in BOTH {
+        let (_server, _client, dialled, arrived) = pair(lab, transport, NetConfig::default()).await;
+        let mut reading = knock(&dialled).await;
+        // More than anybody takes.
+        let mut writing = knock(&dialled).await;
+        let write = async { writing.write_all(&vec![0; 8 << 20]).await.map_err(drop) };
+        let read = async { reading.read(&mut [0]).await };
+        // Nobody reads at the other side, which lets the stream stand.
+        let held = [soon(arrived.muxer.accept()).await, soon(arrived.muxer.accept()).await];
+        let close = async {
+            // sleep: so that both wait by then; if they do not, nothing fails that should not.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            dialled.muxer.close().await;
+        };
+        let (written, read, ()) = soon(futures::future::join3(write, read, close)).await;
+        assert_eq!(written, Err(()), "{transport:?}: nobody took it");
+        assert!(!matches!(read, Ok(1..)), "{transport:?}: nobody sent anything");
+        drop(held);
     }
 }
 

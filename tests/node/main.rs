@@ -1,10 +1,13 @@
 //! Whole nodes on real sockets of the loopback interface, on every runtime.
 
+mod circuits;
+mod circuits_by_hand;
 mod connect;
 #[cfg(target_os = "linux")]
 mod gateways;
 mod hostile;
 mod life;
+mod pipes;
 mod streams;
 mod suspend;
 mod verdict;

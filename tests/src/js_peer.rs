@@ -125,12 +125,45 @@ impl JsPeer {
         self.done("pinged", id).await
     }
 
+    /// Reserve at the relay at this address, which ends with `/p2p/`. The event that says so.
+    ///
+    /// # Errors
+    /// If it fails, with what js-libp2p says.
+    pub async fn reserve(&self, id: u64, relay: &Multiaddr) -> Result<Value, String> {
+        self.order(&json!({ "do": "reserve", "id": id, "addr": relay.to_string() })).await;
+        self.ended("reserved", id).await
+    }
+
+    /// Have a peer that it is connected to echo so many bytes.
+    ///
+    /// # Errors
+    /// If they do not come back as they were sent, with what js-libp2p says.
+    pub async fn echo(&self, id: u64, peer: PeerId, bytes: usize) -> Result<(), String> {
+        let peer = peer.to_string();
+        self.order(&json!({ "do": "echo", "id": id, "peer": peer, "bytes": bytes })).await;
+        self.done("echoed", id).await
+    }
+
+    /// Who holds a reservation at it.
+    ///
+    /// # Errors
+    /// If it does not answer.
+    pub async fn reservations(&self, id: u64) -> Result<Vec<PeerId>, String> {
+        self.order(&json!({ "do": "reservations", "id": id })).await;
+        let answer = self.ended("reservations", id).await?;
+        Ok(strings(&answer["peers"]).into_iter().filter_map(|id| id.parse().ok()).collect())
+    }
+
     async fn order(&self, order: &Value) {
         let line = format!("{order}\n");
         self.stdin.lock().await.write_all(line.as_bytes()).await.expect("the process listens");
     }
 
     async fn done(&self, event: &str, id: u64) -> Result<(), String> {
+        self.ended(event, id).await.map(drop)
+    }
+
+    async fn ended(&self, event: &str, id: u64) -> Result<Value, String> {
         // js-libp2p's own limit for a command is 10 s.
         let ended = self
             .wait(event, Duration::from_secs(12), |seen| {
@@ -139,7 +172,7 @@ impl JsPeer {
             .await?;
         match ended["event"].as_str() {
             Some("failed") => Err(format!("js-libp2p: {}", ended["error"])),
-            _ => Ok(()),
+            _ => Ok(ended),
         }
     }
 

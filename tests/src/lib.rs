@@ -8,6 +8,7 @@ pub mod netlab;
 pub mod portolan_peer;
 pub mod raw_streams;
 pub mod rust_peer;
+pub mod rust_relay;
 pub mod scripted;
 
 /// The examples of the README, compiled as doc tests.

@@ -6,7 +6,7 @@ use libp2p_identity::{Keypair, PeerId};
 use multiaddr::Multiaddr;
 use portolan_core::{Addr, AddressExplanation, Config, Explanation, Notice, Outcome};
 use portolan_runtime::traits::Runtime;
-use portolan_runtime::{Builder, Node};
+use portolan_runtime::{Builder, Node, Noticed};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -22,7 +22,7 @@ pub struct PortolanPeer<R: Runtime> {
     pub node: Node<R>,
     /// What it listens on, with `/p2p/`, in the order of listening.
     pub full_addrs: Vec<Multiaddr>,
-    log: watch::Receiver<Vec<Notice>>,
+    log: watch::Receiver<Vec<Noticed>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -58,7 +58,7 @@ impl<R: Runtime> PortolanPeer<R> {
         let task = tokio::spawn(async move {
             while let Some(noticed) = notices.next().await {
                 assert_eq!(noticed.missed, 0, "the log keeps up");
-                writer.send_modify(|log| log.push(noticed.notice));
+                writer.send_modify(|log| log.push(noticed));
             }
         });
         let full_addrs = node.listeners().await;
@@ -77,7 +77,7 @@ impl<R: Runtime> PortolanPeer<R> {
 
     /// Every notice so far, oldest first.
     pub fn notices(&self) -> Vec<Notice> {
-        self.log.borrow().clone()
+        self.log.borrow().iter().map(|noticed| noticed.notice.clone()).collect()
     }
 
     /// Wait until `pick` finds what it looks for among the notices, from the first on. The error
@@ -87,6 +87,16 @@ impl<R: Runtime> PortolanPeer<R> {
         what: &str,
         within: Duration,
         mut pick: impl FnMut(&Notice) -> Option<T>,
+    ) -> Result<T, String> {
+        self.wait_noticed(what, within, |noticed| pick(&noticed.notice)).await
+    }
+
+    /// As [`PortolanPeer::wait_notice`], for who wants to know when it was.
+    pub async fn wait_noticed<T>(
+        &self,
+        what: &str,
+        within: Duration,
+        mut pick: impl FnMut(&Noticed) -> Option<T>,
     ) -> Result<T, String> {
         let mut log = self.log.clone();
         let mut found = None;

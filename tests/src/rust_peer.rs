@@ -1,10 +1,11 @@
 //! A peer that nobody here wrote: a rust-libp2p swarm out of the published crate, on tokio.
 //!
 //! It speaks TCP (Noise or TLS, Yamux) and QUIC, identify and ping, and on request AutoNAT v2 as
-//! server or as client. Everything it sees goes into a log that tests wait on. Streams of any
+//! server or as client, and relaying as either. Everything it sees goes into a log that tests wait on. Streams of any
 //! protocol can be opened and accepted by hand; the scripted servers are made of that.
 
 use crate::raw_streams::{self, Inbound, Opener};
+use crate::rust_relay::{self, RelaySeen, RustRelayConfig};
 use futures::StreamExt as _;
 use libp2p::autonat::v2 as autonat;
 use libp2p::core::ConnectedPoint;
@@ -13,7 +14,9 @@ use libp2p::multiaddr::Protocol;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, tcp, tls, yamux};
+use libp2p::{
+    Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, relay, tcp, tls, yamux,
+};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 
@@ -100,6 +103,10 @@ pub struct RustPeerConfig {
     pub client: Option<Duration>,
     /// Protocols whose inbound streams [`RustPeer::inbound`] hands out.
     pub accept: Vec<StreamProtocol>,
+    /// Whether it is a relay, at what it listens on, and what it allows a circuit.
+    pub relay: Option<RustRelayConfig>,
+    /// Whether it can reserve at relays and dial through them.
+    pub relay_client: bool,
 }
 
 /// Something that a peer saw.
@@ -170,8 +177,12 @@ pub enum Seen {
     },
     /// It takes an address for one that may be its own.
     Candidate(Multiaddr),
-    /// It took an address for its own after a dial-back.
+    /// It took an address for its own: after a dial-back, or at a relay.
     Confirmed(Multiaddr),
+    /// A listener ended, as that of a reservation does when there is none.
+    ListenerClosed(String),
+    /// Something about relays.
+    Relay(RelaySeen),
 }
 
 impl Seen {
@@ -215,6 +226,7 @@ pub struct RustPeer {
 enum Order {
     Dial { addr: Multiaddr, fresh_port: bool },
     Disconnect(PeerId),
+    Listen(Multiaddr),
 }
 
 impl RustPeer {
@@ -232,6 +244,10 @@ impl RustPeer {
                     .await
                     .expect("a loopback socket is bound in time"),
             );
+        }
+        if config.relay.is_some() {
+            // A relay tells those who reserve of its external addresses alone.
+            addrs.iter().for_each(|addr: &Multiaddr| swarm.add_external_address(addr.clone()));
         }
         let (orders, inbox) = mpsc::channel(16);
         let (log_writer, log) = watch::channel(Vec::new());
@@ -253,6 +269,12 @@ impl RustPeer {
     /// Dial an address from a port that nothing listens on.
     pub async fn dial_from_fresh_port(&self, addr: Multiaddr) {
         self.order(Order::Dial { addr, fresh_port: true }).await;
+    }
+
+    /// Reserve at the relay at this address, which ends with `/p2p/`. What becomes of it is
+    /// [`RelaySeen::Reserved`] or [`Seen::ListenerClosed`].
+    pub async fn reserve(&self, relay: Multiaddr) {
+        self.order(Order::Listen(relay.with(Protocol::P2pCircuit))).await;
     }
 
     /// Close every connection to a peer.
@@ -325,11 +347,12 @@ struct Behaviour {
     ping: ping::Behaviour,
     server: Toggle<autonat::server::Behaviour>,
     client: Toggle<autonat::client::Behaviour>,
+    relay: Toggle<relay::Behaviour>,
+    relay_client: Toggle<relay::client::Behaviour>,
     streams: raw_streams::Behaviour,
 }
 
 fn build(config: &RustPeerConfig, streams: raw_streams::Behaviour) -> Swarm<Behaviour> {
-    let (server, client) = (config.server, config.client);
     // The builder's type differs by what secures TCP, and cannot be named.
     macro_rules! swarm {
         ($security:expr) => {
@@ -338,7 +361,9 @@ fn build(config: &RustPeerConfig, streams: raw_streams::Behaviour) -> Swarm<Beha
                 .with_tcp(tcp::Config::default(), $security, yamux::Config::default)
                 .expect("the key can sign")
                 .with_quic()
-                .with_behaviour(|key| behaviour(key, server, client, streams))
+                .with_relay_client(noise::Config::new, yamux::Config::default)
+                .expect("the key can sign")
+                .with_behaviour(|key, relays| behaviour(key, config, relays, streams))
                 .expect("no part of it can fail")
                 .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(IDLE_FOR))
                 .build()
@@ -352,16 +377,19 @@ fn build(config: &RustPeerConfig, streams: raw_streams::Behaviour) -> Swarm<Beha
 
 fn behaviour(
     key: &Keypair,
-    server: bool,
-    client: Option<Duration>,
+    config: &RustPeerConfig,
+    relays: relay::client::Behaviour,
     streams: raw_streams::Behaviour,
 ) -> Behaviour {
     let described = identify::Config::new_with_signed_peer_record("ipfs/0.1.0".into(), key);
+    let id = key.public().to_peer_id();
     Behaviour {
         identify: identify::Behaviour::new(described),
         ping: ping::Behaviour::default(),
-        server: server.then(autonat::server::Behaviour::default).into(),
-        client: client.map(client_behaviour).into(),
+        server: config.server.then(autonat::server::Behaviour::default).into(),
+        client: config.client.map(client_behaviour).into(),
+        relay: config.relay.map(|relay| relay.behaviour(id)).into(),
+        relay_client: config.relay_client.then_some(relays).into(),
         streams,
     }
 }
@@ -406,6 +434,11 @@ fn obey(swarm: &mut Swarm<Behaviour>, order: Order, log: &watch::Sender<Vec<Seen
                 log.send_modify(|log| log.push(Seen::DialFailed(error.to_string())));
             }
         }
+        Order::Listen(addr) => {
+            if let Err(error) = swarm.listen_on(addr) {
+                log.send_modify(|log| log.push(Seen::ListenerClosed(error.to_string())));
+            }
+        }
         Order::Disconnect(peer) => {
             // A peer that is gone already is what was asked for.
             let _gone = swarm.disconnect_peer_id(peer);
@@ -414,10 +447,12 @@ fn obey(swarm: &mut Swarm<Behaviour>, order: Order, log: &watch::Sender<Vec<Seen
 }
 
 fn dial_options(addr: Multiaddr, fresh_port: bool) -> DialOpts {
-    let peer = addr.iter().find_map(|part| {
+    // The last: of a circuit's address it is the target, and not the relay.
+    let peer = addr.iter().filter_map(|part| {
         let Protocol::P2p(peer) = part else { return None };
         Some(peer)
     });
+    let peer = peer.last();
     match (peer, fresh_port) {
         (Some(peer), false) => {
             DialOpts::peer_id(peer).condition(PeerCondition::Always).addresses(vec![addr]).build()
@@ -443,9 +478,12 @@ fn translate(event: SwarmEvent<BehaviourEvent>) -> Option<Seen> {
         SwarmEvent::ConnectionClosed { peer_id, cause, .. } => {
             Seen::Disconnected { peer: peer_id, cause: cause.map(|cause| cause.to_string()) }
         }
-        SwarmEvent::OutgoingConnectionError { error, .. } => Seen::DialFailed(error.to_string()),
+        SwarmEvent::OutgoingConnectionError { error, .. } => Seen::DialFailed(causes(&error)),
         SwarmEvent::NewExternalAddrCandidate { address } => Seen::Candidate(address),
         SwarmEvent::ExternalAddrConfirmed { address } => Seen::Confirmed(address),
+        SwarmEvent::ListenerClosed { reason: Err(error), .. } => {
+            Seen::ListenerClosed(causes(&error))
+        }
         SwarmEvent::Behaviour(event) => return of_behaviour(event),
         _ => return None,
     };
@@ -461,6 +499,17 @@ fn connected(peer: PeerId, endpoint: ConnectedPoint) -> Seen {
             Seen::Connected { peer, remote: send_back_addr, dialled: false }
         }
     }
+}
+
+/// An error with all that caused it.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn of_behaviour(event: BehaviourEvent) -> Option<Seen> {
@@ -490,6 +539,8 @@ fn of_behaviour(event: BehaviourEvent) -> Option<Seen> {
             dial_data: event.bytes_sent,
             result: event.result.map_err(|error| error.to_string()),
         },
+        BehaviourEvent::Relay(event) => Seen::Relay(rust_relay::of_relay(event)?),
+        BehaviourEvent::RelayClient(event) => Seen::Relay(rust_relay::of_client(event)),
         BehaviourEvent::Streams(never) => match never {},
     };
     Some(seen)

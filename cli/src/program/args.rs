@@ -1,11 +1,14 @@
 //! What can be said on the command line.
 
 use crate::program::runtimes;
-use crate::{listen_address, peer_address, plain_address};
+use crate::{
+    Argv, BadAddress, BadCommand, dial_address, listen_address, peer_address, plain_address,
+    relay_address,
+};
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use multiaddr::Multiaddr;
-use portolan_core::Addr;
+use portolan_core::{Addr, PeerId, RelayPeer};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -28,10 +31,14 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Have this machine dialled back by peers, and print the report.
     Check(CheckArgs),
-    /// Dial back for others (AutoNAT v2), with identify and ping.
+    /// Dial back for others (AutoNAT v2), with identify and ping; relay for them if wanted.
     Serve(ServeArgs),
     /// Have routers map ports of this machine until Ctrl-C, or show what they speak.
     Map(MapArgs),
+    /// Wait for a peer, and join stdin and stdout, or a program, to the session with it.
+    Listen(ListenArgs),
+    /// Connect to a peer that listens, and join stdin and stdout to the session.
+    Connect(ConnectArgs),
     /// Feed a flight record to the same core, with no sockets, and print the transcript.
     Replay(ReplayArgs),
     /// Run nodes in a simulated network: seeds, scenarios, the NAT matrix, servers that lie.
@@ -81,6 +88,13 @@ pub(crate) struct CheckArgs {
     /// anyway.
     #[arg(long)]
     pub(crate) no_map: bool,
+    /// A relay to ask for a reservation if not everybody can dial this machine, with /p2p/ID at its end.
+    /// Peers that relay are asked as well.
+    #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
+    pub(crate) relay: Vec<RelayPeer>,
+    /// Ask no relay.
+    #[arg(long, conflicts_with = "relay")]
+    pub(crate) no_relay: bool,
     /// When to end without a verdict, seconds.
     #[arg(long, value_name = "SECS", default_value_t = 30)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -108,7 +122,35 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "IP")]
     pub(crate) dial_from: Vec<IpAddr>,
     #[command(flatten)]
+    pub(crate) relaying: RelayingArgs,
+    #[command(flatten)]
     pub(crate) on: OnArgs,
+}
+
+/// What a server does as a relay, and with relays.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RelayingArgs {
+    /// Relay for others as well (circuit relay v2). On SIGUSR1 nothing new is granted, and what was is
+    /// served to its end.
+    #[arg(long)]
+    pub(crate) relay: bool,
+    /// Reservations at once; of one IP 8, of one network (IPv4 /24, IPv6 /48) 32.
+    #[arg(long, value_name = "N", default_value_t = 128, requires = "relay")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=2_048))]
+    pub(crate) max_reservations: u16,
+    /// Circuits at once; of one peer 16, from one network 64.
+    #[arg(long, value_name = "N", default_value_t = 256, requires = "relay")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) max_circuits: u16,
+    /// Bytes that a circuit may carry in each direction; 0 is no limit.
+    #[arg(long, value_name = "N", default_value_t = 131_072, requires = "relay")]
+    pub(crate) circuit_bytes: u64,
+    /// How long a circuit may last, seconds; 0 is no limit.
+    #[arg(long, value_name = "N", default_value_t = 120, requires = "relay")]
+    pub(crate) circuit_seconds: u32,
+    /// A relay to hold a reservation at all the time, with /p2p/ID at its end; at up to four.
+    #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
+    pub(crate) reserve_at: Vec<RelayPeer>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -139,6 +181,72 @@ pub(crate) struct MapArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) on: OnArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListenArgs {
+    /// What to listen on; the port may be 0. Without any: every IPv4 and IPv6 address, TCP and QUIC on
+    /// one port that the kernel chooses. A - says that the session has stdin and stdout, which it
+    /// has anyway unless there is an --exec.
+    #[arg(value_name = "ADDR", value_parser = place)]
+    pub(crate) places: Vec<Place>,
+    /// A relay to be reached through, with /p2p/ID at its end. Two of them are held at a time; where none
+    /// can be had within 15 s it is a failure.
+    #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
+    pub(crate) relay: Vec<RelayPeer>,
+    /// A peer that may connect; `portolan id` shows one's own. Others are refused.
+    #[arg(long, value_name = "PEER_ID", conflicts_with = "allow_anyone")]
+    pub(crate) allow: Vec<PeerId>,
+    /// Let everybody connect.
+    #[arg(long)]
+    pub(crate) allow_anyone: bool,
+    /// A program to run for each session, with the session as its stdin and stdout, and its arguments.
+    /// Words are cut at white space, quotes and backslashes hold them together; no shell is involved.
+    #[arg(long, value_name = "CMD", value_parser = command)]
+    pub(crate) exec: Option<Argv>,
+    /// The file of the identity to use, made if it is missing. Without it: a fresh identity.
+    #[arg(long, value_name = "FILE", value_parser = file())]
+    pub(crate) key: Option<PathBuf>,
+    /// Tell on stderr in JSON, a document a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConnectArgs {
+    /// Where the peer is, or a way to it through a relay, as its `portolan listen` printed it.
+    #[arg(value_name = "MULTIADDR", value_parser = dial_address)]
+    pub(crate) peer: Multiaddr,
+    /// Stdin and stdout, which the session has anyway.
+    #[arg(value_name = "-", value_parser = ["-"])]
+    _standard: Option<String>,
+    /// The file of the identity to use, made if it is missing. Without it: a fresh identity.
+    #[arg(long, value_name = "FILE", value_parser = file())]
+    pub(crate) key: Option<PathBuf>,
+    /// Tell on stderr in JSON, a document a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
+}
+
+/// What `listen` may be told without a flag.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// Listen there.
+    Address(Multiaddr),
+    /// Stdin and stdout.
+    Standard,
+}
+
+fn place(text: &str) -> Result<Place, BadAddress> {
+    if text == "-" { Ok(Place::Standard) } else { listen_address(text).map(Place::Address) }
+}
+
+fn command(text: &str) -> Result<Argv, BadCommand> {
+    text.parse()
 }
 
 /// The protocols that may be spoken.

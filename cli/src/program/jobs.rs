@@ -1,6 +1,8 @@
 //! The commands that run nodes, on whichever runtime there is.
 
-use crate::program::args::{Args, CheckArgs, DemoArgs, MapArgs, Protocols, ServeArgs};
+use crate::program::args::{
+    Args, CheckArgs, DemoArgs, MapArgs, Protocols, RelayingArgs, ServeArgs,
+};
 use crate::program::progress::Bar;
 use crate::program::{FAILURE, Failed, USAGE, keypair, print};
 use crate::{
@@ -10,7 +12,7 @@ use async_signal::{Signal, Signals};
 use clap::{CommandFactory, error::ErrorKind};
 use futures::StreamExt;
 use multiaddr::Multiaddr;
-use portolan_core::{Duration, GatewayAnswer, MappingProtocol, Transport};
+use portolan_core::{Duration, GatewayAnswer, MappingProtocol, RelayServerConfig, Transport};
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
 use std::io;
@@ -42,6 +44,8 @@ impl Job for CheckArgs {
             keypair: keypair(self.key.as_deref())?,
             allow_private: self.allow_private,
             map: !self.no_map && !self.allow_private,
+            relay: !self.no_relay,
+            relays: self.relay,
             timeout: Duration::from_secs(self.timeout),
             record: self.on.record.map(Recording::to),
         };
@@ -68,11 +72,14 @@ fn no_peers() -> ! {
 
 impl Job for ServeArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
+        let drain = drain_signal(self.relaying.relay)?;
         let options = ServeOptions {
             listen: self.listen,
             keypair: keypair(self.key.as_deref())?,
             allow_private: self.allow_private,
             dial_from: self.dial_from,
+            relay: relay_server(&self.relaying),
+            reserve_at: self.relaying.reserve_at,
             record: self.on.record.map(Recording::to),
         };
         // Asked for before anything is printed: who reads the addresses may stop us at once.
@@ -83,7 +90,7 @@ impl Job for ServeArgs {
                 tracing::warn!(%error, "the addresses could not be printed");
             }
         };
-        match crate::serve(runtime, options, ready, stop).await {
+        match crate::serve(runtime, options, ready, drain, stop).await {
             Ok(()) => Ok(0),
             Err(error) => {
                 let code = if error.is_usage() { USAGE } else { FAILURE };
@@ -91,6 +98,17 @@ impl Job for ServeArgs {
             }
         }
     }
+}
+
+/// What a relay grants, if there is one.
+fn relay_server(args: &RelayingArgs) -> Option<RelayServerConfig> {
+    let mut config = RelayServerConfig::default();
+    config.reservations_max = args.max_reservations.into();
+    config.circuits_max = args.max_circuits.into();
+    let seconds = Some(args.circuit_seconds).filter(|seconds| *seconds > 0);
+    config.limit.duration = seconds.map(|seconds| Duration::from_secs(seconds.into()));
+    config.limit.bytes = Some(args.circuit_bytes).filter(|bytes| *bytes > 0);
+    args.relay.then_some(config)
 }
 
 /// How long gateways may take to answer; ours: three searches of UPnP and a second.
@@ -182,9 +200,22 @@ fn print_report(report: &Report, json: bool) -> Result<u8, Failed> {
     Ok(report.exit_code())
 }
 
+/// Resolves when the operator wants the relay service to be wound down, which can be said on Unix.
+/// `wanted`: there is one; without it the signal is left as it was.
+fn drain_signal(wanted: bool) -> io::Result<impl Future<Output = ()>> {
+    let wanted = wanted && cfg!(unix);
+    let signals = wanted.then(|| Signals::new([Signal::Usr1])).transpose()?;
+    Ok(async move {
+        match signals {
+            Some(mut signals) => drop(signals.next().await),
+            None => futures::future::pending().await,
+        }
+    })
+}
+
 /// Resolves when the user, or the system, wants the program to end. It works on every runtime:
 /// what waits for the signals is a thread of its own.
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+pub(crate) fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     let mut wanted = vec![Signal::Int];
     if cfg!(unix) {
         wanted.push(Signal::Term);

@@ -2,6 +2,7 @@
 
 mod args;
 mod jobs;
+mod pipes;
 mod progress;
 mod records;
 mod runtimes;
@@ -44,6 +45,8 @@ pub fn program(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(check) => runtimes::run(check.on.runtime, check),
         Command::Serve(serve) => runtimes::run(serve.on.runtime, serve),
         Command::Map(map) => runtimes::run(map.on.runtime, map),
+        Command::Listen(listen) => runtimes::run(listen.on.runtime, listen),
+        Command::Connect(connect) => runtimes::run(connect.on.runtime, connect),
         Command::Replay(replay) => records::replay(&replay),
         Command::Sim(sim) => sim::sim(&sim),
         Command::Id(id) => self::id(&id),

@@ -1,7 +1,9 @@
 //! The report for people: a sentence, then tables.
 
-use super::{AddressReport, Outcomes, PeerFate, Report};
-use portolan_core::{NodeState, PeerId};
+use super::{AddressReport, Outcomes, PeerFate, RelayReport, Report};
+use crate::address::short;
+use crate::thousands;
+use portolan_core::NodeState;
 use std::fmt;
 
 impl fmt::Display for Report {
@@ -10,6 +12,9 @@ impl fmt::Display for Report {
         let node = match self.reachability {
             NodeState::Public => "Public: anybody can dial this node",
             NodeState::Limited => "Limited: this node can be dialled, but perhaps not by strangers",
+            NodeState::Private if self.is_relayed() => {
+                "Relayed: nobody can dial this node, and a relay leads others to it"
+            }
             NodeState::Private => "Private: nobody can dial this node",
             NodeState::Unknown => "Unknown: nothing is proved, either way",
         };
@@ -18,6 +23,7 @@ impl fmt::Display for Report {
         self.addresses_table(f)?;
         self.nat_table(f)?;
         self.mapping_table(f)?;
+        self.relay_table(f)?;
         self.server_table(f)?;
         self.peer_table(f)
     }
@@ -83,6 +89,31 @@ impl Report {
         table.write(f)
     }
 
+    fn relay_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.relays.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nRelays")?;
+        let mut table = Table::new(["relay", "state", "latency", "ends in", "a circuit may"]);
+        let dash = || "-".to_owned();
+        for relay in &self.relays {
+            table.row([
+                relay.peer_id.clone(),
+                relay.state.to_owned(),
+                relay.latency_ms.map_or_else(dash, span),
+                relay.expires_s.map_or_else(dash, |span| format!("{span} s")),
+                if relay.expires_s.is_some() { limits(relay) } else { dash() },
+            ]);
+            for address in &relay.addresses {
+                table.remark(format!("give to others: {address}"));
+            }
+            if let Some(reason) = &relay.reason {
+                table.remark(format!("because: {reason}"));
+            }
+        }
+        table.write(f)
+    }
+
     fn server_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nServers")?;
         if self.servers.is_empty() {
@@ -121,6 +152,15 @@ impl Report {
     }
 }
 
+/// What a relay allows a circuit.
+fn limits(relay: &RelayReport) -> String {
+    let lasts = relay.limit_s.map(|span| format!("last {span} s"));
+    let bytes =
+        relay.limit_bytes.map(|bytes| format!("carry {} bytes each way", thousands(bytes.into())));
+    let limits: Vec<String> = lasts.into_iter().chain(bytes).collect();
+    if limits.is_empty() { "do as it likes".to_owned() } else { limits.join(", ") }
+}
+
 /// Every outcome that occurred, with its count.
 fn said(outcomes: &Outcomes) -> String {
     let all = [
@@ -145,17 +185,10 @@ fn said(outcomes: &Outcomes) -> String {
 fn proved_by(address: &AddressReport) -> String {
     match (address.proofs, address.proved_by) {
         (0, _) => "-".to_owned(),
-        (1, Some(peer)) => short(peer),
-        (proofs, Some(peer)) => format!("{} and {} more", short(peer), proofs - 1),
+        (1, Some(peer)) => short(&peer.to_string()),
+        (proofs, Some(peer)) => format!("{} and {} more", short(&peer.to_string()), proofs - 1),
         (proofs, None) => format!("{proofs} proofs"),
     }
-}
-
-/// The end of a peer id: its beginning is the same for all keys of a type.
-fn short(peer: PeerId) -> String {
-    let text = peer.to_string();
-    let start = text.len().saturating_sub(8);
-    format!("…{}", &text[start..])
 }
 
 /// Milliseconds as people read them.

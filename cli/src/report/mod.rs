@@ -6,11 +6,13 @@
 
 mod human;
 
+use crate::relays;
 use crate::timeline::Timeline;
 use portolan_core::{
     AddressExplanation, Class, ClassExplanation, Explanation, Instant, Mapping, NodeState, Outcome,
-    PeerId, ServerExplanation,
+    PeerId, Relay, RelayState, ServerExplanation,
 };
+use portolan_runtime::circuit_address;
 use serde::{Serialize, Serializer};
 
 /// The report. Every `*_ms` counts milliseconds from the first dial.
@@ -34,6 +36,8 @@ pub struct Report {
     pub nat: Vec<NatReport>,
     /// Every mapping that was asked of a router.
     pub mappings: Vec<MappingReport>,
+    /// Every relay that is asked or could be.
+    pub relays: Vec<RelayReport>,
     /// Every AutoNAT v2 server met, in order of meeting.
     pub servers: Vec<ServerReport>,
     /// What happened, in order.
@@ -115,6 +119,28 @@ impl MappingReport {
             lifetime_s: lease.and_then(|lease| lease.lifetime).map(|span| span.as_secs()),
         }
     }
+}
+
+/// A relay that is asked for a reservation, or could be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RelayReport {
+    /// The relay.
+    pub peer_id: String,
+    /// `spare`, `connecting`, `asking`, `reserved` or `resting`.
+    pub state: &'static str,
+    /// Why it rests, in words.
+    pub reason: Option<String>,
+    /// A round trip to it, if one was measured.
+    pub latency_ms: Option<u64>,
+    /// When the reservation ends unless it is renewed; none unless reserved.
+    pub expires_s: Option<u64>,
+    /// How long a circuit may last; none is no limit, or no reservation.
+    pub limit_s: Option<u64>,
+    /// Bytes that a circuit may carry in each direction; none is no limit, or no reservation.
+    pub limit_bytes: Option<u64>,
+    /// The addresses to give to others; none unless reserved.
+    pub addresses: Vec<String>,
 }
 
 /// How the NAT in front of a class behaves (RFC 4787).
@@ -236,22 +262,29 @@ impl Report {
             addresses: explanation.addresses.iter().map(|a| address_report(a, since)).collect(),
             nat: explanation.classes.iter().map(nat_report).collect(),
             mappings: explanation.mappings.iter().map(MappingReport::new).collect(),
+            relays: explanation.relays.iter().map(|one| relay_report(one, explanation)).collect(),
             servers: explanation.servers.iter().map(server_report).collect(),
             timeline: timeline.lines().into_iter().map(entry).collect(),
             peers,
         }
     }
 
-    /// The exit code that says the verdict: 0 public, 13 limited, 11 private, 12 unknown. (10 is
-    /// for nodes that only a relay makes reachable.)
+    /// The exit code that says the verdict: 0 public, 13 limited, 10 private, but reached through a
+    /// relay, 11 private, 12 unknown.
     #[must_use]
-    pub const fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self.reachability {
             NodeState::Public => 0,
             NodeState::Limited => 13,
+            NodeState::Private if self.is_relayed() => 10,
             NodeState::Private => 11,
             NodeState::Unknown => 12,
         }
+    }
+
+    /// Whether a relay leads others to the node.
+    fn is_relayed(&self) -> bool {
+        self.relays.iter().any(|relay| !relay.addresses.is_empty())
     }
 }
 
@@ -272,6 +305,22 @@ fn nat_report(class: &ClassExplanation) -> NatReport {
         transport: transport.name(),
         mapping: class.mapping.name(),
         filtering: class.filtering.name(),
+    }
+}
+
+fn relay_report(relay: &Relay, explanation: &Explanation) -> RelayReport {
+    let Relay { peer, state, failure, rtt, load: _, until, limit, addrs } = relay;
+    let ends = until.filter(|_| *state == RelayState::Reserved);
+    let address = |addr| circuit_address(addr, *peer, explanation.peer_id).to_string();
+    RelayReport {
+        peer_id: peer.to_string(),
+        state: state.name(),
+        reason: failure.map(relays::failure),
+        latency_ms: rtt.map(|rtt| u64::try_from(rtt.as_millis()).unwrap_or(u64::MAX)),
+        expires_s: ends.map(|until| until.since(explanation.at).as_secs()),
+        limit_s: limit.duration.map(|span| span.as_secs()),
+        limit_bytes: limit.bytes,
+        addresses: addrs.iter().copied().map(address).collect(),
     }
 }
 

@@ -5,6 +5,7 @@
 
 pub(crate) mod record;
 pub(crate) mod schema;
+pub(crate) mod talking;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};

@@ -27,3 +27,4 @@ mod probe;
 mod reachability;
 mod service;
 mod stage;
+mod town;

@@ -2,7 +2,7 @@
 
 use super::explore::{Bound, World, depth, explore, promise};
 use super::stage::{Chance, Jump, Stage, connection, lies_ahead, peer, tcp};
-use crate::peers::{Heard, Peers};
+use crate::peers::{Heard, Peers, Worth};
 use crate::wire::identify::Identify;
 use crate::words::checkpoint::{Saved, canonical};
 use crate::words::sleep::Sleep;
@@ -85,7 +85,9 @@ impl Meeting {
         self.stage.act(chance, |cx| {
             let done = fact(peers, cx);
             peers.advance(cx);
-            peers.keep_alive(cx, Some(INTERVAL), |one| one == peer(1));
+            peers.keep_alive(cx, Some(INTERVAL), |_, one| {
+                if one == peer(1) { Worth::Kept } else { Worth::Nothing }
+            });
             done
         })
     }
@@ -221,6 +223,7 @@ impl Meeting {
             | Action::Dial(_)
             | Action::Disconnect { .. }
             | Action::Mapping(_)
+            | Action::Relay(_)
             | Action::Notify(_) => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ use crate::observed::ObservedAddrs;
 use crate::peers::Peers;
 use crate::probe::{Claim, Probe};
 use crate::reachability::{Ground, Reachability, Verdict};
+use crate::relay::Relays;
 use crate::words::checkpoint::{Saved, canonical};
 use crate::{
     Action, Addr, Config, ConnId, Cx, Deadline, Duration, Instant, ListenerId, NodeState, Notice,
@@ -117,7 +118,7 @@ impl Judging {
             candidates.advance(cx, &config, local, observed, &Mappings::default());
             let (config, probe) = (&*config, &probe);
             reachability.advance(cx, &Ground { config, local, peers, observed, candidates, probe });
-            advertise.advance(cx, reachability);
+            advertise.advance(cx, reachability, &Relays::default());
         };
         self.stage.act(chance, act).1
     }

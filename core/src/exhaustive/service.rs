@@ -2,7 +2,8 @@
 
 use super::explore::{Bound, World, depth, explore, promise};
 use super::stage::{Chance, Jump, Stage, connection, lies_ahead, peer, tcp};
-use crate::service::{Caller, Service, View};
+use super::town::Town;
+use crate::service::{Caller, Service};
 use crate::wire::autonat::{
     DialBackResponse, DialStatus, Message, ResponseStatus, dial_data_chunk,
 };
@@ -10,9 +11,8 @@ use crate::wire::multiaddr;
 use crate::words::checkpoint::{Saved, canonical};
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, Addr, Class, Config, ConnId, Cx, Deadline, DialBackConfig, DialFailure, DialId,
-    Duration, Instant, IpScope, Notice, Oddity, Protocol, Served, Side, StreamEnd, StreamId,
-    ip_scope,
+    Action, Addr, Config, ConnId, Cx, Deadline, DialBackConfig, DialFailure, DialId, Duration,
+    Instant, IpScope, Notice, Oddity, Protocol, Served, Side, StreamEnd, StreamId, ip_scope,
 };
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
@@ -21,7 +21,6 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use bytes::Bytes;
-use core::net::IpAddr;
 
 /// Requests a minute of one peer, and of all together; dials a minute to one address; at once.
 const PEER_A_MINUTE: u32 = 2;
@@ -70,42 +69,6 @@ enum Event {
     GoAway(usize),
     Pass(Jump),
     Sleep,
-}
-
-/// What is seen of the rest: the two requesters, as far as they are here.
-#[derive(Clone, Default)]
-struct Town {
-    callers: BTreeMap<ConnId, Caller>,
-}
-
-impl View for Town {
-    fn caller(&self, conn: ConnId) -> Option<Caller> {
-        self.callers.get(&conn).copied()
-    }
-    fn listens_on(&self, _: Addr) -> bool {
-        false
-    }
-    fn is_own_ip(&self, _: IpAddr) -> bool {
-        false
-    }
-    fn can_dial(&self, _: Addr) -> bool {
-        true
-    }
-    fn heard(&self, _: Class) -> bool {
-        true
-    }
-    fn advertised(&self, _: &Caller) -> Vec<Addr> {
-        Vec::new()
-    }
-    fn proven(&self) -> Vec<Addr> {
-        Vec::new()
-    }
-    fn pushable(&self) -> Vec<ConnId> {
-        Vec::new()
-    }
-    fn revision(&self) -> u64 {
-        0
-    }
 }
 
 /// One request as its requester remembers it.
@@ -274,8 +237,8 @@ impl Serving {
             }
             Event::Drop => {
                 let conn = self.flights[0].landed.unwrap_or(ConnId(0));
-                self.act(chance, |service, cx, _| {
-                    service.disconnected(cx, conn);
+                self.act(chance, |service, cx, town| {
+                    service.disconnected(cx, town, conn);
                     Ok(())
                 })
                 .1
@@ -325,8 +288,8 @@ impl Serving {
 
     fn go_away(&mut self, requester: usize, chance: Chance) -> Vec<Action> {
         let conn = CONNS[requester];
-        let actions = self.act(chance, |service, cx, _| {
-            service.disconnected(cx, conn);
+        let actions = self.act(chance, |service, cx, town| {
+            service.disconnected(cx, town, conn);
             Ok(())
         });
         let gone: Vec<usize> = self.of(conn).collect();
@@ -391,6 +354,7 @@ impl Serving {
             | Action::CloseStream { .. }
             | Action::ResetStream { .. }
             | Action::Mapping(_)
+            | Action::Relay(_)
             | Action::Notify(_) => Ok(()),
         }
     }

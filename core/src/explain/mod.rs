@@ -7,7 +7,7 @@ use crate::probe::Server;
 use crate::reachability::Verdict;
 use crate::{
     Addr, Class, FilteringBehavior, Instant, Mapping, MappingBehavior, NodeState, Outcome, PeerId,
-    Reason, Scope, Side, Sources, State,
+    Reason, Relay, Scope, Side, Sources, State,
 };
 use alloc::vec::Vec;
 
@@ -37,6 +37,8 @@ pub struct Explanation {
     pub servers: Vec<ServerExplanation>,
     /// Every mapping that is wanted of a router.
     pub mappings: Vec<Mapping>,
+    /// Every relay that is asked or could be.
+    pub relays: Vec<Relay>,
     /// Addresses that peers are told.
     pub advertised: Vec<Addr>,
     /// How many senseless events were ignored.
@@ -121,6 +123,7 @@ impl Explanation {
             addresses: Vec::new(),
             servers: Vec::new(),
             mappings: Vec::new(),
+            relays: Vec::new(),
             advertised: Vec::new(),
             ignored: 0,
         }
@@ -188,6 +191,7 @@ impl Agent {
             addresses,
             servers,
             mappings: self.mappings().collect(),
+            relays: self.relays().collect(),
             advertised: self.advertise.told().collect(),
             ignored: self.ignored,
         }

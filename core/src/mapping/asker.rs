@@ -194,12 +194,12 @@ impl Asker {
             if asking.pace.next_at > cx.now {
                 return None;
             }
-            if self.is_spent(asking, grants, holds) {
+            if self.is_spent(cx.now, asking, grants, holds) {
                 self.give_up(cx, asking.job, grants, holds);
             } else if ask.may_send {
                 asking.pace.again(cx.now, cx.draw, self.protocol);
                 self.asking = Some(asking);
-                return self.encoded(asking.job, gateway, grants, ask);
+                return self.encoded(cx.now, asking.job, gateway, grants, ask);
             } else {
                 return None;
             }
@@ -208,22 +208,27 @@ impl Asker {
             return None;
         }
         let job = self.next(cx.now, gateway, grants, ask)?;
-        if job == Job::Probe {
+        let is_poll = match job {
+            Job::Probe => true,
+            Job::Map(serial) => grants.get(&serial).is_some_and(|grant| !grant.is_due(cx.now)),
+            Job::Delete(_) => false,
+        };
+        if is_poll {
             let pause = if holds { POLL } else { POLL_IDLE };
             // A tenth apart, so that many hosts do not poll in step.
             self.poll_at = cx.now + pause * 9 / 10 + pause / 5 * below_100(cx) / 100;
         }
         let pace = Pace::first(cx.now, cx.draw, self.protocol);
         self.asking = Some(Asking { job, pace });
-        self.encoded(job, gateway, grants, ask)
+        self.encoded(cx.now, job, gateway, grants, ask)
     }
 
     /// RFC 6887 §11.2.1: a renewal is one packet, and the next rung of the ladder the next one.
-    fn is_spent(&self, asking: Asking, grants: &Grants, holds: bool) -> bool {
+    fn is_spent(&self, now: Instant, asking: Asking, grants: &Grants, holds: bool) -> bool {
         let Job::Map(grant) = asking.job else {
             return asking.pace.is_spent(self.protocol, holds);
         };
-        let renews = grants.get(&grant).is_some_and(|grant| grant.term().is_some());
+        let renews = grants.get(&grant).is_some_and(|one| one.term().is_some() && one.is_due(now));
         (renews && self.protocol == MappingProtocol::Pcp)
             || asking.pace.is_spent(self.protocol, holds)
     }
@@ -233,7 +238,7 @@ impl Asker {
             if let Stage::Held(term) = &mut grant.stage { Some(*term) } else { None }
         };
         if let Job::Map(serial) = job
-            && let Some(grant) = grants.get_mut(&serial)
+            && let Some(grant) = grants.get_mut(&serial).filter(|grant| grant.is_due(cx.now))
             && let Some(mut term) = held(grant)
         {
             term.renewal_failed(cx.now, cx.draw);
@@ -276,8 +281,20 @@ impl Asker {
                 }
             }
             Some((serial, _)) => Some(Job::Map(**serial)),
-            None => Some(Job::Probe).filter(|_| probe && !ask.closing),
+            None if probe && !ask.closing => Some(self.poll(now, gateway, grants, ask)),
+            None => None,
         }
+    }
+
+    /// How to watch over a gateway. A PCP server that is asked for its clock tells no address; where
+    /// nobody else does, one of its mappings is asked for again, for no longer than it lasts anyway.
+    fn poll(&self, now: Instant, gateway: &Gateway, grants: &Grants, ask: &Ask) -> Job {
+        let is_untold = self.protocol == MappingProtocol::Pcp && !ask.is_told;
+        let mut held = self.grants_of(gateway, grants).filter(|(_, grant)| {
+            grant.internal.ip.is_ipv4() && grant.left(now).is_some_and(|left| !left.is_zero())
+        });
+        let watched = held.next().filter(|_| is_untold);
+        watched.map_or(Job::Probe, |(serial, _)| Job::Map(*serial))
     }
 
     fn grants_of<'a>(
@@ -296,6 +313,7 @@ impl Asker {
 
     fn encoded(
         &self,
+        now: Instant,
         job: Job,
         gateway: &Gateway,
         grants: &Grants,
@@ -309,7 +327,11 @@ impl Asker {
         let grant = grants.get(&serial)?;
         let transport = map_transport(grant.internal.transport);
         // RFC 6886 §3.4, RFC 6887 §15: a deletion has a lifetime of 0 and suggests nothing.
-        let lifetime_s = if is_deletion { 0 } else { ask.lifetime_s };
+        let lifetime_s = match grant.left(now).filter(|_| !grant.is_due(now)) {
+            _ if is_deletion => 0,
+            Some(left) => u32::try_from(left.as_secs()).unwrap_or(u32::MAX).max(1),
+            None => ask.lifetime_s,
+        };
         let external_port = if is_deletion { 0 } else { grant.external_port };
         let internal_port = grant.internal.port;
         let source = grant.internal.ip;
@@ -527,6 +549,8 @@ pub(super) struct Ask {
     pub(super) closing: bool,
     /// For how long mappings are asked, seconds.
     pub(super) lifetime_s: u32,
+    /// Whether the gateway tells its external address by a protocol that can be asked for it.
+    pub(super) is_told: bool,
 }
 
 /// Whether the answer to a question does not matter any more: at the end there is no time to wait for
@@ -546,26 +570,6 @@ pub(super) fn map_transport(transport: Transport) -> MapTransport {
     match transport {
         Transport::Tcp => MapTransport::Tcp,
         Transport::Quic => MapTransport::Udp,
-    }
-}
-
-/// What a gateway tells everybody by a protocol: RFC 6886 §3.2.1, RFC 6887 §14.1.3. Its clock, and
-/// its external address where that is said.
-pub(super) fn announcement(
-    protocol: MappingProtocol,
-    body: &[u8],
-) -> Result<(u32, Option<IpAddr>), Oddity> {
-    match protocol {
-        MappingProtocol::NatPmp => match nat_pmp::Response::decode(body) {
-            Ok(nat_pmp::Response::ExternalAddress { epoch, ip }) => {
-                Ok((epoch, Some(ip.into()).filter(|_| !ip.is_unspecified())))
-            }
-            Ok(_) | Err(_) => Err(Oddity::StrayDatagram),
-        },
-        MappingProtocol::Pcp | MappingProtocol::Upnp => match pcp::Response::decode(body) {
-            Ok(pcp::Response { epoch, body: pcp::ResponseBody::Announce, .. }) => Ok((epoch, None)),
-            Ok(_) | Err(_) => Err(Oddity::StrayDatagram),
-        },
     }
 }
 

@@ -9,6 +9,7 @@ use crate::words::config::MAPPINGS_MAX;
 use crate::{Cx, Duration, Instant, MappingConfig, MappingProtocol, MappingReason};
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::net::IpAddr;
 
 /// Mappings that are held, asked for or given back, number; ours: what is wanted, and some that a silent
 /// router has to be told of. When full, nothing more is asked for until some have run out.
@@ -61,8 +62,11 @@ impl Mappings {
                 continue;
             };
             let gate = self.gates.iter().find(|gate| serves(&gate.gateway, grant.internal.ip));
-            let has_other =
-                gate.is_some_and(|gate| gate.speaks(cx.now).any(|other| other != grant.protocol));
+            // What was in vain, or refused, is no way out: the last mapping stays.
+            let has_other = gate.is_some_and(|gate| {
+                let mut others = gate.speaks(cx.now).filter(|other| *other != grant.protocol);
+                others.any(|other| want.may_ask_by(cx.now, other))
+            });
             let step = want.repair(cx.now, cx.draw, grant, has_other);
             if let Some(Step::Anew | Step::OtherPort | Step::OtherProtocol) = step {
                 grant.stage = Stage::Leaving;
@@ -226,6 +230,10 @@ impl Mappings {
             }
             Answer::Granted { grant: serial, given } => {
                 let Some(grant) = self.grants.get_mut(&serial) else { return };
+                if grant.is_confirmed(cx.now, &given) {
+                    return;
+                }
+                let old = grant.external().map(|addr| addr.ip);
                 grant.granted(cx, given);
                 let grant = *grant;
                 let want = self.wants.values_mut().find(|want| want.grant == Some(serial));
@@ -234,40 +242,58 @@ impl Mappings {
                 }
                 self.refreshed.extend(grant.external());
                 self.renumbered(cx, serial, &grant);
+                let is_elsewhere = |old: &IpAddr| grant.external_ip.is_some_and(|ip| ip != *old);
+                if let Some(old) = old.filter(is_elsewhere) {
+                    self.moved(cx, at, old);
+                }
             }
             Answer::Failed { grant: serial, fault } => {
                 let Some(grant) = self.grants.get_mut(&serial) else { return };
                 let internal_port = grant.internal.port;
+                // What it granted before, to an earlier run, it still has; nobody else gives that back.
+                let may_have = grant.stage == Stage::Asking
+                    && grant.external_ip.is_some()
+                    && matches!(fault.remedy, Remedy::HoldOff(_));
                 let want = self.wants.values_mut().find(|want| want.grant == Some(serial));
                 match (&mut grant.stage, fault.remedy) {
                     // It holds until it ends; then somebody new may ask.
-                    (Stage::Held(term), Remedy::HoldOff(_)) => {
-                        term.renewal_failed(cx.now, cx.draw);
-                    }
+                    (Stage::Held(_), Remedy::HoldOff(_)) => grant.renewal_failed(cx),
                     (Stage::Held(_) | Stage::Asking | Stage::Leaving, _) => {
                         if let Some(want) = want {
                             want.failed(cx.now, cx.draw, (protocol, internal_port), fault);
                         }
-                        self.forget(serial, false);
+                        self.forget(serial, may_have);
                     }
                 }
             }
         }
         if heard.answer != Answer::Offline {
-            self.take_external(at, protocol);
+            self.take_external(cx, at, protocol);
+        }
+    }
+
+    /// A gateway says that it is at this external IP no more.
+    fn moved(&mut self, cx: &mut Cx<'_>, at: usize, old: IpAddr) {
+        self.left.insert(old);
+        if let Some(gate) = self.gates.get_mut(at) {
+            gate.moved(cx, old);
         }
     }
 
     /// What this protocol tells of the external address holds for what it has granted.
-    fn take_external(&mut self, at: usize, protocol: MappingProtocol) {
+    fn take_external(&mut self, cx: &mut Cx<'_>, at: usize, protocol: MappingProtocol) {
         let Some(gate) = self.gates.get(at) else { return };
         let Some(external) = gate.external_by(protocol) else { return };
         let router = gate.gateway.router;
+        let mut left = BTreeSet::new();
         for grant in self.grants.values_mut() {
             let same = (grant.router, grant.protocol) == (router, protocol);
             if same && grant.term().is_some() && grant.internal.ip.is_ipv4() {
-                grant.external_ip = Some(external);
+                left.extend(grant.external_ip.replace(external).filter(|old| *old != external));
             }
+        }
+        for old in left {
+            self.moved(cx, at, old);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One gateway: what it speaks, how often it may be asked, and what it has forgotten.
 
-use super::asker::{Answer, Ask, Asker, Heard, announcement};
+use super::asker::{Answer, Ask, Asker, Heard};
 use super::grant::Grants;
 use super::igd::{Igd, ssdp_group};
 use crate::wire::{self, nat_pmp, pcp};
@@ -23,6 +23,9 @@ const RECOVERY_SPREAD_MS: u64 = 5_000;
 const RECOVERY_GAP: Duration = Duration::from_secs(20);
 /// How often what a gateway tells everybody makes us ask it, seconds; ours: it can be forged.
 const STIR_GAP: Duration = Duration::from_secs(5);
+/// How often another external address puts connections in doubt, seconds; ours: it can be made up, and
+/// costs a ping for each of them.
+const DOUBT_GAP: Duration = Duration::from_secs(20);
 /// Sockets towards one gateway, number; ours: one for each of our own addresses there, and two
 /// that listen. When full, further addresses are not asked from.
 const CHANNELS_MAX: usize = 16;
@@ -43,6 +46,11 @@ pub(super) struct Gate {
     recover_at: Option<Instant>,
     recovered_at: Option<Instant>,
     stirred_at: Option<Instant>,
+    /// The external address that it left last.
+    left: Option<IpAddr>,
+    /// Whether connections through it are to be put in doubt for that, and when they were last.
+    doubts: bool,
+    doubted_at: Option<Instant>,
     /// What the application was told.
     told: Vec<GatewayAnswer>,
 }
@@ -109,6 +117,9 @@ impl Gate {
             recover_at: None,
             recovered_at: None,
             stirred_at: None,
+            left: None,
+            doubts: false,
+            doubted_at: None,
             told: Vec::new(),
             askers,
         };
@@ -298,6 +309,28 @@ impl Gate {
         }
     }
 
+    /// What it has granted leads to another external address than this one, by its own word. Whatever
+    /// else it has granted does so as well, and says it a little later.
+    pub(super) fn moved(&mut self, cx: &mut Cx<'_>, old: IpAddr) {
+        self.doubts |= self.left != Some(old);
+        self.left = Some(old);
+        self.restarted(cx);
+    }
+
+    /// Whether connections through it are in doubt from now on.
+    pub(super) fn take_doubt(&mut self, now: Instant) -> bool {
+        let is_due = self.doubts && self.doubt_at() <= now;
+        if is_due {
+            self.doubts = false;
+            self.doubted_at = Some(now);
+        }
+        is_due
+    }
+
+    fn doubt_at(&self) -> Instant {
+        self.doubted_at.map_or(Instant::ZERO, |at| at + DOUBT_GAP)
+    }
+
     /// Nobody listens at the gateway's port, or at one that we cannot tell.
     pub(super) fn refused(&mut self, cx: &mut Cx<'_>, grants: &Grants, to: Option<SocketAddr>) {
         let is_other = |to: SocketAddr| {
@@ -358,7 +391,9 @@ impl Gate {
 
     /// What is given back in the end is worth more than the budget.
     fn ask(&self, now: Instant, closing: bool, lifetime_s: u32) -> Ask {
-        Ask { may_send: closing || self.budget.free_at() <= now, closing, lifetime_s }
+        let may_send = closing || self.budget.free_at() <= now;
+        let is_told = self.speaks(now).any(|protocol| self.external_by(protocol).is_some());
+        Ask { may_send, closing, lifetime_s, is_told }
     }
 
     fn recover(&mut self, cx: &mut Cx<'_>, grants: &mut Grants) {
@@ -423,9 +458,27 @@ impl Gate {
         let askers = self.askers.iter();
         let askers = askers.filter_map(|asker| asker.due_at(&self.gateway, grants, closing));
         let igd = self.igd.as_ref().and_then(|igd| igd.due_at(now, &self.gateway, grants, closing));
-        let due = askers.chain(igd).min()?;
-        let due = if closing { due } else { due.max(self.budget.free_at()) };
-        Some(due.min(self.recover_at.unwrap_or(due)))
+        let asks = askers.chain(igd).min();
+        let asks = asks.map(|at| if closing { at } else { at.max(self.budget.free_at()) });
+        let doubts = self.doubts.then(|| self.doubt_at());
+        [asks, self.recover_at, doubts].into_iter().flatten().min()
+    }
+}
+
+/// What a gateway tells everybody by a protocol: RFC 6886 §3.2.1, RFC 6887 §14.1.3. Its clock, and
+/// its external address where that is said.
+fn announcement(protocol: MappingProtocol, body: &[u8]) -> Result<(u32, Option<IpAddr>), Oddity> {
+    match protocol {
+        MappingProtocol::NatPmp => match nat_pmp::Response::decode(body) {
+            Ok(nat_pmp::Response::ExternalAddress { epoch, ip }) => {
+                Ok((epoch, Some(ip.into()).filter(|_| !ip.is_unspecified())))
+            }
+            Ok(_) | Err(_) => Err(Oddity::StrayDatagram),
+        },
+        MappingProtocol::Pcp | MappingProtocol::Upnp => match pcp::Response::decode(body) {
+            Ok(pcp::Response { epoch, body: pcp::ResponseBody::Announce, .. }) => Ok((epoch, None)),
+            Ok(_) | Err(_) => Err(Oddity::StrayDatagram),
+        },
     }
 }
 
@@ -454,6 +507,7 @@ pub(super) fn scoped(to: SocketAddr, interface: u32) -> SocketAddr {
 }
 
 saved!(struct Gate {
-    gateway, since, askers, igd, budget, open, recover_at, recovered_at, stirred_at, told,
+    gateway, since, askers, igd, budget, open, recover_at, recovered_at, stirred_at, left, doubts,
+    doubted_at, told,
 });
 saved!(struct Budget { full_at });

@@ -11,6 +11,10 @@ const RENEWAL_GAP: Duration = Duration::from_secs(4);
 /// limit of a day (RFC 6887 §15) is applied where its answers are read.
 const LIFETIME_MAX: Duration = Duration::from_secs(604_800);
 
+/// How far apart two ends of a mapping may be to be the same, seconds; ours: protocols count in whole
+/// seconds, and an answer may be sent for twice.
+const ENDS_ALIKE: Duration = Duration::from_secs(5);
+
 /// Everything we hold, want or give back, by serial number.
 pub(super) type Grants = BTreeMap<u64, Grant>;
 
@@ -97,6 +101,16 @@ impl Grant {
         self.forgotten = lifetime.map(|lifetime| cx.unix + lifetime);
     }
 
+    /// It was not granted for longer. One that was asked for before its time holds as it did.
+    pub(super) fn renewal_failed(&mut self, cx: &mut Cx<'_>) {
+        let is_due = self.is_due(cx.now);
+        if let Stage::Held(term) = &mut self.stage
+            && is_due
+        {
+            term.renewal_failed(cx.now, cx.draw);
+        }
+    }
+
     /// Ask for it anew at `at`, although it holds: the router has forgotten it.
     pub(super) fn ask_again_at(&mut self, at: Instant) {
         if let Stage::Held(term) = &mut self.stage {
@@ -129,6 +143,22 @@ impl Grant {
 
     pub(super) fn term(&self) -> Option<Term> {
         if let Stage::Held(term) = self.stage { Some(term) } else { None }
+    }
+
+    /// For how much longer it holds, where that has an end.
+    pub(super) fn left(&self, now: Instant) -> Option<Duration> {
+        self.term()?;
+        Some(self.until?.since(now))
+    }
+
+    /// Whether an answer only says what we know: it was asked before its time, to see whether the router
+    /// still says the same.
+    pub(super) fn is_confirmed(&self, now: Instant, given: &Given) -> bool {
+        let known = self.left(now).filter(|_| !self.is_due(now));
+        let ends_alike = known.zip(given.lifetime).is_some_and(|(known, told)| {
+            known.saturating_sub(told).max(told.saturating_sub(known)) <= ENDS_ALIKE
+        });
+        ends_alike && (self.external_ip, self.external_port) == (given.ip, given.port)
     }
 
     /// Whether its next request is due.

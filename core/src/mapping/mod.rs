@@ -73,6 +73,8 @@ pub(crate) struct Mappings {
     closing: bool,
     /// External addresses that were granted just now; the door takes them.
     refreshed: BTreeSet<Addr>,
+    /// External IPs that routers have left just now; the door takes them.
+    left: BTreeSet<IpAddr>,
     externals: Vec<External>,
     seen: Option<u64>,
     /// Whether something was heard since everything was looked at last, and when that was.
@@ -265,6 +267,21 @@ impl Mappings {
         core::mem::take(&mut self.refreshed)
     }
 
+    /// External IPs that routers have left since the last call, by their own word.
+    pub(crate) fn take_left(&mut self) -> BTreeSet<IpAddr> {
+        core::mem::take(&mut self.left)
+    }
+
+    /// The families in which connections are in doubt from now on, since their gateway has another
+    /// external address.
+    pub(crate) fn take_doubted(&mut self, now: Instant) -> BTreeSet<Family> {
+        let doubted = self
+            .gates
+            .iter_mut()
+            .filter_map(|gate| gate.take_doubt(now).then(|| Family::of(gate.gateway.router)));
+        doubted.collect()
+    }
+
     /// Counts changes of the external addresses.
     pub(crate) fn revision(&self) -> u64 {
         self.revision
@@ -438,7 +455,8 @@ fn is_mappable(internal: IpAddr) -> bool {
 
 saved!(struct External { internal, ip, port });
 saved!(struct Mappings {
-    gates, channels, spent, wants, grants, serial, fetch, remembered, stored, closing, refreshed, externals,
+    gates, channels, spent, wants, grants, serial, fetch, remembered, stored, closing, refreshed, left,
+    externals,
     seen as seen(|one| [one], [Room::Local]),
     dirty,
     looked_at as told(),

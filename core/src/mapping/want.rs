@@ -79,9 +79,7 @@ impl Want {
         gate: &Gate,
         remembered: Option<&Entry>,
     ) -> Option<MappingProtocol> {
-        let free = |protocol: &MappingProtocol| {
-            self.barred.get(protocol).is_none_or(|bar| bar.until <= now)
-        };
+        let free = |protocol: &MappingProtocol| self.may_ask_by(now, *protocol);
         let mut ready = gate.speaks(now).filter(free);
         let Some(entry) = remembered.filter(|entry| free(&entry.protocol)) else {
             return ready.next();
@@ -93,6 +91,11 @@ impl Want {
         let waits =
             !gate.is_decided(now, Some(entry.protocol)) && now < gate.since + REMEMBERED_PATIENCE;
         best.filter(|_| !waits)
+    }
+
+    /// Whether nothing speaks against asking by this protocol.
+    pub(super) fn may_ask_by(&self, now: Instant, protocol: MappingProtocol) -> bool {
+        self.barred.get(&protocol).is_none_or(|bar| bar.until <= now)
     }
 
     /// When it may be asked for again, although nothing else happens.
@@ -304,6 +307,8 @@ mod tests {
         let (step, now) = repaired(&mut want, now, true);
         assert_eq!(step, Some(Step::OtherProtocol));
         assert_eq!(want.barred[&MappingProtocol::Pcp].reason, MappingReason::NotForwarding);
+        let may_ask = MappingProtocol::ALL.map(|protocol| want.may_ask_by(now, protocol));
+        assert_eq!(may_ask, [false, true, true], "what was in vain is no way out");
 
         let (step, now) = repaired(&mut want, now, false);
         assert_eq!((step, want.repair.is_given_up), (None, true));

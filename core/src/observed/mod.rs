@@ -176,6 +176,16 @@ impl ObservedAddrs {
         }
     }
 
+    /// A router of ours has left this external IP: votes for it are about another network.
+    pub(crate) fn left(&mut self, ip: IpAddr) {
+        for votes in self.groups.values_mut() {
+            let before = votes.len();
+            votes.retain(|vote| vote.value.ip != ip);
+            self.dirty |= votes.len() < before;
+        }
+        self.groups.retain(|_, votes| !votes.is_empty());
+    }
+
     /// Count again where something changed or decayed.
     pub(crate) fn advance(&mut self, cx: &mut Cx<'_>, local: &Local) {
         let decayed = self.decays_at.is_some_and(|at| at <= cx.now);

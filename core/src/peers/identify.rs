@@ -115,11 +115,11 @@ impl Peers {
         }
     }
 
-    /// Give up what was asked again before a long sleep: an answer may have lain in a buffer all the
-    /// while, and is no sign of life.
-    pub(super) fn doubt_questions(&mut self, cx: &mut Cx<'_>) {
+    /// Give up what was asked again before these connections came into doubt: an answer may have lain in
+    /// a buffer all the while, and is no sign of life.
+    pub(super) fn doubt_questions(&mut self, cx: &mut Cx<'_>, which: impl Fn(&Connection) -> bool) {
         let again = |one: &Connection| match one.asking {
-            Asking::Asked { stream, before: 1.., .. } => Some(stream),
+            Asking::Asked { stream, before: 1.., .. } => Some(stream).filter(|_| which(one)),
             Asking::Idle | Asking::Asked { .. } | Asking::Answering { .. } => None,
             Asking::Resting { .. } => None,
         };
@@ -131,10 +131,11 @@ impl Peers {
 
     /// Ask again where they see us those peers whose word is a vote. A peer that came in would only
     /// name once more what it dialled then.
-    pub(super) fn ask_again(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn ask_again(&mut self, cx: &mut Cx<'_>, which: impl Fn(&Connection) -> bool) {
         let votes = |conn: &ConnId| {
-            self.get(*conn)
-                .is_some_and(|one| one.side == Side::Outbound && one.asking.stream().is_none())
+            self.get(*conn).is_some_and(|one| {
+                one.side == Side::Outbound && one.asking.stream().is_none() && which(one)
+            })
         };
         let conns: Vec<ConnId> =
             self.by_worth().into_iter().filter(votes).take(ASKED_AGAIN_MAX).collect();
@@ -157,7 +158,7 @@ impl Peers {
             return Err(Oddity::MalformedFrame);
         };
         if matches!(connection.asking, Asking::Asked { before: 1.., .. }) {
-            // Asked since we slept, so that this was no answer in a buffer.
+            // Asked since it is in doubt, so that this was no answer in a buffer.
             connection.life = Life::Sound;
         }
         let mut said = match connection.asking {
@@ -348,6 +349,7 @@ impl Connection {
             said.protocols = Some(listed.iter().fold(protocols, ProtocolSet::with));
         }
         self.protocols = said.protocols.unwrap_or(self.protocols);
+        self.relay_load = identify.relay_load.or(self.relay_load);
         let protocols = self.protocols;
         Learnt { observed, protocols, oddity }
     }

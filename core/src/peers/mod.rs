@@ -8,7 +8,7 @@
 //!            │    └► nothing came: rests, asks again
 //!            └► pings where no round-trip time is known, then where the door says so
 //!  InboundStream push ─► Learnt        Disconnected ─► forgotten
-//!  a long Resumed ─► in doubt, pinged ─► echoed: sound | overdue: silent
+//!  a long Resumed, another external address ─► in doubt, pinged ─► echoed: sound | late ─► silent
 //! ```
 //!
 //! Limits: `CONNECTIONS_MAX` connections (more are ignored and named in a notice),
@@ -41,6 +41,7 @@ use contacted::Contacted;
 pub(crate) use identify::Learnt;
 use identify::{Asking, Outcome, Said};
 use ping::Pinging;
+pub(crate) use ping::Worth;
 
 /// Sightings of strangers, number of our addresses they were seen on; ours. When full, the
 /// oldest sighting goes.
@@ -57,8 +58,11 @@ const RTT_MAX: Duration = Duration::from_secs(60);
 enum Life {
     /// Nothing speaks against it.
     Sound,
-    /// It stood while we slept, and has not answered a ping since.
+    /// It stood while we slept, or while our router got another address, and has not answered a ping
+    /// since.
     InDoubt,
+    /// Nor did it do so within a few round trips.
+    Late,
     /// Nor did it do so in time.
     Silent,
 }
@@ -79,6 +83,8 @@ pub(crate) struct Connection {
     pub(crate) protocols: ProtocolSet,
     /// The address that the peer sees us as.
     pub(crate) observed: Option<Addr>,
+    /// How full its relay service is, thousandths, if it said so.
+    pub(crate) relay_load: Option<u16>,
     asking: Asking,
     push: Option<(StreamId, Said)>,
     record_seq: Option<u64>,
@@ -87,9 +93,14 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Whether it may have died while we slept, for all we know.
+    /// Whether it may have died, for all we know.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.life != Life::Sound
+    }
+
+    /// Whether it was pinged for that, and an answer would have come by now.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self.life, Life::Late | Life::Silent)
     }
 
     /// Whether it was pinged for that and did not answer.
@@ -169,6 +180,7 @@ impl Peers {
                 rtt: facts.rtt.map(|rtt| rtt.min(RTT_MAX)),
                 protocols: ProtocolSet::NONE,
                 observed: None,
+                relay_load: None,
                 asking: Asking::Idle,
                 push: None,
                 record_seq: self.record_seq(facts.peer),
@@ -212,13 +224,33 @@ impl Peers {
             connection.pinging.put_off(sleep);
         }
         self.touch();
-        if sleep.is_nap() {
-            return;
+        if !sleep.is_nap() {
+            self.doubt(cx, |_| true, ask);
         }
-        self.doubt_all(cx);
-        self.doubt_questions(cx);
+    }
+
+    /// A router of ours has another external address. Whatever leaves through it may be cut off: every
+    /// connection of the family to somebody out there is in doubt, as after a long sleep.
+    pub(crate) fn moved(
+        &mut self,
+        cx: &mut Cx<'_>,
+        family: Family,
+        (allow_private, ask): (bool, bool),
+    ) {
+        let leaves = move |one: &Connection| {
+            let scope = ip_scope(one.remote.ip);
+            let is_outside = scope == IpScope::Global || allow_private && scope == IpScope::Private;
+            Family::of(one.remote.ip) == family && is_outside
+        };
+        self.touch();
+        self.doubt(cx, leaves, ask);
+    }
+
+    fn doubt(&mut self, cx: &mut Cx<'_>, which: impl Fn(&Connection) -> bool + Copy, ask: bool) {
+        self.doubt_lives(cx, which);
+        self.doubt_questions(cx, which);
         if ask {
-            self.ask_again(cx);
+            self.ask_again(cx, which);
         }
     }
 
@@ -267,28 +299,35 @@ impl Peers {
         if self.due.is_some_and(|due| due.at <= cx.now) {
             self.touched = true;
             self.expire_identify(cx);
+            self.expire_patience(cx.now);
         }
     }
 
-    /// Send the pings that are due, and give up those that are overdue. `keeps` says which peers
-    /// are worth a regular ping.
+    /// Send the pings that are due, and give up those that are overdue. `worth` says which
+    /// connections are worth a regular ping.
     pub(crate) fn keep_alive(
         &mut self,
         cx: &mut Cx<'_>,
         ping_interval: Option<Duration>,
-        keeps: impl Fn(PeerId) -> bool,
+        worth: impl Fn(ConnId, PeerId) -> Worth,
     ) {
         if !self.touched {
             return;
         }
-        self.advance_pings(cx, ping_interval, keeps);
+        self.advance_pings(cx, ping_interval, worth);
         self.due = self.earliest_due();
         self.touched = false;
     }
 
+    /// Other connections are worth a ping than before.
+    pub(crate) fn rethink_pings(&mut self) {
+        self.touched = true;
+    }
+
     fn earliest_due(&self) -> Option<Deadline> {
         let of = |connection: &Connection| {
-            earliest(connection.asking.deadline(), connection.pinging.deadline())
+            let pinging = earliest(connection.pinging.deadline(), connection.late_deadline());
+            earliest(connection.asking.deadline(), pinging)
         };
         let all = self.connections.values();
         all.fold(None, |least, connection| earliest(least, of(connection)))
@@ -314,6 +353,13 @@ impl Peers {
     pub(crate) fn awaits_acquaintance(&self) -> bool {
         let ours = |one: &Connection| one.side == Side::Outbound && !one.relayed;
         self.connections.values().any(|one| ours(one) && one.is_asking())
+    }
+
+    /// For tests of what is chosen by it.
+    #[cfg(test)]
+    pub(crate) fn set_relay_load(&mut self, peer: PeerId, load: Option<u16>) {
+        let of_peer = self.connections.values_mut().filter(|one| one.peer == peer);
+        of_peer.for_each(|one| one.relay_load = load);
     }
 
     /// Counts changes to who is connected and what they serve.
@@ -378,6 +424,15 @@ impl Peers {
         }
     }
 
+    /// A connection gave a sign of life.
+    fn lives(&mut self, conn: ConnId) {
+        let Some(connection) = self.connections.get_mut(&conn) else { return };
+        if connection.life != Life::Sound {
+            connection.life = Life::Sound;
+            self.touch();
+        }
+    }
+
     /// Something changed that others read or that moves a deadline.
     fn touch(&mut self) {
         self.revision += 1;
@@ -428,13 +483,14 @@ saved!(struct Connection {
     rtt,
     protocols,
     observed,
+    relay_load,
     asking,
     push,
     record_seq,
     pinging,
     life,
 });
-saved!(enum Life { 1 = Sound, 2 = InDoubt, 3 = Silent });
+saved!(enum Life { 1 = Sound, 2 = InDoubt, 3 = Silent, 4 = Late });
 saved!(struct Peers {
     connections,
     streams,

@@ -1,7 +1,7 @@
 //! The asking half of ping: a round-trip time where none is known, then a sign of life on the
 //! connections that the door wants kept.
 
-use super::{Life, Peers};
+use super::{Connection, Life, Peers};
 use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver, saved};
 use crate::words::config::PING_INTERVAL;
 use crate::words::deadline::earliest;
@@ -15,13 +15,52 @@ use bytes::Bytes;
 
 /// How long an echo may take, ours: as long as go-libp2p's stream time-outs are short.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a vital connection is pinged, ours: with the time-out below, one that died without a word
+/// is found within 13 s. Each ping costs some 400 bytes both ways together, 4 MB a day; it grows
+/// as this shrinks.
+const VITAL_INTERVAL: Duration = Duration::from_secs(8);
+/// How long an echo on a vital connection may take, ours: TCP has sent a lost packet again three
+/// times by then.
+const VITAL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The least time until an echo is late, seconds; ours: one packet may have been lost, as with the nonce
+/// of a dial-back.
+const ECHO_GRACE: Duration = Duration::from_secs(2);
 
 /// How soon a connection that was put off gets its turn, ours: after most echoes.
 const TURN: Duration = Duration::from_secs(1);
 
-/// Connections pinged in one turn after a long sleep, number; ours: some 10 KiB with what is around
+/// Connections pinged in one turn where many are in doubt, number; ours: some 10 KiB with what is around
 /// them. When full, the next turn has the rest.
 const PINGED_AT_ONCE_MAX: usize = 64;
+
+/// What a connection is worth to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Worth {
+    /// No regular ping.
+    Nothing,
+    /// A ping that keeps it alive.
+    Kept,
+    /// Pings that tell soon when it is dead.
+    Vital,
+}
+
+impl Worth {
+    fn interval(self, kept: Duration) -> Option<Duration> {
+        match self {
+            Worth::Nothing => None,
+            Worth::Kept => Some(kept),
+            Worth::Vital => Some(kept.min(VITAL_INTERVAL)),
+        }
+    }
+
+    fn timeout(self) -> Duration {
+        match self {
+            Worth::Nothing | Worth::Kept => ECHO_TIMEOUT,
+            Worth::Vital => VITAL_TIMEOUT,
+        }
+    }
+}
 
 /// A ping whose echo has not come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,12 +106,30 @@ impl Pinging {
     }
 }
 
+impl Connection {
+    /// When the echo that is to dispel a doubt is late: after a few round trips, where we know when it
+    /// was asked for.
+    fn late_at(&self) -> Option<Instant> {
+        let sent = self.pinging.sent.as_ref().filter(|_| self.life == Life::InDoubt)?;
+        let patience = (self.rtt.unwrap_or_default() * 4).max(ECHO_GRACE);
+        Some(sent.at.map_or(sent.overdue_at, |at| (at + patience).min(sent.overdue_at)))
+    }
+
+    pub(super) fn late_deadline(&self) -> Option<Deadline> {
+        self.late_at().map(ping_at)
+    }
+}
+
 fn ping_at(at: Instant) -> Deadline {
     Deadline::new(at, Wake::Ping)
 }
 
 impl Peers {
     pub(super) fn ping(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        self.ping_within(cx, conn, ECHO_TIMEOUT);
+    }
+
+    fn ping_within(&mut self, cx: &mut Cx<'_>, conn: ConnId, timeout: Duration) {
         self.touched = true;
         let Some(connection) = self.connections.get(&conn) else {
             return;
@@ -93,14 +150,16 @@ impl Peers {
         }
         let body = Bytes::copy_from_slice(&body);
         cx.actions.push(Action::Send { stream, body: body.clone() });
-        let sent = Sent { body, at: Some(cx.now), overdue_at: cx.now + ECHO_TIMEOUT };
+        let sent = Sent { body, at: Some(cx.now), overdue_at: cx.now + timeout };
         connection.pinging = Pinging { stream: Some(stream), sent: Some(sent), due_at: None };
     }
 
-    /// Any connection may have died while we slept: each is pinged, as soon as its turn comes. The
-    /// echo of an older ping would say nothing; it may have lain in a buffer all the while.
-    pub(super) fn doubt_all(&mut self, cx: &mut Cx<'_>) {
-        for (place, conn) in self.by_worth().into_iter().enumerate() {
+    /// Any of these connections may have died: each is pinged, as soon as its turn comes. The echo of
+    /// an older ping would say nothing; it may have lain in a buffer all the while.
+    pub(super) fn doubt_lives(&mut self, cx: &mut Cx<'_>, which: impl Fn(&Connection) -> bool) {
+        let which = |conn: &ConnId| self.get(*conn).is_some_and(&which);
+        let doubted: Vec<ConnId> = self.by_worth().into_iter().filter(which).collect();
+        for (place, conn) in doubted.into_iter().enumerate() {
             let Some(connection) = self.connections.get_mut(&conn) else { continue };
             if let Some(stream) = connection.pinging.stream {
                 self.streams.remove(&stream);
@@ -142,15 +201,16 @@ impl Peers {
         connection.pinging.stream = None;
         self.streams.remove(&stream);
         cx.actions.push(Action::CloseStream { stream });
-        connection.life = Life::Sound;
-        let Some(at) = sent.at else {
-            connection.pinging.due_at = Some(cx.now + PING_INTERVAL);
-            return Ok(());
-        };
-        let sample = cx.now.since(at);
-        // RFC 6298 §2: seven parts old, one part new.
-        let smooth = |old: Duration| (old * 7 + sample) / 8;
-        connection.rtt = Some(connection.rtt.map_or(sample, smooth));
+        match sent.at {
+            None => connection.pinging.due_at = Some(cx.now + PING_INTERVAL),
+            Some(at) => {
+                let sample = cx.now.since(at);
+                // RFC 6298 §2: seven parts old, one part new.
+                let smooth = |old: Duration| (old * 7 + sample) / 8;
+                connection.rtt = Some(connection.rtt.map_or(sample, smooth));
+            }
+        }
+        self.lives(conn);
         Ok(())
     }
 
@@ -167,18 +227,28 @@ impl Peers {
         }
         let connection = self.connections.get_mut(&conn).ok_or(Oddity::UnknownConnection)?;
         connection.pinging = Pinging::default();
-        if connection.life == Life::InDoubt {
+        if connection.is_in_doubt() {
             connection.life = Life::Silent;
+            self.revision += 1;
         }
         Ok(())
     }
 
     /// The peer says that it does not know ping: its connection is alive.
     pub(super) fn ping_unsupported(&mut self, conn: ConnId, stream: StreamId) {
-        let connection = self.connections.get_mut(&conn);
-        if let Some(one) = connection.filter(|one| one.pinging.stream == Some(stream)) {
-            one.life = Life::Sound;
+        if self.get(conn).is_some_and(|one| one.pinging.stream == Some(stream)) {
             self.touched = true;
+            self.lives(conn);
+        }
+    }
+
+    /// Whose echo is late is not relied on until it comes.
+    pub(super) fn expire_patience(&mut self, now: Instant) {
+        for connection in self.connections.values_mut() {
+            if connection.late_at().is_some_and(|at| at <= now) {
+                connection.life = Life::Late;
+                self.revision += 1;
+            }
         }
     }
 
@@ -186,13 +256,17 @@ impl Peers {
         &mut self,
         cx: &mut Cx<'_>,
         interval: Option<Duration>,
-        keeps: impl Fn(PeerId) -> bool,
+        worth: impl Fn(ConnId, PeerId) -> Worth,
     ) {
         let overdue =
             |sent: &Option<Sent>| sent.as_ref().is_some_and(|sent| sent.overdue_at <= cx.now);
         let mut due = Vec::new();
         for (conn, connection) in &mut self.connections {
-            let wanted = interval.filter(|_| !connection.relayed && keeps(connection.peer));
+            let worth = match interval {
+                Some(_) if !connection.relayed => worth(*conn, connection.peer),
+                Some(_) | None => Worth::Nothing,
+            };
+            let wanted = interval.and_then(|interval| worth.interval(interval));
             let pinging = &mut connection.pinging;
             if overdue(&pinging.sent) {
                 if let Some(stream) = pinging.stream.take() {
@@ -200,28 +274,38 @@ impl Peers {
                     cx.actions.push(Action::ResetStream { stream });
                 }
                 pinging.sent = None;
-                if connection.life == Life::InDoubt {
+                if worth == Worth::Vital {
+                    connection.life = Life::Silent;
+                    // Whoever was only slow gets another chance, vital or not.
+                    pinging.due_at = Some(cx.now + VITAL_INTERVAL);
+                } else if connection.life != Life::Sound {
                     connection.life = Life::Silent;
                 }
             }
-            let in_doubt = connection.life == Life::InDoubt;
+            if let (Worth::Vital, Some(interval), Some(at)) = (worth, wanted, &mut pinging.due_at) {
+                // It may have been less worth when this was decided.
+                *at = (*at).min(cx.now + interval);
+            }
+            let in_doubt = connection.life != Life::Sound;
             match (wanted, pinging.due_at) {
                 // One that was put off still lacks its round-trip time, or is in doubt.
                 (None, Some(at)) if connection.rtt.is_none() || in_doubt => {
                     if at <= cx.now && pinging.sent.is_none() {
-                        due.push(*conn);
+                        due.push((*conn, worth));
                     }
                 }
                 (None, _) => pinging.due_at = None,
                 (Some(interval), None) if pinging.sent.is_none() => {
                     pinging.due_at = Some(cx.now + interval);
                 }
-                (Some(_), Some(at)) if at <= cx.now && pinging.sent.is_none() => due.push(*conn),
+                (Some(_), Some(at)) if at <= cx.now && pinging.sent.is_none() => {
+                    due.push((*conn, worth));
+                }
                 (Some(_), _) => {}
             }
         }
-        for conn in due {
-            self.ping(cx, conn);
+        for (conn, worth) in due {
+            self.ping_within(cx, conn, worth.timeout());
         }
     }
 }

@@ -48,7 +48,7 @@ fn asking() -> Peers {
         actions: &mut actions,
     };
     peers.connected(&mut cx, &facts, true).expect("the first connection");
-    peers.keep_alive(&mut cx, None, |_| true);
+    peers.keep_alive(&mut cx, None, |_, _| Worth::Kept);
     peers
 }
 

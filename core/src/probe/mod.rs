@@ -19,6 +19,7 @@
 //!
 //! A good first change here: ask a server that is about to disconnect no more.
 
+mod doubt;
 mod exchange;
 #[cfg(test)]
 mod fake;
@@ -40,7 +41,6 @@ use crate::{
     Action, Addr, ConnId, Cx, Instant, Notice, Oddity, Outcome, PeerId, StreamEnd, StreamId,
 };
 use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
 use bytes::Bytes;
 use exchange::{Exchange, Progress};
 #[cfg(test)]
@@ -323,6 +323,7 @@ impl Probe {
             let of_class = self.histories.iter_mut().filter(|(addr, _)| addr.class() == class);
             of_class.for_each(|(_, history)| history.takes_back(peer));
         }
+        self.leave_the_dead(cx, peers);
         if self.seen.is_some_and(|(network, ..)| network != local.revision()) {
             self.doubt_everything(cx, local, candidates);
         }
@@ -403,29 +404,6 @@ impl Probe {
             n if n == lied => Outlook::Distrusted,
             n if n == refuse + lied => Outlook::Refused,
             _ => Outlook::Unhelpful,
-        }
-    }
-
-    /// Another network, another socket: whatever was proven or refuted is in doubt, and what no
-    /// source names any more, or nothing listens for, is forgotten.
-    fn doubt_everything(&mut self, cx: &mut Cx<'_>, local: &Local, candidates: &Candidates) {
-        self.histories
-            .retain(|addr, _| local.listens_in(addr.class()) && candidates.get(*addr).is_some());
-        self.take_back(cx, |_| true);
-        self.histories.values_mut().for_each(History::doubt);
-    }
-
-    /// Take back every question under way: the answer would be about the network as it was. The
-    /// nonces stay good, since whoever brings one has dialled what we listen on now.
-    fn take_back(&mut self, cx: &mut Cx<'_>, which: impl Fn(&Exchange) -> bool) {
-        let stands = |(stream, one): (&StreamId, &Exchange)| (*stream, !one.awaits_nonce());
-        let asked = self.exchanges.iter().filter(|(_, one)| which(one));
-        let asked: Vec<(StreamId, bool)> = asked.map(stands).collect();
-        for (stream, is_open) in asked {
-            if is_open {
-                cx.actions.push(Action::ResetStream { stream });
-            }
-            self.cut_off(cx, stream);
         }
     }
 

@@ -41,7 +41,7 @@ const OUTCOMES: [Outcome; 9] = [
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
-    /// Live unrelayed connections on which it offers to dial back.
+    /// Live unrelayed connections on which it offers to dial back and is not late with a sign of life.
     conns: Vec<ConnId>,
     pub(crate) remote: Addr,
     /// Servers are numbered in the order of meeting.
@@ -145,9 +145,8 @@ impl Server {
     }
 
     /// The connection on which asking about `addr` is cheapest: a server that sees us at that very
-    /// address, or at least that IP, does not ask for dial data. One that may have died while we
-    /// slept comes last.
-    fn conn_for(&self, peers: &Peers, addr: Addr) -> Option<ConnId> {
+    /// address, or at least that IP, does not ask for dial data. One that may have died comes last.
+    pub(super) fn conn_for(&self, peers: &Peers, addr: Addr) -> Option<ConnId> {
         let cost = |conn: &&ConnId| {
             let connection = peers.get(**conn);
             let observed = connection.and_then(|connection| connection.observed);
@@ -245,7 +244,8 @@ impl Servers {
             server.dialled = false;
         }
         let offers = |(_, connection): &(ConnId, &Connection)| {
-            !connection.relayed && connection.protocols.contains(Protocol::DialRequest)
+            let is_usable = !connection.relayed && !connection.is_late();
+            is_usable && connection.protocols.contains(Protocol::DialRequest)
         };
         // Those we know come first: who makes room for a newcomer must really be gone.
         for (conn, connection) in peers.iter().filter(offers) {

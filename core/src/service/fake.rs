@@ -1,7 +1,7 @@
 //! What the rooms would say, for tests.
 
 use super::{Caller, View};
-use crate::{Action, Addr, Class, ConnId, Draw, Family, Signer, StreamId};
+use crate::{Action, Addr, CircuitAddr, Class, ConnId, Draw, Family, PeerId, Signer, StreamId};
 use alloc::collections::BTreeMap;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -34,7 +34,9 @@ pub(super) struct World {
     pub(super) families: Vec<Family>,
     pub(super) heard: bool,
     pub(super) proven: Vec<Addr>,
+    pub(super) circuits: Vec<CircuitAddr>,
     pub(super) pushable: Vec<ConnId>,
+    pub(super) may_serve: bool,
     pub(super) revision: u64,
 }
 
@@ -59,6 +61,19 @@ impl View for World {
     }
     fn proven(&self) -> Vec<Addr> {
         self.proven.clone()
+    }
+    fn circuits(&self) -> Vec<CircuitAddr> {
+        self.circuits.clone()
+    }
+    fn direct(&self, peer: PeerId) -> Vec<ConnId> {
+        let direct = |(_, caller): &(&ConnId, &Caller)| caller.peer == peer && !caller.relayed;
+        let direct = self.callers.iter().filter(direct);
+        let mut all: Vec<_> = direct.map(|(conn, caller)| (caller.rtt, *conn)).collect();
+        all.sort();
+        all.into_iter().map(|(_, conn)| conn).collect()
+    }
+    fn may_serve(&self) -> bool {
+        self.may_serve
     }
     fn pushable(&self) -> Vec<ConnId> {
         self.pushable.clone()

@@ -13,8 +13,8 @@ use crate::words::checkpoint::{
 };
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, Addr, Config, ConnId, Cx, Deadline, Duration, Instant, Oddity, PeerId, Protocol,
-    ProtocolSet, PublicKey, Signer, StreamId, Wake,
+    Action, Addr, CircuitAddr, Config, ConnId, Cx, Deadline, Duration, Instant, Oddity, PeerId,
+    Protocol, ProtocolSet, PublicKey, Signer, StreamId, Wake,
 };
 use alloc::borrow::ToOwned;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -38,14 +38,18 @@ const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct News {
     addrs: Vec<Addr>,
+    circuits: Vec<CircuitAddr>,
     /// The sequence number of the record; 0 when there was none.
     seq: u64,
+    /// Whether we relay for others.
+    hop: bool,
 }
 
 /// The newest record of our own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Certificate {
     addrs: Vec<Addr>,
+    circuits: Vec<CircuitAddr>,
     seq: u64,
     envelope: Bytes,
 }
@@ -75,6 +79,8 @@ pub(super) struct Identifier {
     waiting: BTreeSet<ConnId>,
     /// The revision of the view that `due` was filled at.
     revision: u64,
+    /// Whether we relayed for others at that time.
+    hop: bool,
     streams: u64,
 }
 
@@ -98,17 +104,18 @@ impl Identifier {
             due: BTreeSet::new(),
             waiting: BTreeSet::new(),
             revision: 0,
+            hop: false,
             streams: 0,
         }
     }
 
-    /// A peer asks who we are.
+    /// A peer asks who we are. `hop`: how full our relay service is, if it is offered.
     pub(super) fn asked(
         &mut self,
         cx: &mut Cx<'_>,
         view: &dyn View,
-        conn: ConnId,
-        stream: StreamId,
+        (conn, stream): (ConnId, StreamId),
+        hop: Option<u16>,
     ) -> Result<(), Oddity> {
         if self.answered.contains_key(&stream) {
             return Err(Oddity::ReusedId);
@@ -121,9 +128,9 @@ impl Identifier {
             cx.actions.push(Action::ResetStream { stream });
             return Err(Oddity::Full);
         }
-        let news = self.news(cx, view, &caller);
+        let news = self.news(cx, view, &caller, hop);
         self.answered.insert(stream, conn);
-        self.tell(cx, stream, conn, &caller, news);
+        self.tell(cx, stream, (conn, &caller), news, hop);
         Ok(())
     }
 
@@ -165,7 +172,7 @@ impl Identifier {
     }
 
     /// Give up pushes that are overdue, and start those that are due.
-    pub(super) fn advance(&mut self, cx: &mut Cx<'_>, view: &dyn View) {
+    pub(super) fn advance(&mut self, cx: &mut Cx<'_>, view: &dyn View, hop: Option<u16>) {
         let now = cx.now;
         let overdue =
             |(stream, push): (&StreamId, &Push)| (push.overdue_at <= now).then_some(*stream);
@@ -173,14 +180,15 @@ impl Identifier {
             self.closed(stream);
             cx.actions.push(Action::ResetStream { stream });
         }
-        if self.revision != view.revision() {
-            self.revision = view.revision();
+        let seen = (view.revision(), hop.is_some());
+        if (self.revision, self.hop) != seen {
+            (self.revision, self.hop) = seen;
             self.due.extend(view.pushable());
         }
         while self.pushes.len() < PUSHES_MAX
             && let Some(conn) = self.due.pop_first()
         {
-            self.catch_up(cx, view, conn);
+            self.catch_up(cx, view, conn, hop);
         }
     }
 
@@ -194,11 +202,11 @@ impl Identifier {
     }
 
     /// identify §identify/push: push what changed to a peer that was told otherwise.
-    fn catch_up(&mut self, cx: &mut Cx<'_>, view: &dyn View, conn: ConnId) {
+    fn catch_up(&mut self, cx: &mut Cx<'_>, view: &dyn View, conn: ConnId, hop: Option<u16>) {
         let Some(caller) = view.caller(conn) else {
             return;
         };
-        let news = self.news(cx, view, &caller);
+        let news = self.news(cx, view, &caller, hop);
         let Some(told) = self.told.get(&conn) else {
             // It has not asked yet. It will, or does not care; a push would only come double.
             self.told.insert(conn, news);
@@ -221,26 +229,33 @@ impl Identifier {
         let overdue_at = cx.now + PUSH_TIMEOUT;
         self.pushes.insert(stream, Push { conn, peer: caller.peer, overdue_at });
         cx.actions.push(Action::OpenStream { conn, stream });
-        self.tell(cx, stream, conn, &caller, news);
+        self.tell(cx, stream, (conn, &caller), news, hop);
     }
 
-    /// Say it, and remember that it was said.
+    /// Say it, and remember that it was said. How full the relay service is changes all the time,
+    /// and is said by the way.
     fn tell(
         &mut self,
         cx: &mut Cx<'_>,
         stream: StreamId,
-        conn: ConnId,
-        caller: &Caller,
+        (conn, caller): (ConnId, &Caller),
         news: News,
+        hop: Option<u16>,
     ) {
         let record = self.certificate.as_ref().map(|certificate| certificate.envelope.clone());
-        let identify = Identify {
-            listen_addrs: news.addrs.iter().copied().map(multiaddr::encode).collect(),
+        let mut identify = Identify {
+            listen_addrs: encoded(&news.addrs, &news.circuits),
             // Through a relay we see the relay, not the peer.
             observed: (!caller.relayed).then(|| multiaddr::encode(caller.remote)),
             signed_peer_record: record,
+            relay_load: hop,
             ..self.base.clone()
         };
+        if !news.hop {
+            // identify (specs, connections §Protocol negotiation): nothing is listed that is not
+            // offered.
+            identify.protocols.retain(|name| name != Protocol::Hop.name());
+        }
         self.told.insert(conn, news);
         for body in identify.encode_split().messages {
             cx.actions.push(Action::Send { stream, body });
@@ -248,42 +263,63 @@ impl Identifier {
         cx.actions.push(Action::CloseStream { stream });
     }
 
-    fn news(&mut self, cx: &mut Cx<'_>, view: &dyn View, caller: &Caller) -> News {
-        self.certify(cx, &view.proven());
+    fn news(
+        &mut self,
+        cx: &mut Cx<'_>,
+        view: &dyn View,
+        caller: &Caller,
+        hop: Option<u16>,
+    ) -> News {
+        let circuits = view.circuits();
+        self.certify(cx, &view.proven(), &circuits);
         let seq = self.certificate.as_ref().map_or(0, |certificate| certificate.seq);
-        News { addrs: view.advertised(caller), seq }
+        News { addrs: view.advertised(caller), circuits, seq, hop: hop.is_some() }
     }
 
     /// Keep the record up to date. Once there was one, an empty list withdraws what it said:
     /// identify itself cannot tell an empty list from an absent one.
-    fn certify(&mut self, cx: &mut Cx<'_>, proven: &[Addr]) {
+    fn certify(&mut self, cx: &mut Cx<'_>, proven: &[Addr], circuits: &[CircuitAddr]) {
         let last = self.certificate.as_ref();
-        if last.map_or(proven.is_empty(), |last| last.addrs == proven) {
+        let is_empty = proven.is_empty() && circuits.is_empty();
+        if last.map_or(is_empty, |last| last.addrs == proven && last.circuits == circuits) {
             return;
         }
         // RFC 0003 §Address Record Format: seq MUST increase monotonically and MAY be Unix time;
         // two changes within a millisecond, or a clock set back, must not keep it still.
         let next = last.map_or(1, |last| last.seq.saturating_add(1));
         let seq = next.max(cx.unix.as_millis());
-        let envelope = sealed(proven, seq, &self.identity, cx.sign);
-        self.certificate = Some(Certificate { addrs: proven.to_vec(), seq, envelope });
+        let envelope = sealed((proven, circuits), seq, &self.identity, cx.sign);
+        let (addrs, circuits) = (proven.to_vec(), circuits.to_vec());
+        self.certificate = Some(Certificate { addrs, circuits, seq, envelope });
     }
 }
 
 /// The record of these addresses, signed by us.
-fn sealed(addrs: &[Addr], seq: u64, identity: &PublicKey, signer: &mut dyn Signer) -> Bytes {
-    let addrs = addrs.iter().copied().map(multiaddr::encode).collect();
+fn sealed(
+    (addrs, circuits): (&[Addr], &[CircuitAddr]),
+    seq: u64,
+    identity: &PublicKey,
+    signer: &mut dyn Signer,
+) -> Bytes {
+    let addrs = encoded(addrs, circuits);
     PeerRecord { peer_id: identity.to_peer_id(), seq, addrs }.sealed(identity, signer)
 }
 
-saved!(struct News { addrs, seq as id(Kind::Record) });
+/// The multiaddrs of both, direct ones first.
+fn encoded(addrs: &[Addr], circuits: &[CircuitAddr]) -> Vec<Bytes> {
+    let circuits = circuits.iter().copied().map(multiaddr::encode_circuit);
+    addrs.iter().copied().map(multiaddr::encode).chain(circuits).collect()
+}
+
+saved!(struct News { addrs, circuits, seq as id(Kind::Record), hop });
 
 impl Saved for Certificate {
     fn save(&self, out: &mut Saver<'_>) {
-        let Certificate { addrs, seq, envelope } = self;
+        let Certificate { addrs, circuits, seq, envelope } = self;
         if out.canonical_now().is_some() {
             // The envelope says the same once more.
             addrs.save(out);
+            circuits.save(out);
             return out.id(seq, Kind::Record);
         }
         let envelope = match out.other_identity() {
@@ -291,18 +327,25 @@ impl Saved for Certificate {
             // What another would have signed, but for the signature.
             Some(identity) => {
                 let other = |addr: &Addr| Addr { ip: out.exchanged(addr.ip), ..*addr };
-                let addrs: Vec<Addr> = addrs.iter().map(other).collect();
-                sealed(&addrs, *seq, &identity, &mut Blank)
+                let direct: Vec<Addr> = addrs.iter().map(other).collect();
+                let mut others: Vec<CircuitAddr> = Vec::new();
+                for CircuitAddr { relay, addr } in circuits {
+                    let addr = Addr { ip: out.exchanged(addr.ip), ..*addr };
+                    others.push(CircuitAddr { relay: out.exchanged_peer(*relay), addr });
+                }
+                sealed((&direct, &others), *seq, &identity, &mut Blank)
             }
         };
         addrs.save(out);
+        circuits.save(out);
         seq.save(out);
         envelope.save(out);
     }
 
     fn load(from: &mut Loader<'_>) -> Result<Certificate, BadCheckpoint> {
-        let (addrs, seq, envelope) = Saved::load(from)?;
-        Ok(Certificate { addrs, seq, envelope })
+        let (addrs, circuits) = Saved::load(from)?;
+        let (seq, envelope) = Saved::load(from)?;
+        Ok(Certificate { addrs, circuits, seq, envelope })
     }
 }
 
@@ -324,6 +367,7 @@ saved!(struct Identifier {
     due,
     waiting,
     revision as seen_sum(&[Room::Advertise, Room::Peers, Room::Local]),
+    hop,
     streams as told(),
 } given { identity, base } by fresh, if has_counts);
 

@@ -7,23 +7,26 @@
 //!  <identify     ─► identify   answers, remembers what it told, pushes when that changed
 //!  >push         ─► identify   (the end of a push of ours)
 //!  <ping         ─► ping       echoes
+//!  <hop, >stop   ─► relay      reservations, and circuits between two peers
 //!  <dial-request ─► dialback   judges, asks for dial data, dials, delivers the nonce, answers
 //!  >dial-back, DialFailed, Connected{dial} ─► dialback
 //! ```
 //!
-//! Limits: two identify streams and two ping streams a connection, 64 pushes in flight; the
-//! dial-back server's stand in `dialback`. What is over them is reset, and named as `Full`.
-//! Every function takes one fact; what made no sense comes back as an [`Oddity`] for the door to
-//! count.
-//! Follows: identify §identify and §identify/push; ping §Protocol; AutoNAT v2, the server's half.
+//! Limits: two identify streams and two ping streams a connection, 64 pushes in flight; those of
+//! the servers stand in `dialback` and `relay`. What is over them is reset, and named as `Full`.
+//! Every function takes one fact; what made no sense comes back as an [`Oddity`] for the door.
+//! Follows: identify §identify and §identify/push; ping §Protocol; the servers' halves of AutoNAT
+//! v2 and circuit relay v2.
 //!
 //! A good first change here: answer AutoNAT v1, whose dial-backs need the same admission.
 
+mod buckets;
 mod dialback;
 #[cfg(test)]
 mod fake;
 mod identify;
 mod ping;
+mod relay;
 #[cfg(test)]
 mod tests;
 
@@ -31,9 +34,9 @@ use crate::words::checkpoint::saved;
 use crate::words::deadline::earliest;
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, Addr, Class, Config, ConnId, Connected, Cx, Deadline, DialFailure, DialId, Duration,
-    Instant, Oddity, PeerId, Protocol, ProtocolSet, PublicKey, Side, StreamEnd, StreamFailure,
-    StreamId,
+    Action, Addr, CircuitAddr, Class, Config, ConnId, Connected, Cx, Deadline, DialFailure, DialId,
+    Duration, Instant, Oddity, PeerId, Protocol, ProtocolSet, PublicKey, RelayEvent, RelayLoad,
+    Side, StreamEnd, StreamFailure, StreamId,
 };
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -43,6 +46,7 @@ use core::net::IpAddr;
 use dialback::DialBackServer;
 use identify::Identifier;
 use ping::Echo;
+use relay::RelayServer;
 
 /// How long after its last sign of life a peer that asked for dial-backs is kept, ours: two pings
 /// of ours and a little. Connections that idle peers can hold open grow with it.
@@ -76,10 +80,19 @@ pub(crate) trait View {
     fn advertised(&self, to: &Caller) -> Vec<Addr>;
     /// The addresses that strangers may be told: those that are certified in the peer record.
     fn proven(&self) -> Vec<Addr>;
+    /// The circuit addresses that everybody is told, after the others.
+    fn circuits(&self) -> Vec<CircuitAddr> {
+        Vec::new()
+    }
+    /// The direct connections of this peer, best first: those that are not silent, then those with
+    /// the shortest round trip.
+    fn direct(&self, peer: PeerId) -> Vec<ConnId>;
+    /// Whether others reach us well enough for us to serve them.
+    fn may_serve(&self) -> bool;
     /// The connections whose peers take a push.
     fn pushable(&self) -> Vec<ConnId>;
-    /// Counts every change of what [`View::advertised`], [`View::proven`] and [`View::pushable`]
-    /// answer; it need not be exact, but must never miss one.
+    /// Counts every change of what [`View::advertised`], [`View::proven`], [`View::circuits`] and
+    /// [`View::pushable`] answer; it need not be exact, but must never miss one.
     fn revision(&self) -> u64;
 }
 
@@ -90,6 +103,8 @@ pub(crate) struct Service {
     echo: Echo,
     /// `None`: we dial for nobody.
     dialback: Option<DialBackServer>,
+    /// `None`: we relay for nobody.
+    relay: Option<RelayServer>,
     /// Connections whose peer has asked to be dialled, and when it last showed that it still
     /// counts on us. As many as connections.
     patrons: BTreeMap<ConnId, Instant>,
@@ -97,11 +112,12 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) fn new(config: &Config, identity: &PublicKey) -> Service {
-        let dialback = config.dial_back.as_ref();
+        let (dialback, relay) = (config.dial_back.as_ref(), config.relay_server.as_ref());
         Service {
             identifier: Identifier::new(config, identity, served(config)),
             echo: Echo::default(),
             dialback: dialback.map(|limits| DialBackServer::new(limits, config.allow_private)),
+            relay: relay.map(|limits| RelayServer::new(limits, config.allow_private, identity)),
             patrons: BTreeMap::new(),
         }
     }
@@ -115,7 +131,10 @@ impl Service {
         stream: StreamId,
     ) -> Result<(), Oddity> {
         match (stream.side, stream.protocol) {
-            (Side::Inbound, Protocol::Identify) => self.identifier.asked(cx, view, conn, stream),
+            (Side::Inbound, Protocol::Identify) => {
+                let hop = self.hop(view);
+                self.identifier.asked(cx, view, (conn, stream), hop)
+            }
             (Side::Outbound, Protocol::IdentifyPush) => self.identifier.push_opened(stream),
             (Side::Inbound, Protocol::Ping) => {
                 self.sign_of_life(cx.now, conn);
@@ -135,8 +154,20 @@ impl Service {
                     }
                 }
             }
-            (Side::Outbound, Protocol::Identify | Protocol::Ping | Protocol::DialRequest)
-            | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack) => {
+            (Side::Inbound, Protocol::Hop) | (Side::Outbound, Protocol::Stop) => {
+                match &mut self.relay {
+                    Some(server) => server.opened(cx, view, conn, stream),
+                    None => {
+                        cx.actions.push(Action::ResetStream { stream });
+                        Err(Oddity::UnknownStream)
+                    }
+                }
+            }
+            (
+                Side::Outbound,
+                Protocol::Identify | Protocol::Ping | Protocol::DialRequest | Protocol::Hop,
+            )
+            | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack | Protocol::Stop) => {
                 Err(Oddity::UnknownStream)
             }
         }
@@ -162,6 +193,18 @@ impl Service {
                 Some(server) => server.frame(cx, view, stream, body),
                 None => Err(Oddity::UnknownStream),
             },
+            Protocol::Hop | Protocol::Stop => match &mut self.relay {
+                Some(server) => server.frame(cx, view, stream, body),
+                None => Err(Oddity::UnknownStream),
+            },
+        }
+    }
+
+    /// Something about the bridges that we are.
+    pub(crate) fn relay(&mut self, cx: &mut Cx<'_>, event: &RelayEvent) -> Result<(), Oddity> {
+        match &mut self.relay {
+            Some(server) => server.record(cx, event),
+            None => Err(Oddity::UnknownStream),
         }
     }
 
@@ -181,6 +224,11 @@ impl Service {
                     server.closed(cx, stream, end);
                 }
             }
+            Protocol::Hop | Protocol::Stop => {
+                if let Some(server) = &mut self.relay {
+                    server.closed(cx, stream, end);
+                }
+            }
         }
         match end {
             StreamEnd::BadFrame => Err(Oddity::MalformedFrame),
@@ -194,8 +242,12 @@ impl Service {
         &mut self,
         cx: &mut Cx<'_>,
         stream: StreamId,
-        _reason: StreamFailure,
+        reason: StreamFailure,
     ) -> Result<(), Oddity> {
+        if let (Protocol::Stop, Some(server)) = (stream.protocol, &mut self.relay) {
+            server.failed(cx, stream, reason);
+            return Ok(());
+        }
         self.closed(cx, stream, StreamEnd::Reset)
     }
 
@@ -224,13 +276,16 @@ impl Service {
         }
     }
 
-    /// A connection is gone: a requester's, or one of our dial-backs.
-    pub(crate) fn disconnected(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+    /// A connection is gone, which the view still has: a requester's, or one of our dial-backs.
+    pub(crate) fn disconnected(&mut self, cx: &mut Cx<'_>, view: &dyn View, conn: ConnId) {
         self.identifier.disconnected(conn);
         self.echo.disconnected(conn);
         self.patrons.remove(&conn);
         if let Some(server) = &mut self.dialback {
             server.disconnected(cx, conn);
+        }
+        if let Some(server) = &mut self.relay {
+            server.disconnected(cx, view, conn);
         }
     }
 
@@ -242,12 +297,19 @@ impl Service {
         if let Some(server) = &mut self.dialback {
             server.resumed(sleep);
         }
+        if let Some(server) = &mut self.relay {
+            server.resumed(sleep);
+        }
     }
 
     /// Fire what is due, and catch up with what changed in the view.
     pub(crate) fn advance(&mut self, cx: &mut Cx<'_>, view: &dyn View) {
-        self.identifier.advance(cx, view);
+        let hop = self.hop(view);
+        self.identifier.advance(cx, view, hop);
         if let Some(server) = &mut self.dialback {
+            server.advance(cx);
+        }
+        if let Some(server) = &mut self.relay {
             server.advance(cx);
         }
     }
@@ -255,15 +317,27 @@ impl Service {
     /// When something here is due.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         let dialback = self.dialback.as_ref().and_then(DialBackServer::deadline);
-        earliest(self.identifier.deadline(), dialback)
+        let relay = self.relay.as_ref().and_then(RelayServer::deadline);
+        earliest(earliest(self.identifier.deadline(), dialback), relay)
     }
 
     /// Whether something of the service still runs on this connection, or its peer counts on us to
     /// dial it again: it asked once, and still pings.
-    pub(crate) fn keeps(&self, now: Instant, conn: ConnId) -> bool {
+    pub(crate) fn keeps(&self, now: Instant, view: &dyn View, conn: ConnId) -> bool {
         self.patrons.get(&conn).is_some_and(|at| now < *at + PATRON_FOR)
             || self.identifier.keeps(conn)
             || self.dialback.as_ref().is_some_and(|server| server.keeps(conn))
+            || self.relay.as_ref().is_some_and(|server| server.keeps(view, conn))
+    }
+
+    /// How much of the relay service is in use; `None`: we relay for nobody.
+    pub(crate) fn relay_load(&self) -> Option<RelayLoad> {
+        self.relay.as_ref().map(RelayServer::in_use)
+    }
+
+    /// How full the relay service is, in thousandths, where it is offered.
+    fn hop(&self, view: &dyn View) -> Option<u16> {
+        self.relay.as_ref().and_then(|server| server.offer(view))
     }
 
     fn sign_of_life(&mut self, now: Instant, conn: ConnId) {
@@ -287,7 +361,13 @@ fn served(config: &Config) -> ProtocolSet {
         .with(Protocol::IdentifyPush)
         .with(Protocol::Ping)
         .with(Protocol::DialBack);
-    if config.dial_back.is_some() { set.with(Protocol::DialRequest) } else { set }
+    let offered = [
+        (config.dial_back.is_some(), Protocol::DialRequest),
+        (config.relay_server.is_some(), Protocol::Hop),
+        (config.relay.is_some(), Protocol::Stop),
+    ];
+    let offered = offered.into_iter().filter(|(is_offered, _)| *is_offered);
+    offered.fold(set, |set, (_, protocol)| set.with(protocol))
 }
 
-saved!(struct Service { identifier, echo, dialback, patrons as aging_all(PATRON_FOR) });
+saved!(struct Service { identifier, echo, dialback, relay, patrons as aging_all(PATRON_FOR) });

@@ -5,7 +5,8 @@ use super::*;
 use crate::wire::identify::Identify;
 use crate::wire::multiaddr;
 use crate::wire::peer_record::PeerRecord;
-use crate::{Actions, DialBackConfig, Instant, Signer, UnixTime, Wake};
+use crate::wire::relay::HopMessage;
+use crate::{Actions, DialBackConfig, Instant, RelayServerConfig, Signer, UnixTime, Wake};
 use alloc::string::{String, ToString};
 use alloc::vec;
 use libp2p_identity::Keypair;
@@ -90,7 +91,7 @@ impl Bench {
     }
 
     fn keeps(&self, conn: ConnId) -> bool {
-        self.service.keeps(self.now, conn)
+        self.service.keeps(self.now, &self.world, conn)
     }
 
     fn open(&mut self, conn: ConnId, stream: StreamId) -> Result<(), Oddity> {
@@ -161,6 +162,26 @@ fn an_answer_says_who_where_and_what() {
     let record = bench.record(ask(1));
     assert_eq!(record.addrs, told.listen_addrs);
     assert_eq!(bench.actions.last(), Some(&Action::CloseStream { stream: ask(1) }));
+}
+
+#[test]
+fn circuits_are_told_and_certified_after_direct_addresses() {
+    let mut bench = Bench::new(&Config::default());
+    let circuit = CircuitAddr { relay: PeerId::random(), addr: home(4002) };
+    bench.world.circuits = vec![circuit];
+    bench.prove(&[home(4001)]);
+    bench.open(A, ask(1)).expect("a question");
+    let both = [multiaddr::encode(home(4001)), multiaddr::encode_circuit(circuit)];
+    assert_eq!(bench.told(ask(1)).expect("an answer").listen_addrs, both);
+    assert_eq!(bench.record(ask(1)).addrs, both);
+    bench.world.circuits.clear();
+    bench.prove(&[]);
+    assert_eq!(bench.pushes(), [A, B], "withdrawn at once");
+    assert!(bench.record(push(1)).addrs.is_empty());
+    bench.world.circuits = vec![circuit];
+    bench.close(push(1), StreamEnd::Finished).expect("its end");
+    bench.prove(&[]);
+    assert_eq!(bench.record(push(3)).addrs, both[1..], "where nothing else is proven");
 }
 
 #[test]
@@ -291,6 +312,61 @@ fn a_peer_with_two_connections_gets_one_push() {
     assert_eq!(bench.pushes(), []);
 }
 
+/// Whether an answer lists hop, and how full it says that the service is.
+fn hop_of(told: &Identify) -> (bool, Option<u16>) {
+    (told.protocols.iter().any(|name| name == Protocol::Hop.name()), told.relay_load)
+}
+
+#[test]
+fn hop_is_listed_with_its_load_while_it_is_offered_and_withdrawn_by_push() {
+    let limits = RelayServerConfig { reservations_max: 2, ..RelayServerConfig::default() };
+    let config = Config { relay_server: Some(limits), ..Config::default() };
+    let mut bench = Bench::new(&config);
+    bench.open(A, ask(1)).expect("a question");
+    assert_eq!(hop_of(&bench.told(ask(1)).expect("an answer")), (true, Some(0)));
+    bench.open(B, ask(2)).expect("a question");
+
+    let hop = StreamId::inbound(Protocol::Hop, 1);
+    bench.open(A, hop).expect("a request to come");
+    assert!(bench.keeps(A) && !bench.keeps(B));
+    bench.frame(hop, &HopMessage::Reserve.encode()).expect("a request");
+    assert_eq!(bench.service.relay_load().map(|load| load.reservations), Some(1));
+    assert!(bench.keeps(A), "it holds a reservation");
+    bench.world.revision += 1;
+    bench.step(|_, _, _| ());
+    assert_eq!(bench.pushes(), [], "a load is no news");
+    bench.open(A, ask(3)).expect("a question");
+    assert_eq!(hop_of(&bench.told(ask(3)).expect("an answer")), (true, Some(500)));
+
+    bench.step(|service, cx, _| service.relay(cx, &RelayEvent::Draining)).expect("an order");
+    assert_eq!(bench.pushes(), [A, B]);
+    let told = bench.told(push(1)).expect("a push");
+    assert_eq!(hop_of(&told), (false, None));
+    assert!(told.protocols.iter().any(|name| name == Protocol::Identify.name()), "the rest stays");
+    bench.step(|service, cx, world| service.disconnected(cx, world, A));
+    assert_eq!(bench.service.relay_load().map(|load| load.reservations), Some(0));
+}
+
+#[test]
+fn hop_is_offered_where_we_may_serve_if_that_is_wanted() {
+    let limits = RelayServerConfig { only_while_may_serve: true, ..RelayServerConfig::default() };
+    let config = Config { relay_server: Some(limits), ..Config::default() };
+    let mut bench = Bench::new(&config);
+    bench.open(A, ask(1)).expect("a question");
+    assert_eq!(hop_of(&bench.told(ask(1)).expect("an answer")), (false, None));
+    bench.step(|_, _, _| ());
+    assert_eq!(bench.pushes(), []);
+    bench.world.may_serve = true;
+    bench.step(|_, _, _| ());
+    assert_eq!(bench.pushes(), [A, B]);
+    assert_eq!(hop_of(&bench.told(push(1)).expect("a push")), (true, Some(0)));
+    bench.world.may_serve = false;
+    bench.step(|_, _, _| ());
+    assert_eq!(bench.pushes(), [], "those before are still in flight");
+    bench.close(push(1), StreamEnd::Finished).expect("its end");
+    assert_eq!(hop_of(&bench.told(push(3)).expect("a push")), (false, None));
+}
+
 #[test]
 fn a_stuck_push_is_given_up_and_a_failed_one_not_repeated() {
     let mut bench = Bench::new(&Config::default());
@@ -308,10 +384,10 @@ fn a_stuck_push_is_given_up_and_a_failed_one_not_repeated() {
     assert_eq!(bench.service.deadline(), None);
 
     bench.prove(&[home(4002)]);
-    bench.step(|service, cx, _| service.disconnected(cx, A));
+    bench.step(|service, cx, world| service.disconnected(cx, world, A));
     bench.world.callers.remove(&A);
     assert!(bench.service.deadline().is_some(), "the other push");
-    bench.step(|service, cx, _| service.disconnected(cx, B));
+    bench.step(|service, cx, world| service.disconnected(cx, world, B));
     assert_eq!(bench.service.deadline(), None);
 }
 
@@ -364,6 +440,6 @@ fn pings_are_echoed_on_two_streams_a_connection() {
     assert_eq!(bench.actions, []);
     assert_eq!(bench.frame(ping(2), &body), Err(Oddity::UnknownStream));
     bench.open(A, ping(5)).expect("room again");
-    bench.step(|service, cx, _| service.disconnected(cx, A));
+    bench.step(|service, cx, world| service.disconnected(cx, world, A));
     assert_eq!(bench.frame(ping(5), &body), Err(Oddity::UnknownStream));
 }

@@ -1,7 +1,7 @@
 //! Orders and news.
 
 use super::text::span;
-use super::{Names, Scribe, frames, mapping};
+use super::{Names, Scribe, frames, mapping, relay};
 use crate::{Action, Addr, Notice, Scope, Side, Sources, State};
 use alloc::format;
 use alloc::string::String;
@@ -23,11 +23,13 @@ pub(super) fn text<N: Names>(scribe: &Scribe<N>, action: &Action) -> String {
         }
         Action::Disconnect { conn } => format!("disconnect {}", scribe.conn(*conn)),
         Action::Mapping(action) => mapping::action(action),
-        Action::Notify(news) => format!("* {}", notice(&scribe.names, news)),
+        Action::Relay(action) => relay::action(scribe, action),
+        Action::Notify(news) => format!("* {}", notice(scribe, news)),
     }
 }
 
-fn notice(names: &impl Names, notice: &Notice) -> String {
+fn notice<N: Names>(scribe: &Scribe<N>, notice: &Notice) -> String {
+    let names = &scribe.names;
     match notice {
         Notice::CandidateChanged { addr, sources: none } if none.is_empty() => {
             format!("candidate {addr} gone")
@@ -76,6 +78,7 @@ fn notice(names: &impl Names, notice: &Notice) -> String {
             mapping::changed(internal, mapping.as_ref())
         }
         Notice::GatewayAnswered(answer) => mapping::answered(answer),
+        Notice::Relay(news) => relay::notice(scribe, news),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whose a connection is, and which connection a stream runs on.
 
 use crate::words::config::CONNECTIONS_MAX;
-use crate::{Action, ConnId, Event, PeerId, StreamEnd, StreamId};
+use crate::{Action, ConnId, Event, PeerId, RelayAction, RelayEvent, StreamEnd, StreamId};
 use alloc::collections::BTreeMap;
 
 /// Streams remembered, number; ours: four for every connection. Memory grows by about 100 bytes
@@ -55,6 +55,9 @@ impl Book {
             | Event::StreamClosed { stream, end: StreamEnd::Reset | StreamEnd::BadFrame } => {
                 self.streams.remove(stream);
             }
+            Event::Relay(RelayEvent::BridgeEnded { stream, .. }) => {
+                self.streams.remove(stream);
+            }
             Event::Connected(_)
             | Event::Tick
             | Event::Resumed { .. }
@@ -67,7 +70,8 @@ impl Book {
             | Event::Frame { .. }
             | Event::Observed { .. }
             | Event::ProtocolsListed { .. }
-            | Event::Mapping(_) => {}
+            | Event::Mapping(_)
+            | Event::Relay(_) => {}
         }
     }
 
@@ -81,10 +85,17 @@ impl Book {
             Action::ResetStream { stream } => {
                 self.streams.remove(stream);
             }
+            // A bridge is known by its first stream until it ends.
+            Action::Relay(
+                RelayAction::Upgrade { stream, .. } | RelayAction::Bridge { target: stream, .. },
+            ) => {
+                self.streams.remove(stream);
+            }
             Action::Send { .. }
             | Action::Dial(_)
             | Action::Disconnect { .. }
             | Action::Mapping(_)
+            | Action::Relay(_)
             | Action::Notify(_) => {}
         }
     }

@@ -1,9 +1,9 @@
 //! Facts.
 
 use super::text::{list, span};
-use super::{Names, Scribe, frames, mapping};
+use super::{Names, Scribe, frames, mapping, relay};
 use crate::words::config::INTERFACES_MAX;
-use crate::{Connected, DialFailure, Event, Protocol, ProtocolSet, Side, StreamEnd, StreamFailure};
+use crate::{Connected, Event, Protocol, ProtocolSet, Side, StreamEnd, StreamFailure};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -21,13 +21,7 @@ pub(super) fn text<N: Names>(scribe: &Scribe<N>, event: &Event) -> String {
         Event::Connected(facts) => connected(&scribe.names, facts),
         Event::Disconnected { conn } => format!("disconnected {}", scribe.conn(*conn)),
         Event::DialFailed { dial, reason } => {
-            let reason = match reason {
-                DialFailure::Refused => "refused",
-                DialFailure::TimedOut => "timed-out",
-                DialFailure::Handshake => "handshake",
-                DialFailure::LocalFault => "local-fault",
-            };
-            format!("dial-failed {dial} {reason}")
+            format!("dial-failed {dial} {}", relay::dial_failure(*reason))
         }
         Event::DialFailureReported { addr } => format!("dial-failure-reported {addr}"),
         Event::StreamOpened { conn, stream } => {
@@ -60,6 +54,7 @@ pub(super) fn text<N: Names>(scribe: &Scribe<N>, event: &Event) -> String {
             format!("protocols {} {}", scribe.conn(*conn), protocols(*listed))
         }
         Event::Mapping(event) => mapping::event(event),
+        Event::Relay(event) => relay::event(scribe, event),
     }
 }
 
@@ -94,7 +89,7 @@ mod tests {
     use super::super::tests::{addr, peer, scribe};
     use super::*;
     use crate::wire::autonat::{DialBack, DialBackResponse};
-    use crate::{Addr, ConnId, DialId, Duration, ListenerId, StreamId};
+    use crate::{Addr, ConnId, DialFailure, DialId, Duration, ListenerId, StreamId};
     use bytes::Bytes;
     use core::net::{Ipv4Addr, Ipv6Addr};
 
@@ -169,7 +164,7 @@ mod tests {
                     conn: CONN,
                     protocols: Protocol::ALL.into_iter().fold(ProtocolSet::NONE, ProtocolSet::with),
                 },
-                "protocols c1 (P1) identify push ping dial-request dial-back",
+                "protocols c1 (P1) identify push ping dial-request dial-back hop stop",
             ),
             (
                 Event::ProtocolsListed { conn: CONN, protocols: ProtocolSet::NONE },

@@ -1,13 +1,14 @@
 //! What the body of a frame says.
 
-use super::Names;
 use super::text::{foreign, hex, list, quoted};
+use super::{Names, relay};
 use crate::wire::autonat::{
     DialBack, DialBackResponse, DialBackStatus, DialStatus, Message, ResponseStatus,
 };
 use crate::wire::identify::Identify;
 use crate::wire::multiaddr::Multiaddr;
 use crate::wire::peer_record::PeerRecord;
+use crate::wire::relay::{HopMessage, StopMessage};
 use crate::{Protocol, PublicKey, Side, StreamId};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -34,6 +35,8 @@ pub(super) fn frame(names: &impl Names, stream: StreamId, sender: Side, body: &B
             DialBackStatus::Ok => "DialBackResponse OK".into(),
             DialBackStatus::Unknown(code) => format!("DialBackResponse {code}"),
         }),
+        Protocol::Hop => HopMessage::decode(body).map(|said| relay::hop(names, &said)),
+        Protocol::Stop => StopMessage::decode(body).map(|said| relay::stop(names, &said)),
     };
     said.unwrap_or_else(|_| match body.len() {
         0 => "undecodable 0 bytes".into(),
@@ -90,6 +93,7 @@ fn identify(names: &impl Names, said: &Identify) -> String {
         let words = said.protocols.iter().map(|name| protocol(name));
         parts.push(format!("protocols={}", list(words, ",", LIST_MAX)));
     }
+    parts.extend(said.relay_load.map(|load| format!("load={load}")));
     parts.extend(said.signed_peer_record.as_ref().map(|envelope| {
         match PeerRecord::open(envelope) {
             Ok(record) => format!(
@@ -122,7 +126,7 @@ fn multiaddr(bytes: &Bytes) -> String {
     }
 }
 
-fn multiaddrs(all: &[Bytes]) -> String {
+pub(super) fn multiaddrs(all: &[Bytes]) -> String {
     format!("[{}]", list(all.iter().map(multiaddr), ", ", LIST_MAX))
 }
 
@@ -252,12 +256,13 @@ mod tests {
             protocol_version: Some("ipfs/0.1.0".into()),
             agent_version: Some("kubo/0.39.0".into()),
             signed_peer_record: Some(record(1)),
+            relay_load: Some(250),
         };
         assert_eq!(
             said(&all),
             "Identify protocol=ipfs/0.1.0 agent=kubo/0.39.0 key=P1 observed=/ip4/44.0.0.4/tcp/4001 \
              listen=[/ip4/44.0.0.2/tcp/4001, /ip4/44.0.0.3/tcp/4001] \
-             protocols=identify,push,/my/own/1,\"ping\" record=P1:42 [/ip4/44.0.0.3/tcp/4001]"
+             protocols=identify,push,/my/own/1,\"ping\" load=250 record=P1:42 [/ip4/44.0.0.3/tcp/4001]"
         );
         let bad = Identify {
             public_key: Some(Bytes::from_static(b"?")),

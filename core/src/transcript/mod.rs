@@ -28,6 +28,7 @@ mod book;
 mod events;
 mod frames;
 mod mapping;
+mod relay;
 mod text;
 
 pub(crate) use actions::{sources, state};

@@ -24,6 +24,15 @@ pub const PROTOCOLS_MAX: usize = 256;
 /// Bytes of the largest message that we send, number; rust-libp2p's read limit.
 pub const MESSAGE_BYTES_MAX: usize = 4_096;
 
+/// The field that says how full a peer's relay service is, number; ours, far above what identify
+/// §The Identify Message defines. `bytes`: 2, a number in network order, in thousandths of the
+/// fuller of the service's limits; what is above 1,000 counts as 1,000. Anything else is read as if
+/// it were not there, and whoever does not know the field skips it.
+pub const RELAY_LOAD_TAG: u32 = 1_000;
+
+/// The highest load there is, in thousandths.
+const RELAY_LOAD_MAX: u16 = 1_000;
+
 /// What a peer says about itself. Whatever it did not say is absent or empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identify {
@@ -42,6 +51,8 @@ pub struct Identify {
     /// A signed envelope with a peer record: see
     /// [`PeerRecord::open`](super::peer_record::PeerRecord::open).
     pub signed_peer_record: Option<Bytes>,
+    /// How full its relay service is, in thousandths. Ours ([`RELAY_LOAD_TAG`]).
+    pub relay_load: Option<u16>,
 }
 
 /// Which fields a message has. A repeated field without entries cannot be told from an absent
@@ -62,6 +73,8 @@ pub struct Present {
     pub agent_version: bool,
     /// [`Identify::signed_peer_record`].
     pub signed_peer_record: bool,
+    /// [`Identify::relay_load`].
+    pub relay_load: bool,
 }
 
 /// An [`Identify`] as messages to send, in order.
@@ -86,6 +99,7 @@ impl Identify {
             protocol_version: wire.protocol_version.as_ref().and_then(text),
             agent_version: wire.agent_version.as_ref().and_then(text),
             signed_peer_record: wire.signed_peer_record,
+            relay_load: wire.relay_load.as_deref().and_then(load),
         })
     }
 
@@ -120,6 +134,7 @@ impl Identify {
             protocol_version: self.protocol_version.is_some(),
             agent_version: self.agent_version.is_some(),
             signed_peer_record: self.signed_peer_record.is_some(),
+            relay_load: self.relay_load.is_some(),
         }
     }
 
@@ -135,6 +150,7 @@ impl Identify {
         packer.put_all(tag::PUBLIC_KEY, self.public_key.iter().cloned());
         packer.put_all(tag::PROTOCOL_VERSION, self.protocol_version.iter().map(text_bytes));
         packer.put_all(tag::AGENT_VERSION, self.agent_version.iter().map(text_bytes));
+        packer.put_all(RELAY_LOAD_TAG, self.relay_load.iter().map(load_bytes));
         packer.put_all(tag::PROTOCOLS, self.protocols.iter().map(text_bytes));
         packer.put_all(tag::LISTEN_ADDRS, self.listen_addrs.iter().cloned());
         packer.messages_max = IDENTIFY_MESSAGES_MAX;
@@ -152,6 +168,7 @@ impl Identify {
             protocol_version: self.protocol_version.as_ref().map(text_bytes),
             agent_version: self.agent_version.as_ref().map(text_bytes),
             signed_peer_record: self.signed_peer_record.clone(),
+            relay_load: self.relay_load.as_ref().map(load_bytes),
         };
         wire.encode_to_vec().into()
     }
@@ -162,6 +179,7 @@ impl Identify {
         replace(&mut self.protocol_version, later.protocol_version);
         replace(&mut self.agent_version, later.agent_version);
         replace(&mut self.signed_peer_record, later.signed_peer_record);
+        replace(&mut self.relay_load, later.relay_load);
     }
 }
 
@@ -182,6 +200,15 @@ fn text(bytes: &Bytes) -> Option<String> {
 
 fn text_bytes(text: &String) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn load(bytes: &[u8]) -> Option<u16> {
+    let load = bytes.try_into().ok().map(u16::from_be_bytes)?;
+    Some(load.min(RELAY_LOAD_MAX))
+}
+
+fn load_bytes(load: &u16) -> Bytes {
+    Bytes::copy_from_slice(&(*load).min(RELAY_LOAD_MAX).to_be_bytes())
 }
 
 /// Fills messages one after the other, so that lists keep their order.
@@ -248,6 +275,7 @@ struct Wire {
     protocol_version: Option<Bytes>,
     agent_version: Option<Bytes>,
     signed_peer_record: Option<Bytes>,
+    relay_load: Option<Bytes>,
 }
 
 impl Wire {
@@ -261,6 +289,7 @@ impl Wire {
             tag::PROTOCOL_VERSION => self.protocol_version = Some(value),
             tag::AGENT_VERSION => self.agent_version = Some(value),
             tag::SIGNED_PEER_RECORD => self.signed_peer_record = Some(value),
+            RELAY_LOAD_TAG => self.relay_load = Some(value),
             _ => return false,
         }
         true
@@ -286,6 +315,7 @@ impl Wire {
             .chain(single(tag::PROTOCOL_VERSION, &self.protocol_version))
             .chain(single(tag::AGENT_VERSION, &self.agent_version))
             .chain(single(tag::SIGNED_PEER_RECORD, &self.signed_peer_record))
+            .chain(single(RELAY_LOAD_TAG, &self.relay_load))
     }
 }
 
@@ -309,6 +339,10 @@ impl prost::Message for Wire {
                 if !self.is_full(tag) {
                     self.set(tag, value);
                 }
+                Ok(())
+            }
+            RELAY_LOAD_TAG if wire_type == WireType::LengthDelimited => {
+                self.relay_load = Some(read_bytes(wire_type, buf, ctx)?);
                 Ok(())
             }
             _ => encoding::skip_field(wire_type, tag, buf, ctx),
@@ -351,13 +385,14 @@ mod tests {
             protocol_version: Some("ipfs/0.1.0".into()),
             agent_version: Some("portolan/0.1.0".into()),
             signed_peer_record: Some(Bytes::from(vec![7; 4_000])),
+            relay_load: Some(7),
         }
     }
 
     #[test]
     fn every_field_has_its_number() {
         let all =
-            read(b"\x0a\x01k\x12\x01a\x12\x01b\x1a\x02/p\x22\x01o\x2a\x01v\x32\x01g\x42\x01r");
+            read(b"\x0a\x01k\x12\x01a\x12\x01b\x1a\x02/p\x22\x01o\x2a\x01v\x32\x01g\x42\x01r\xc2\x3e\x02\x02\x01");
         let expected = Identify {
             public_key: Some(Bytes::from_static(b"k")),
             listen_addrs: vec![Bytes::from_static(b"a"), Bytes::from_static(b"b")],
@@ -366,11 +401,12 @@ mod tests {
             protocol_version: Some("v".into()),
             agent_version: Some("g".into()),
             signed_peer_record: Some(Bytes::from_static(b"r")),
+            relay_load: Some(513),
         };
         assert_eq!(all.as_ref(), Ok(&expected));
         assert_eq!(
             expected.encode_split().messages,
-            [&b"\x0a\x01k\x12\x01a\x12\x01b\x1a\x02/p\x22\x01o\x2a\x01v\x32\x01g\x42\x01r"[..]]
+            [&b"\x0a\x01k\x12\x01a\x12\x01b\x1a\x02/p\x22\x01o\x2a\x01v\x32\x01g\x42\x01r\xc2\x3e\x02\x02\x01"[..]]
         );
     }
 
@@ -392,6 +428,24 @@ mod tests {
         assert_eq!(read(body).map(|identify| identify.protocols), Ok(vec!["/p".into()]));
         assert_eq!(read(b"\x08\x01"), Err(DecodeError::Malformed), "a key that is a number");
         assert_eq!(read(b"\x12\x05ab"), Err(DecodeError::Malformed), "cut short");
+    }
+
+    #[test]
+    fn a_load_is_two_bytes_and_at_most_all_of_it() {
+        let said = |body: &'static [u8]| read(body).expect("well-formed").relay_load;
+        assert_eq!(said(b"\xc2\x3e\x02\0\0"), Some(0));
+        assert_eq!(said(b"\xc2\x3e\x02\x03\xe8"), Some(1_000));
+        assert_eq!(said(b"\xc2\x3e\x02\xff\xff"), Some(1_000), "more than all");
+        for other in
+            [&b"\xc2\x3e\x01\x01"[..], b"\xc2\x3e\0", b"\xc2\x3e\x03\0\0\0", b"\xc0\x3e\x05"]
+        {
+            assert_eq!(said(other), None, "{other:?}");
+        }
+        let mut whole = read(b"\xc2\x3e\x02\0\x05").expect("a message");
+        whole.merge(read(b"\x32\x01x").expect("a message"));
+        assert_eq!(whole.relay_load, Some(5));
+        whole.update(read(b"\xc2\x3e\x02\0\x06").expect("a message"));
+        assert_eq!(whole.relay_load, Some(6));
     }
 
     #[test]

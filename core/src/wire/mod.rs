@@ -5,6 +5,8 @@
 //! - [`identify`] is identify and identify/push, split and merged.
 //! - [`envelope`] (RFC 0002) and [`peer_record`] (RFC 0003) are what identify carries signed.
 //! - [`multiaddr`] is addresses in binary form.
+//! - [`pipe`] is the frames of a session that outlives its connection.
+//! - [`relay`] is circuit relay v2: both streams, and the voucher.
 //! - [`nat_pmp`] and [`pcp`] are what hosts and gateways say to each other about mappings,
 //!   and [`upnp`] is the same with routers that speak UPnP.
 //!
@@ -28,6 +30,8 @@ pub mod multiaddr;
 pub mod nat_pmp;
 pub mod pcp;
 pub mod peer_record;
+pub mod pipe;
+pub mod relay;
 pub mod upnp;
 
 use bytes::{Buf, Bytes};

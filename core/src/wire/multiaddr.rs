@@ -2,7 +2,7 @@
 //!
 //! Rooms hold [`Addr`]; a [`Multiaddr`] exists only at the door. Decoding allocates nothing.
 
-use crate::{Addr, PeerId, Transport};
+use crate::{Addr, CircuitAddr, PeerId, Transport};
 use ::multiaddr::{Error, Protocol};
 use bytes::{BufMut, Bytes, BytesMut};
 use core::net::IpAddr;
@@ -72,6 +72,22 @@ pub fn encode(addr: Addr) -> Bytes {
             out.put_slice(&[0xcd, 0x03]);
         }
     }
+    out.freeze()
+}
+
+/// The binary multiaddr of a circuit: `<address>/p2p/<relay>/p2p-circuit`.
+pub fn encode_circuit(circuit: CircuitAddr) -> Bytes {
+    // The multicodec table: p2p = 421, p2p-circuit = 290, as varints. A peer id takes 38 bytes
+    // or so; its length is a varint before it.
+    let peer = circuit.relay.to_bytes();
+    let mut length = unsigned_varint::encode::usize_buffer();
+    let length = unsigned_varint::encode::usize(peer.len(), &mut length);
+    let mut out = BytesMut::with_capacity(ENCODED_MAX + 2 + length.len() + peer.len() + 2);
+    out.put(encode(circuit.addr));
+    out.put_slice(&[0xa5, 0x03]);
+    out.put_slice(length);
+    out.put_slice(&peer);
+    out.put_slice(&[0xa2, 0x02]);
     out.freeze()
 }
 
@@ -188,6 +204,19 @@ mod tests {
             assert_eq!(decode(&encode(addr)), Ok(Decoded::Direct { addr, peer: None }));
             assert_eq!(to_multiaddr(addr, None).as_ref(), &encode(addr)[..]);
             assert_eq!(to_multiaddr(addr, None).to_string(), addr.to_string());
+        }
+    }
+
+    #[test]
+    fn a_circuit_is_an_address_of_its_relay() {
+        let relay: PeerId = PEER.parse().expect("a peer id");
+        for (addr, text) in [
+            (addr("192.0.2.1", 4001, Transport::Tcp), "/ip4/192.0.2.1/tcp/4001"),
+            (addr("2001:db8::1", 443, Transport::Quic), "/ip6/2001:db8::1/udp/443/quic-v1"),
+        ] {
+            let text = alloc::format!("{text}/p2p/{PEER}/p2p-circuit");
+            let multiaddr: Multiaddr = text.parse().expect("a multiaddr");
+            assert_eq!(multiaddr.as_ref(), &encode_circuit(CircuitAddr { relay, addr })[..]);
         }
     }
 

@@ -4,6 +4,7 @@ use super::addr::Addr;
 use super::id::{ConnId, DialId, StreamId};
 use super::mapping::MappingAction;
 use super::notice::Notice;
+use super::relay::RelayAction;
 use super::time::Duration;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -52,6 +53,8 @@ pub enum Action {
     },
     /// Do something about routers and the ports that they map.
     Mapping(MappingAction),
+    /// Do something about relays and circuits.
+    Relay(RelayAction),
     /// Tell the application.
     Notify(Notice),
 }

@@ -2,8 +2,10 @@
 
 use super::addr::Transport;
 use super::addr::{Addr, Class};
+use super::id::PeerId;
 use super::judgement::NodeState;
 use super::mapping::MappingProtocol;
+use super::relay::CircuitLimit;
 use super::time::Duration;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -41,6 +43,10 @@ pub struct Config {
     pub dial_back: Option<DialBackConfig>,
     /// Ask routers to map the ports that we listen on; `None` asks nobody.
     pub mapping: Option<MappingConfig>,
+    /// Be reached through relays, and reach others through them; `None` does neither.
+    pub relay: Option<RelayConfig>,
+    /// Relay for others; `None` does not.
+    pub relay_server: Option<RelayServerConfig>,
 }
 
 impl Default for Config {
@@ -58,6 +64,8 @@ impl Default for Config {
             force_class: Vec::new(),
             dial_back: None,
             mapping: None,
+            relay: None,
+            relay_server: None,
         }
     }
 }
@@ -143,6 +151,101 @@ impl DialBackConfig {
     }
 }
 
+/// How relays are used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RelayConfig {
+    /// Relays that may be asked, beside peers that we are connected to and that relay.
+    pub relays: Vec<RelayPeer>,
+    /// When reservations are held.
+    pub need: RelayNeed,
+    /// Reservations to hold at once, at different relays, number: 1 to 4.
+    pub reservations: usize,
+    /// Whether connected peers that list hop in identify may be asked as well.
+    pub use_connected: bool,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        RelayConfig {
+            relays: Vec::new(),
+            need: RelayNeed::Auto,
+            // Ours: while one is replaced the other serves.
+            reservations: 2,
+            use_connected: true,
+        }
+    }
+}
+
+/// A relay that is known beforehand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelayPeer {
+    /// The relay.
+    pub peer: PeerId,
+    /// Its addresses, best first; up to [`RELAY_ADDRS_MAX`].
+    pub addrs: Vec<Addr>,
+}
+
+/// When reservations are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RelayNeed {
+    /// While the verdict says that not everybody can dial us.
+    Auto,
+    /// All the time.
+    Always,
+    /// Never; circuits to others can still be opened.
+    Never,
+}
+
+/// The relay service (circuit relay v2, hop).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RelayServerConfig {
+    /// Reservations at once (go-libp2p's and rust-libp2p's value: 128).
+    pub reservations_max: usize,
+    /// Of them of one IP: IPv4 address or IPv6 /64.
+    pub reservations_per_ip_max: usize,
+    /// Of them of one network: IPv4 /24 or IPv6 /48.
+    pub reservations_per_prefix_max: usize,
+    /// How long a reservation lasts unless it is renewed (go-libp2p's and rust-libp2p's value:
+    /// one hour). One minute to one day.
+    pub reservation_lifetime: Duration,
+    /// Circuits at once, all together.
+    pub circuits_max: usize,
+    /// Circuits at once of one peer, as initiator or as target (go-libp2p's value: 16).
+    pub circuits_per_peer_max: usize,
+    /// Circuits at once of initiators of one network.
+    pub circuits_per_prefix_max: usize,
+    /// What a circuit may use (go-libp2p's and rust-libp2p's value: 2 minutes, 128 KiB a
+    /// direction).
+    pub limit: CircuitLimit,
+    /// Who may reserve; `None` is everybody.
+    pub allow: Option<Vec<PeerId>>,
+    /// Offer the service only while [`Notice::RoleChanged`](crate::Notice) allows it.
+    pub only_while_may_serve: bool,
+}
+
+impl Default for RelayServerConfig {
+    fn default() -> Self {
+        RelayServerConfig {
+            reservations_max: 128,
+            // go-libp2p's value.
+            reservations_per_ip_max: 8,
+            // Ours: go-libp2p counts 32 for an autonomous system.
+            reservations_per_prefix_max: 32,
+            reservation_lifetime: Duration::from_secs(3_600),
+            // Ours: two a reservation.
+            circuits_max: 256,
+            circuits_per_peer_max: 16,
+            // Ours: as for reservations.
+            circuits_per_prefix_max: 64,
+            limit: CircuitLimit { duration: Some(Duration::from_secs(120)), bytes: Some(1 << 17) },
+            allow: None,
+            only_while_may_serve: false,
+        }
+    }
+}
+
 /// A configuration that no agent can work with.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -192,6 +295,39 @@ pub enum ConfigError {
     /// A dial-back service that may never dial.
     #[error("the dial-back service has a limit of zero")]
     ZeroLimit,
+    /// Too many relays.
+    #[error("{given} relays, at most {max} fit", max = RELAYS_MAX)]
+    TooManyRelays {
+        /// How many were given.
+        given: usize,
+    },
+    /// Too many addresses of one relay.
+    #[error("{given} addresses of one relay, at most {max} fit", max = RELAY_ADDRS_MAX)]
+    TooManyRelayAddrs {
+        /// How many were given.
+        given: usize,
+    },
+    /// An address of a relay that nobody could dial.
+    #[error("the address {0} of a relay is not one that can be dialled")]
+    UnusableRelay(Addr),
+    /// No reservation is to be held, or more than can be.
+    #[error("{given} reservations are to be held, it can be 1 to {max}", max = RESERVATIONS_MAX)]
+    Reservations {
+        /// How many were wanted.
+        given: usize,
+    },
+    /// Reservations that end before they are of use, or that nobody can plan with.
+    #[error("a reservation cannot last for {0:?}, only for one minute to one day")]
+    ReservationLifetime(Duration),
+    /// A relay service that may never relay.
+    #[error("the relay service has a limit of zero")]
+    ZeroRelayLimit,
+    /// Too many peers that may reserve.
+    #[error("{given} peers may reserve, at most {max} can be named", max = RELAY_ALLOW_MAX)]
+    TooManyAllowed {
+        /// How many were given.
+        given: usize,
+    },
 }
 
 /// Connections that core follows, number; ours. Memory grows by about 1 KiB each. When full, a
@@ -219,6 +355,23 @@ pub const MAPPING_DESCRIPTION_MAX: usize = 32;
 /// Requests to one router a minute, number; ours, retransmissions, discovery and recovery
 /// included. Work for weak routers grows with it. When used up, what is due waits.
 pub const GATEWAY_REQUESTS_MIN: usize = 120;
+/// Relays that are configured, number; ours. When full, `Agent::new` refuses the configuration.
+pub const RELAYS_MAX: usize = 64;
+/// Addresses of one configured relay, number; ours. When full, `Agent::new` refuses the
+/// configuration.
+pub const RELAY_ADDRS_MAX: usize = 8;
+/// Reservations that can be held at once, number; ours. When full, a larger number is a bad
+/// configuration.
+pub const RESERVATIONS_MAX: usize = 4;
+/// The shortest time for which a relay of ours reserves, seconds; ours: it is renewed well before
+/// its end, and more often than twice a minute is too often. When below, it is a bad configuration.
+pub const RESERVATION_LIFETIME_MIN: Duration = Duration::from_secs(60);
+/// The longest, seconds; ours: whoever is gone for good is forgotten after a day. When full, a
+/// longer one is a bad configuration.
+pub const RESERVATION_LIFETIME_MAX: Duration = Duration::from_secs(86_400);
+/// Peers by name that may reserve with us, number; ours. About 80 bytes each. When full,
+/// `Agent::new` refuses the configuration.
+pub const RELAY_ALLOW_MAX: usize = 4_096;
 /// Contacted IPs, number; ours: a busy DHT node dials some thousands a day. About 40 bytes each.
 /// When full, every IP counts as contacted for a day: proofs get weaker, never wrong.
 pub const CONTACTED_MAX: usize = 16_384;

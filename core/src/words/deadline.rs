@@ -53,6 +53,20 @@ pub enum Wake {
     MappingDue,
     /// A granted mapping runs out.
     LeaseExpires,
+    /// Whether relays are needed is decided, or what is no longer needed is let go.
+    RelayNeed,
+    /// A relay is to be chosen, asked, dialled, or asked for a renewal.
+    RelayDue,
+    /// A relay's answer is overdue, or a dial of it.
+    RelayOverdue,
+    /// A reservation runs out, of ours at a relay or of somebody's with us.
+    ReservationExpires,
+    /// A circuit of ours is overdue.
+    CircuitOverdue,
+    /// An exchange with somebody whom we relay for is overdue.
+    RelayExchangeOverdue,
+    /// A circuit that we relay has had its time.
+    CircuitOvertime,
 }
 
 /// The earliest of two optional deadlines.

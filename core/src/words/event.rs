@@ -4,6 +4,7 @@ use super::addr::Addr;
 use super::id::{ConnId, DialId, ListenerId, PeerId, Side, StreamId};
 use super::mapping::MappingEvent;
 use super::protocol::ProtocolSet;
+use super::relay::RelayEvent;
 use super::time::Duration;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -137,6 +138,8 @@ pub enum Event {
     },
     /// Something about routers and the ports that they map.
     Mapping(MappingEvent),
+    /// Something about relays and circuits.
+    Relay(RelayEvent),
 }
 
 /// The facts about a connection that finished its handshakes.
@@ -161,7 +164,7 @@ pub struct Connected {
 }
 
 /// How a dial failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum DialFailure {
     /// The remote refused: RST, or ICMP unreachable.

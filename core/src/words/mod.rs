@@ -12,5 +12,6 @@ pub(crate) mod judgement;
 pub(crate) mod mapping;
 pub(crate) mod notice;
 pub(crate) mod protocol;
+pub(crate) mod relay;
 pub(crate) mod sleep;
 pub(crate) mod time;

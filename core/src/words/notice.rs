@@ -4,6 +4,7 @@ use super::addr::{Addr, Class};
 use super::id::{ConnId, PeerId};
 use super::judgement::{MappingBehavior, NodeState, Outcome, Reason, Scope, Sources, State};
 use super::mapping::{GatewayAnswer, Mapping};
+use super::relay::RelayNotice;
 use alloc::vec::Vec;
 
 /// News for the application. Notices carry no duty: ignoring them is safe.
@@ -97,6 +98,8 @@ pub enum Notice {
         /// Withdrawn.
         removed: Vec<Addr>,
     },
+    /// Something about relays and circuits.
+    Relay(RelayNotice),
     /// A wanted mapping was granted, changed or failed, or is not wanted any more.
     MappingChanged {
         /// The address of ours that is mapped.

@@ -13,6 +13,10 @@ pub enum Protocol {
     DialRequest,
     /// AutoNAT v2: the server delivers the nonce on the connection it dialled.
     DialBack,
+    /// Circuit relay v2: a client asks a relay for a reservation, or for a circuit.
+    Hop,
+    /// Circuit relay v2: a relay brings a circuit.
+    Stop,
 }
 
 /// How the runtime cuts one message out of a stream's bytes.
@@ -32,12 +36,14 @@ pub enum Framing {
 
 impl Protocol {
     /// Every protocol, in order.
-    pub const ALL: [Protocol; 5] = [
+    pub const ALL: [Protocol; 7] = [
         Protocol::Identify,
         Protocol::IdentifyPush,
         Protocol::Ping,
         Protocol::DialRequest,
         Protocol::DialBack,
+        Protocol::Hop,
+        Protocol::Stop,
     ];
 
     /// The name that multistream-select negotiates.
@@ -48,6 +54,8 @@ impl Protocol {
             Protocol::Ping => "/ipfs/ping/1.0.0",
             Protocol::DialRequest => "/libp2p/autonat/2/dial-request",
             Protocol::DialBack => "/libp2p/autonat/2/dial-back",
+            Protocol::Hop => "/libp2p/circuit/relay/0.2.0/hop",
+            Protocol::Stop => "/libp2p/circuit/relay/0.2.0/stop",
         }
     }
 
@@ -59,6 +67,8 @@ impl Protocol {
             Protocol::Ping => "ping",
             Protocol::DialRequest => "dial-request",
             Protocol::DialBack => "dial-back",
+            Protocol::Hop => "hop",
+            Protocol::Stop => "stop",
         }
     }
 
@@ -78,6 +88,8 @@ impl Protocol {
             Protocol::DialRequest => Framing::Varint { max: 8_192 },
             // go-libp2p's read limit; a DialBack is 9 bytes.
             Protocol::DialBack => Framing::Varint { max: 1_024 },
+            // The limit of all three implementations; a reservation takes some hundreds.
+            Protocol::Hop | Protocol::Stop => Framing::Varint { max: 4_096 },
         }
     }
 }

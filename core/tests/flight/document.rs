@@ -11,10 +11,12 @@ const DOCUMENT: &str = include_str!("../../../docs/flight-record.md");
 const VALUES: &str = include_str!("../../src/flight/proto/values.rs");
 const ACTION: &str = include_str!("../../src/flight/proto/action.rs");
 const MAPPING: &str = include_str!("../../src/flight/proto/mapping.rs");
-const CODE: [&str; 5] = [
+const RELAY: &str = include_str!("../../src/flight/proto/relay.rs");
+const CODE: [&str; 6] = [
     VALUES,
     ACTION,
     MAPPING,
+    RELAY,
     include_str!("../../src/flight/proto/head.rs"),
     include_str!("../../src/flight/proto/step.rs"),
 ];
@@ -144,7 +146,14 @@ fn coded_numbers() -> BTreeSet<(String, String)> {
         }
     }
     // Reasons and notices have content; their number follows where they are taken apart.
-    for (name, code) in [("Reason", ACTION), ("Notice", ACTION), ("MappingReason", MAPPING)] {
+    let taken_apart = [
+        ("Reason", ACTION),
+        ("Notice", ACTION),
+        ("MappingReason", MAPPING),
+        ("CircuitFailure", RELAY),
+        ("RelayFailure", RELAY),
+    ];
+    for (name, code) in taken_apart {
         for arm in code.split(&format!(" {name}::")).skip(1) {
             let variant = arm.split(|c: char| !c.is_alphanumeric()).next().expect("a name");
             let number = arm.split("of(").nth(1).and_then(|rest| rest.split(')').next());

@@ -8,6 +8,7 @@ mod document;
 mod hostile;
 mod pair;
 mod redact;
+mod relays;
 mod round_trip;
 mod story;
 mod values;

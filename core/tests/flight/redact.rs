@@ -38,6 +38,7 @@ impl Places {
     /// A line with places in it. What redacting leaves out is left out here.
     fn line(&self, line: &str) -> String {
         let line = line.split_once(" record=").map_or(line, |(before, _)| before);
+        let line = line.split_once(" voucher=").map_or(line, |(before, _)| before);
         let line = match line.split_once(" undecodable ") {
             // What cannot be decoded is only as long as it was.
             Some((before, rest)) => {
@@ -280,12 +281,14 @@ fn what_a_peer_says_of_itself_is_said_of_another() {
         protocol_version: Some("ipfs/0.1.0".into()),
         agent_version: Some(format!("kubo/0.39.0 at {V4_OF_THEM}:4001")),
         signed_peer_record: Some(record.sealed(&values::key(2).public(), &mut hand)),
+        relay_load: Some(250),
     };
     let other = pushed(said.clone());
     let key = other.public_key.clone().expect("a key");
     let key = portolan_core::PublicKey::try_decode_protobuf(&key).expect("a key of a peer");
     assert_ne!(key, values::key(2).public());
     assert_eq!(other.signed_peer_record, None);
+    assert_eq!(other.relay_load, said.relay_load);
     assert_eq!(other.protocol_version, said.protocol_version);
     assert_eq!(other.protocols[0], "/ipfs/id/push/1.0.0");
     let text = |at: usize| {

@@ -1,5 +1,6 @@
 //! Any event, configuration and step, for proptest.
 
+use crate::relays;
 use bytes::Bytes;
 use libp2p_identity::Keypair;
 use portolan_core::flight::{Drawn, Head, Step};
@@ -95,6 +96,8 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         (conn(), protocols())
             .prop_map(|(conn, protocols)| Event::ProtocolsListed { conn, protocols }),
         mapping_event().prop_map(Event::Mapping),
+        relays::event().prop_map(Event::Relay),
+        relays::frame(),
     ]
 }
 
@@ -193,15 +196,17 @@ pub(crate) fn config() -> impl Strategy<Value = Config> {
     let texts = (".{0,20}", ".{0,20}", vec(".{0,20}", 0..3), any::<bool>(), any::<bool>());
     let numbers = (option::of(span()), prop_oneof![1..=50usize, any::<usize>()]);
     let states = (vec(addr(), 0..3), option::of(state()), vec((class(), state()), 0..3));
-    let services = (option::of(dial_back()), option::of(mapping()));
-    (texts, numbers, states, services).prop_map(|(texts, numbers, states, (dial_back, mapping))| {
+    let relays = (option::of(relays::used()), option::of(relays::offered()));
+    let services = (option::of(dial_back()), option::of(mapping()), relays);
+    (texts, numbers, states, services).prop_map(|(texts, numbers, states, services)| {
         let mut config = Config::default();
         (config.agent_version, config.protocol_version, config.protocols, ..) = texts.clone();
         (.., config.allow_private, config.identify) = texts;
         (config.ping_interval, config.addrs_per_request) = numbers;
         (config.external, config.force_node, config.force_class) = states;
-        config.dial_back = dial_back;
-        config.mapping = mapping;
+        let relays;
+        (config.dial_back, config.mapping, relays) = services;
+        (config.relay, config.relay_server) = relays;
         config
     })
 }

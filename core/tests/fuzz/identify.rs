@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use portolan_core::config::IDENTIFY_MESSAGES_MAX;
 use portolan_core::wire::framing;
 use portolan_core::wire::identify::{
-    Identify, LISTEN_ADDRS_MAX, MESSAGE_BYTES_MAX, PROTOCOLS_MAX, Present,
+    Identify, LISTEN_ADDRS_MAX, MESSAGE_BYTES_MAX, PROTOCOLS_MAX, Present, RELAY_LOAD_TAG,
 };
 use portolan_core::{Protocol, ProtocolSet};
 
@@ -58,7 +58,14 @@ fn second_opinion(body: &[u8]) -> Option<Identify> {
         protocol_version: single_text(5)?,
         agent_version: single_text(6)?,
         signed_peer_record: single(8)?,
+        relay_load: single(RELAY_LOAD_TAG)?.and_then(|bytes| load(&bytes)),
     })
+}
+
+/// Two bytes, of which a thousand is the most.
+fn load(bytes: &[u8]) -> Option<u16> {
+    let [high, low] = bytes else { return None };
+    Some((u16::from(*high) << 8 | u16::from(*low)).min(1_000))
 }
 
 /// Lists grow up to their limits, single values are replaced.
@@ -76,6 +83,7 @@ fn merged(whole: &mut Identify, later: &Identify) {
     assert_eq!(whole.protocol_version, later.protocol_version.or(before.protocol_version));
     assert_eq!(whole.agent_version, later.agent_version.or(before.agent_version));
     assert_eq!(whole.signed_peer_record, later.signed_peer_record.or(before.signed_peer_record));
+    assert_eq!(whole.relay_load, later.relay_load.or(before.relay_load));
 }
 
 /// What a push names is replaced as a whole, what it lacks stays; twice is as good as once.

@@ -34,7 +34,10 @@ mod harness;
 mod identify;
 mod multiaddr;
 mod mutate;
+mod pipe;
 mod record;
+mod relay;
+mod relay_seeds;
 mod seeds;
 mod signed;
 mod trail;
@@ -71,6 +74,7 @@ targets! {
     autonat_message: autonat::message, 9_000, 10_000;
     autonat_dial_back: autonat::dial_back, 64, 10_000;
     framing: framing::run, 4_096, 10_000;
+    pipe: pipe::run, 20_000, 5_000;
     record: record::record, 16_384, 500;
     checkpoint: record::checkpoint, 16_384, 2_000;
     nat_pmp: gateway::nat_pmp, 64, 20_000;
@@ -79,5 +83,8 @@ targets! {
     http: gateway::http, 9_000, 5_000;
     description: gateway::description, 4_096, 5_000;
     soap: gateway::soap, 2_048, 5_000;
+    hop: relay::hop, 4_200, 10_000;
+    stop: relay::stop, 512, 10_000;
+    voucher: relay::voucher, 1_024, 3_000;
     agent: agent::run, 4_096, 600;
 }

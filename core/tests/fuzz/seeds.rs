@@ -3,7 +3,7 @@
 
 use crate::harness::{commit, corpus, variable};
 use crate::signed::{FORMS, key};
-use crate::{agent, gateway_seeds, record};
+use crate::{agent, gateway_seeds, pipe, record, relay_seeds};
 use bytes::{Bytes, BytesMut};
 use portolan_core::flight::{Head, Reader, Replay};
 use portolan_core::wire::autonat::{
@@ -49,7 +49,8 @@ fn all() -> Vec<Seed> {
     add("autonat_message", messages());
     add("autonat_dial_back", dial_backs());
     add("framing", frames());
-    for (target, files) in gateway_seeds::all() {
+    add("pipe", pipe::seeds());
+    for (target, files) in gateway_seeds::all().into_iter().chain(relay_seeds::all()) {
         add(target, files);
     }
     let records = records();
@@ -162,6 +163,7 @@ fn identifies() -> Vec<(&'static str, Vec<u8>)> {
         protocol_version: Some("ipfs/0.1.0".into()),
         agent_version: Some("peer/1.0".into()),
         signed_peer_record: Some(record.sealed(&public, &mut key(1))),
+        relay_load: None,
     };
     let split = |identify: &Identify| {
         let messages = identify.encode_split().messages;

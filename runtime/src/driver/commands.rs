@@ -1,16 +1,19 @@
 //! What the application asks of the driver.
 
-use super::Driver;
 use super::connection::Order;
 use super::fact::{AppDial, Fact};
 use super::table::Refusal;
+use super::{Driver, Role};
 use crate::net::Established;
-use crate::node::{DialError, ListenError, OpenError, Stream};
+use crate::node::{DialError, ListenError, OpenError, Route, Stream};
 use crate::traits::Runtime;
 use async_channel::TrySendError;
 use futures::channel::oneshot;
 use multiaddr::Multiaddr;
-use portolan_core::{Addr, ConnId, Duration, Event, Explanation, Mapping, PeerId, Side};
+use portolan_core::{
+    Addr, CircuitLimit, ConnId, Duration, Event, Explanation, Mapping, PeerId, Relay, RelayEvent,
+    Side,
+};
 
 /// A request of a handle. Whoever asked may stop waiting for the answer at any time.
 #[derive(Debug)]
@@ -25,12 +28,11 @@ pub(crate) enum Command {
     Dial {
         /// As the application wrote it, for errors.
         named: Multiaddr,
-        addr: Addr,
-        expected: Option<PeerId>,
+        route: Route,
         reply: oneshot::Sender<Result<Dialled, DialError>>,
     },
     OpenStream {
-        peer: PeerId,
+        on: On,
         protocol: String,
         reply: oneshot::Sender<Result<Stream, OpenError>>,
     },
@@ -47,6 +49,12 @@ pub(crate) enum Command {
     Mappings {
         reply: oneshot::Sender<Vec<Mapping>>,
     },
+    Relays {
+        reply: oneshot::Sender<Vec<Relay>>,
+    },
+    DrainRelay {
+        reply: oneshot::Sender<()>,
+    },
     MayServe {
         reply: oneshot::Sender<bool>,
     },
@@ -58,6 +66,15 @@ pub(crate) enum Command {
     Shutdown {
         reply: oneshot::Sender<()>,
     },
+}
+
+/// Where the application wants a stream.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum On {
+    /// On the best connection with a peer.
+    Peer(PeerId),
+    /// On this connection.
+    Conn(ConnId),
 }
 
 /// A connection that a dial led to.
@@ -77,6 +94,9 @@ pub struct Dialled {
     pub port_reused: bool,
     /// A round-trip time measured while connecting, if one was.
     pub rtt: Option<Duration>,
+    /// Whether it runs through a relay. Then `local` and `remote` are those of the connection to
+    /// the relay.
+    pub relayed: bool,
 }
 
 /// A connection of the node.
@@ -93,6 +113,15 @@ pub struct ConnectionInfo {
     pub local: Addr,
     /// The remote address of the socket.
     pub remote: Addr,
+    /// Whether it runs through a relay. Then `local` and `remote` are those of the connection to
+    /// the relay.
+    pub relayed: bool,
+    /// The relay that it runs through.
+    pub relay: Option<PeerId>,
+    /// What that relay allows it, if it runs through one.
+    pub limit: Option<CircuitLimit>,
+    /// Whether it is about to close, and takes no new streams.
+    pub closing: bool,
 }
 
 impl<R: Runtime> Driver<R> {
@@ -105,6 +134,7 @@ impl<R: Runtime> Driver<R> {
             Command::Mappings { reply } => {
                 drop(reply.send(self.parts.agent.mappings().collect()));
             }
+            Command::Relays { reply } => drop(reply.send(self.parts.agent.relays().collect())),
             Command::MayServe { reply } => {
                 let may = self.stopping.is_none() && self.parts.agent.reachability().may_serve();
                 let _ = reply.send(may);
@@ -116,16 +146,24 @@ impl<R: Runtime> Driver<R> {
             Command::Connections { reply } => drop(reply.send(self.connections())),
             _ if self.stopping.is_some() => {}
             Command::Listen { addr, reply } => drop(reply.send(self.listen(addr))),
-            Command::Dial { named, addr, expected, reply } => {
-                self.dial(AppDial { addr: named, reply }, addr, expected);
+            Command::Dial { named, route, reply } => {
+                let dial = AppDial { addr: named, reply };
+                match route {
+                    Route::Direct(addr, expected) => self.dial(dial, addr, expected),
+                    Route::Circuit(route) => self.dial_through(dial, route),
+                }
             }
-            Command::OpenStream { peer, protocol, reply } => {
-                self.open_for_application(peer, protocol, reply);
+            Command::OpenStream { on, protocol, reply } => {
+                self.open_for_application(on, protocol, reply);
             }
             Command::ReportDialFailure { addr, reply } => {
                 let known = self.parts.agent.reachability().verdict(addr).is_some();
                 self.feed(Event::DialFailureReported { addr });
                 let _ = reply.send(known);
+            }
+            Command::DrainRelay { reply } => {
+                self.feed(Event::Relay(RelayEvent::Draining));
+                let _ = reply.send(());
             }
             Command::Disconnect { peer, reply } => drop(reply.send(self.disconnect(peer))),
         }
@@ -167,12 +205,12 @@ impl<R: Runtime> Driver<R> {
             Ok(_) if self.stopping.is_some() => Err(DialError::Stopped),
             Ok(found) => {
                 let Established { peer, local, remote, port_reused, rtt, .. } = found;
-                match self.admit(found, None) {
-                    Ok(conn) => Ok(Dialled { peer, conn, local, remote, port_reused, rtt }),
-                    Err(Refusal::Total | Refusal::Source) => {
-                        Err(DialError::TooManyConnections(addr))
+                let relayed = false;
+                match self.admit(found, Role::Peer) {
+                    Ok(conn) => {
+                        Ok(Dialled { peer, conn, local, remote, port_reused, rtt, relayed })
                     }
-                    Err(Refusal::Peer) => Err(DialError::TooManyWithPeer { addr, peer }),
+                    Err(refusal) => Err(refused(addr, peer, refusal)),
                 }
             }
         };
@@ -184,14 +222,18 @@ impl<R: Runtime> Driver<R> {
 
     fn open_for_application(
         &mut self,
-        peer: PeerId,
+        on: On,
         protocol: String,
         reply: oneshot::Sender<Result<Stream, OpenError>>,
     ) {
         let now = self.now();
-        let Some(conn) = self.table.best(peer) else {
-            drop(reply.send(Err(OpenError::NotConnected(peer))));
-            return;
+        let found = match on {
+            On::Peer(peer) => self.table.best(peer).ok_or(OpenError::NotConnected(peer)),
+            On::Conn(conn) => self.table.usable(conn).ok_or(OpenError::Lost),
+        };
+        let conn = match found {
+            Ok(conn) => conn,
+            Err(error) => return drop(reply.send(Err(error))),
         };
         // The wish counts as use: the connection must not close for idleness under it.
         conn.idle_since = now;
@@ -215,6 +257,10 @@ impl<R: Runtime> Driver<R> {
                 side: conn.side,
                 local: conn.local,
                 remote: conn.remote,
+                relayed: conn.via.is_some(),
+                relay: conn.via.map(|via| via.relay),
+                limit: conn.via.map(|via| via.limit),
+                closing: conn.closing,
             })
             .collect()
     }
@@ -228,6 +274,17 @@ impl<R: Runtime> Driver<R> {
         for conn in &conns {
             self.table.close(*conn, false);
         }
+        if !conns.is_empty() {
+            self.parts.hub.connections_changed();
+        }
         conns.len()
+    }
+}
+
+/// The error of a dial to `addr` whose connection with `peer` was not admitted.
+pub(super) fn refused(addr: Multiaddr, peer: PeerId, refusal: Refusal) -> DialError {
+    match refusal {
+        Refusal::Total | Refusal::Source => DialError::TooManyConnections(addr),
+        Refusal::Peer => DialError::TooManyWithPeer { addr, peer },
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Streams of core's run inside the task, so that none of them outlives it. Streams of the
-//! application are handed out and only counted. Limits: see `Limits`; what is over them is reset.
+//! application, and those that became circuits, are handed out and only counted. Limits: see `Limits`; what is over them is reset.
 
 use crate::driver::fact::{Fact, Facts};
 use crate::driver::limits::{CLOSE_TIMEOUT, CONNECTION_QUEUE_MAX, LINGER, Limits};
@@ -22,6 +22,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, select};
 use portolan_core::{ConnId, Duration, PeerId, Protocol, StreamFailure, StreamId};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -74,6 +75,9 @@ pub(crate) struct Connection<R: Runtime> {
     opening: FuturesUnordered<BoxFuture<'static, ()>>,
     /// How many of `streams` closing has to wait for.
     lingering: usize,
+    /// Dropped when the connection is over, for those who hold what `over` was cloned to.
+    stands: Sender<Infallible>,
+    over: Receiver<Infallible>,
 }
 
 impl<R: Runtime> Connection<R> {
@@ -86,6 +90,7 @@ impl<R: Runtime> Connection<R> {
     ) -> (Connection<R>, Hold) {
         let (sender, orders) = async_channel::bounded(CONNECTION_QUEUE_MAX);
         let (uses, returns) = Uses::new();
+        let (stands, over) = async_channel::bounded(1);
         let hold = Hold { orders: sender, uses: uses.clone() };
         let connection = Connection {
             common,
@@ -100,6 +105,8 @@ impl<R: Runtime> Connection<R> {
             streams: FuturesUnordered::new(),
             opening: FuturesUnordered::new(),
             lingering: 0,
+            stands,
+            over,
         };
         (connection, hold)
     }
@@ -121,6 +128,7 @@ impl<R: Runtime> Connection<R> {
             }
         }
         self.streams.clear();
+        self.stands.close();
         self.common.facts.tell(Fact::Disconnected { conn: self.conn }).await;
     }
 
@@ -225,6 +233,8 @@ impl<R: Runtime> Connection<R> {
             conn: self.conn,
             stream,
             facts: self.common.facts.clone(),
+            uses: self.uses.clone(),
+            under: self.over.clone(),
         }
     }
 

@@ -1,14 +1,16 @@
 //! What the tasks of connections, streams and dials tell the driver.
 
+use crate::driver::bridge::Bridged;
 use crate::driver::limits::FACTS_MAX;
 use crate::driver::stream::Orders;
+use crate::driver::table::Via;
 use crate::net::{DialError, Established};
 use crate::node::{self, Dialled};
 use async_channel::{Receiver, Sender};
 use bytes::Bytes;
 use futures::channel::oneshot;
 use multiaddr::Multiaddr;
-use portolan_core::{ConnId, DialId, StreamEnd, StreamFailure, StreamId};
+use portolan_core::{Addr, CircuitId, ConnId, DialId, PeerId, StreamEnd, StreamFailure, StreamId};
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -17,6 +19,16 @@ pub(crate) enum Fact {
     Dialled { dial: AppDial, result: Result<Established, DialError> },
     /// A dial that core asked for ended.
     DialledBack { dial: DialId, result: Result<Established, DialError> },
+    /// A dial to a relay that core asked for ended.
+    RelayDialled { peer: PeerId, addr: Addr, result: Result<Established, DialError> },
+    /// A dial to the relay of a circuit that the application wants ended.
+    RelayReached { circuit: CircuitId, result: Result<Established, DialError> },
+    /// The application does not wait for a circuit any more.
+    CircuitForgotten { circuit: CircuitId },
+    /// A connection came of a stream, or it did not.
+    Upgraded(Upgraded),
+    /// A bridge is over.
+    BridgeEnded { stream: StreamId, bridged: Bridged },
     /// A connection is over, and every stream on it.
     Disconnected { conn: ConnId },
     /// A stream is open: one of ours, or one of the peer's with the means to answer.
@@ -29,6 +41,16 @@ pub(crate) enum Fact {
     StreamClosed { stream: StreamId, end: StreamEnd },
     /// Both directions of a stream are over.
     StreamGone { stream: StreamId },
+}
+
+/// What became of a stream that stands as a circuit.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    pub(crate) stream: StreamId,
+    pub(crate) circuit: Option<CircuitId>,
+    pub(crate) via: Via,
+    /// `None`: the stream had ended before.
+    pub(crate) result: Option<Result<Established, DialError>>,
 }
 
 /// A dial of the application, and who waits for it.

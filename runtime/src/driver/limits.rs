@@ -14,7 +14,11 @@ pub struct Limits {
     /// Connections with one peer. When full, a new one is closed.
     pub per_peer_max: usize,
     /// Inbound connections from one IPv4 address or IPv6 /64. When full, a new one is closed.
+    /// Circuits have no source of their own, and do not count here.
     pub inbound_per_source_max: usize,
+    /// Inbound circuits through one relay, standing or in their handshakes. When full, a new one is
+    /// reset.
+    pub circuits_per_relay_max: usize,
     /// Dials of the application under way. When full, a dial fails at once.
     pub pending_dials_max: usize,
     /// Streams of one connection, in both directions and of all protocols. When full, a stream
@@ -47,6 +51,8 @@ impl Default for Limits {
             per_peer_max: 8,
             // Ours: a household or an office behind one NAT.
             inbound_per_source_max: 64,
+            // Ours: as many as may come from one source, which a relay is to us.
+            circuits_per_relay_max: 64,
             // Ours: a crawler dials dozens at once.
             pending_dials_max: 128,
             // rust-libp2p's and go-libp2p's value for inbound streams.
@@ -94,6 +100,10 @@ pub(crate) const SUSPEND_MIN: Duration = Duration::from_secs(1);
 /// Frames that wait to be written on one stream, number; ours: dial data of 100 kB is 25 chunks;
 /// this is some times that. When full, the stream is reset.
 pub(crate) const STREAM_QUEUE_MAX: usize = 128;
+/// Bytes that are kept of what a peer sends behind the last message of a stream that may become a
+/// circuit, number; ours: the first words of a dialler that does not wait for the answer. When full,
+/// the rest stays unread, and so with the peer.
+pub(crate) const REST_MAX: usize = 4_096;
 /// Orders that wait for one connection, number; ours. When full, a stream is not opened.
 pub(crate) const CONNECTION_QUEUE_MAX: usize = 256;
 /// Facts that wait for the driver, number; ours. When full, whoever has one waits, and so does

@@ -15,21 +15,24 @@
 //! The one timer serves core's deadline and three chores that decide nothing about reachability:
 //! idle connections, what interfaces and gateways there are, and the end of a shutdown.
 
+mod bridge;
 mod chance;
 mod commands;
 mod connection;
 mod fact;
+mod handover;
 mod limits;
 mod mapping;
 mod negotiate;
 mod perform;
+mod relay;
 mod stream;
 mod suspend;
 mod table;
 mod tasks;
 
 pub(crate) use chance::{Chance, KeySigner};
-pub(crate) use commands::Command;
+pub(crate) use commands::{Command, On};
 pub use commands::{ConnectionInfo, Dialled};
 pub(crate) use connection::Common;
 pub(crate) use fact::Facts;
@@ -52,11 +55,12 @@ use limits::{CLOCKS_INTERVAL, CLOSE_TIMEOUT, INTERFACES_INTERVAL, LINGER};
 use portolan_core::{
     Actions, Agent, ConnId, Connected, Cx, DialId, Duration, Event, Instant, MappingEvent, StreamId,
 };
+use relay::Circuits;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use suspend::Told;
-use table::{Conn, Refusal, Table};
+use table::{Conn, Origin, Refusal, Table, Via};
 
 /// What comes in.
 pub(crate) struct Inputs {
@@ -75,6 +79,8 @@ pub(crate) struct Parts<R: Runtime> {
     pub(crate) record: Option<Record>,
     pub(crate) common: Common<R>,
     pub(crate) hub: Arc<Hub>,
+    /// Whether core uses relays.
+    pub(crate) relays: bool,
 }
 
 impl<R: Runtime> Drop for Parts<R> {
@@ -94,8 +100,9 @@ pub(crate) struct Driver<R: Runtime> {
     table: Table,
     tasks: Tasks<R>,
     mapping: Mapping<R>,
+    circuits: Circuits,
     listeners: BTreeMap<portolan_core::ListenerId, Listening>,
-    /// Dials of the application under way.
+    /// Dials under way: the application's, and those to relays.
     dials: usize,
     interfaces: Vec<IpAddr>,
     interfaces_at: Instant,
@@ -115,6 +122,17 @@ struct Stopping {
     replies: Vec<oneshot::Sender<()>>,
 }
 
+/// What a connection is to this node.
+#[derive(Clone, Copy, Debug)]
+enum Role {
+    /// One with a peer, over a socket of its own.
+    Peer,
+    /// A dial-back of core's.
+    DialBack(DialId),
+    /// One with a peer, through a relay.
+    Circuit(Via),
+}
+
 /// What woke the driver.
 enum Woken {
     Fact(Fact),
@@ -132,6 +150,7 @@ impl<R: Runtime> Driver<R> {
     pub(crate) fn new(parts: Parts<R>, mapping: Mapping<R>) -> Driver<R> {
         let tasks = Tasks::new(parts.common.runtime.clone());
         let told = Told::new(parts.common.runtime.slept());
+        let circuits = Circuits::new(parts.relays);
         Driver {
             parts,
             actions: Actions::new(),
@@ -139,6 +158,7 @@ impl<R: Runtime> Driver<R> {
             table: Table::default(),
             tasks,
             mapping,
+            circuits,
             listeners: BTreeMap::new(),
             dials: 0,
             interfaces: Vec::new(),
@@ -286,9 +306,15 @@ impl<R: Runtime> Driver<R> {
         match fact {
             Fact::Dialled { dial, result } => self.dialled(dial, result),
             Fact::DialledBack { dial, result } => self.dialled_back(dial, result),
+            Fact::RelayDialled { peer, addr, result } => self.relay_dialled(peer, addr, result),
+            Fact::RelayReached { circuit, result } => self.relay_reached(circuit, result),
+            Fact::CircuitForgotten { circuit } => self.circuit_forgotten(circuit),
+            Fact::Upgraded(upgraded) => self.upgraded(upgraded),
+            Fact::BridgeEnded { stream, bridged } => self.bridge_ended(stream, bridged),
             Fact::Disconnected { conn } => {
                 if self.table.remove(conn) {
                     tracing::debug!(%conn, "disconnected");
+                    self.parts.hub.connections_changed();
                     self.feed(Event::Disconnected { conn });
                 }
             }
@@ -320,13 +346,20 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// Take over a connection that finished its handshakes.
-    fn admit(&mut self, established: Established, dial: Option<DialId>) -> Result<ConnId, Refusal> {
+    fn admit(&mut self, established: Established, role: Role) -> Result<ConnId, Refusal> {
         let Established { muxer, peer, side, local, remote, rtt, port_reused } = established;
-        if dial.is_none() {
-            self.table.check(&self.parts.common.limits, peer, side, remote.ip)?;
+        let (dial, via, origin) = match role {
+            Role::Peer => (None, None, Some(Origin::Address(remote.ip))),
+            // Core counts them.
+            Role::DialBack(dial) => (Some(dial), None, None),
+            Role::Circuit(via) => (None, Some(via), Some(Origin::Relay(via.relay))),
+        };
+        if let Some(origin) = origin {
+            self.table.check(&self.parts.common.limits, peer, side, origin)?;
         }
         let conn = self.table.next_conn();
-        tracing::debug!(%conn, %peer, ?side, %local, %remote, port_reused, "connected");
+        let relay = via.map(|via| via.relay);
+        tracing::debug!(%conn, %peer, ?side, %local, %remote, port_reused, ?relay, "connected");
         let common = self.parts.common.clone();
         let (connection, hold) = Connection::new(common, conn, peer, muxer, dial.is_none());
         self.table.insert(
@@ -337,6 +370,7 @@ impl<R: Runtime> Driver<R> {
                 local,
                 remote,
                 hold,
+                via,
                 dial_back: dial.is_some(),
                 closing: false,
                 streams: Default::default(),
@@ -345,13 +379,14 @@ impl<R: Runtime> Driver<R> {
             },
         );
         self.tasks.spawn(connection.run());
+        self.parts.hub.connections_changed();
         self.feed(Event::Connected(Connected {
             conn,
             peer,
             side,
             local,
             remote,
-            relayed: false,
+            relayed: via.is_some(),
             dial,
             rtt,
         }));
@@ -364,7 +399,7 @@ impl<R: Runtime> Driver<R> {
         if self.stopping.is_some() || peer == self.parts.agent.peer_id() {
             // Dropping the connection closes it.
             tracing::debug!(%peer, %remote, "refused a connection: shutting down, or our own");
-        } else if let Err(refusal) = self.admit(established, None) {
+        } else if let Err(refusal) = self.admit(established, Role::Peer) {
             // A polite farewell would keep the socket, outside of every count.
             muxer.abort();
             tracing::debug!(%peer, %remote, ?refusal, "refused a connection: too many");
@@ -445,6 +480,7 @@ impl<R: Runtime> Driver<R> {
         let replies = reply.into_iter().collect();
         self.stopping = Some(Stopping { until, release_until, replies });
         self.parts.common.doors.close();
+        self.circuits.end();
         for listener in std::mem::take(&mut self.listeners).into_keys() {
             self.parts.net.close_listener(listener);
             self.feed(Event::ListenerClosed { listener });

@@ -1,9 +1,9 @@
 //! Performing core's actions.
 
-use super::Driver;
 use super::connection::Order;
 use super::fact::Fact;
 use super::stream::Orders;
+use super::{Driver, Role};
 use crate::net::{DialError, Established};
 use crate::traits::Runtime;
 use bytes::Bytes;
@@ -27,8 +27,12 @@ impl<R: Runtime> Driver<R> {
                 self.reset_stream(stream);
             }
             Action::Dial(dial) => self.dial_back(dial),
-            Action::Disconnect { conn } => self.table.close(conn, true),
+            Action::Disconnect { conn } => {
+                self.table.close(conn, true);
+                self.parts.hub.connections_changed();
+            }
             Action::Mapping(action) => self.perform_mapping(action),
+            Action::Relay(action) => self.perform_relay(action),
             Action::Notify(notice) => self.notify(now, &notice),
             // Core and runtime are versioned together: there is no other action.
             _ => debug_assert!(false, "an action that the driver does not know"),
@@ -74,7 +78,7 @@ impl<R: Runtime> Driver<R> {
         match result {
             // Dial-backs have core's own cap, so that nothing is refused here.
             Ok(established) => {
-                let admitted = self.admit(established, Some(dial));
+                let admitted = self.admit(established, Role::DialBack(dial));
                 debug_assert!(admitted.is_ok(), "dial-backs are not counted");
             }
             Err(error) => {

@@ -6,7 +6,7 @@ use crate::driver::connection::Hold;
 use crate::driver::limits::Limits;
 use crate::driver::stream::Orders;
 use crate::net::source_of;
-use portolan_core::{Addr, ConnId, Instant, PeerId, Side, StreamId};
+use portolan_core::{Addr, CircuitLimit, ConnId, Instant, PeerId, Side, StreamId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -18,6 +18,8 @@ pub(crate) struct Conn {
     pub(crate) local: Addr,
     pub(crate) remote: Addr,
     pub(crate) hold: Hold,
+    /// Whose circuit it is, if it is one.
+    pub(crate) via: Option<Via>,
     /// Whether it is a dial-back of core's: the application never sees it.
     pub(crate) dial_back: bool,
     pub(crate) closing: bool,
@@ -29,6 +31,13 @@ pub(crate) struct Conn {
     pub(crate) uses_seen: u64,
 }
 
+/// What carries a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Via {
+    pub(crate) relay: PeerId,
+    pub(crate) limit: CircuitLimit,
+}
+
 /// Why a connection is not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -36,8 +45,15 @@ pub(crate) enum Refusal {
     Total,
     /// There are too many with that peer.
     Peer,
-    /// There are too many inbound ones from that source.
+    /// There are too many inbound ones from that source, or through that relay.
     Source,
+}
+
+/// Where a connection comes from, or leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Address(IpAddr),
+    Relay(PeerId),
 }
 
 /// All connections and core's streams on them.
@@ -49,13 +65,15 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Whether another connection with `peer` may stand.
+    /// Whether another connection with `peer` may stand. A circuit counts as one of all and as one
+    /// with that peer. Its remote address is the relay's, so that it is no source: many peers behind
+    /// one relay must not shut it out, and it has a limit of its own.
     pub(crate) fn check(
         &self,
         limits: &Limits,
         peer: PeerId,
         side: Side,
-        remote: IpAddr,
+        from: Origin,
     ) -> Result<(), Refusal> {
         let served = || self.conns.values().filter(|conn| !conn.dial_back);
         if served().count() >= limits.connections_max {
@@ -64,12 +82,29 @@ impl Table {
         if served().filter(|conn| conn.peer == peer).count() >= limits.per_peer_max {
             return Err(Refusal::Peer);
         }
-        let source = source_of(remote);
-        let same = |conn: &&Conn| conn.side == Side::Inbound && source_of(conn.remote.ip) == source;
-        if side == Side::Inbound && served().filter(same).count() >= limits.inbound_per_source_max {
+        let (max, same) = match from {
+            Origin::Address(remote) => {
+                let source = source_of(remote);
+                let same = served().filter(|conn| {
+                    let inbound = conn.side == Side::Inbound && conn.via.is_none();
+                    inbound && source_of(conn.remote.ip) == source
+                });
+                (limits.inbound_per_source_max, same.count())
+            }
+            Origin::Relay(relay) => (limits.circuits_per_relay_max, self.circuits_from(relay)),
+        };
+        if side == Side::Inbound && same >= max {
             return Err(Refusal::Source);
         }
         Ok(())
+    }
+
+    /// How many inbound circuits through this relay stand.
+    pub(crate) fn circuits_from(&self, relay: PeerId) -> usize {
+        let through = |conn: &&Conn| {
+            conn.side == Side::Inbound && conn.via.is_some_and(|via| via.relay == relay)
+        };
+        self.conns.values().filter(through).count()
     }
 
     /// Mint the id of the next connection.
@@ -102,11 +137,27 @@ impl Table {
         self.conns.is_empty()
     }
 
-    /// The connection over which the application's streams with `peer` are opened: the youngest,
-    /// which is the least likely to be dead without anybody knowing.
+    /// The connection over which the application's streams with `peer` are opened: a direct one if
+    /// there is one, and the youngest, which is the least likely to be dead without anybody knowing.
     pub(crate) fn best(&mut self, peer: PeerId) -> Option<&mut Conn> {
-        let fit = |conn: &&mut Conn| conn.peer == peer && !conn.closing && !conn.dial_back;
-        self.conns.values_mut().rev().find(fit)
+        let id = self.direct(peer).or_else(|| self.youngest(peer, |_| true))?;
+        self.conns.get_mut(&id)
+    }
+
+    /// The youngest direct connection with `peer`.
+    pub(crate) fn direct(&self, peer: PeerId) -> Option<ConnId> {
+        self.youngest(peer, |conn| conn.via.is_none())
+    }
+
+    fn youngest(&self, peer: PeerId, fit: impl Fn(&Conn) -> bool) -> Option<ConnId> {
+        let open = |conn: &Conn| conn.peer == peer && !conn.closing && !conn.dial_back;
+        let mut youngest = self.conns.iter().rev();
+        youngest.find(|(_, conn)| open(conn) && fit(conn)).map(|(id, _)| *id)
+    }
+
+    /// A connection on which the application may open streams.
+    pub(crate) fn usable(&mut self, conn: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(&conn).filter(|conn| !conn.closing && !conn.dial_back)
     }
 
     /// Forget a connection and every stream on it; `false` if it was not known.
@@ -153,6 +204,11 @@ impl Table {
 
     pub(crate) fn stream(&self, stream: StreamId) -> Option<&Orders> {
         self.streams.get(&stream).map(|(_, orders)| orders)
+    }
+
+    /// The connection that carries a stream of core's.
+    pub(crate) fn carrier(&self, stream: StreamId) -> Option<&Conn> {
+        self.streams.get(&stream).and_then(|(conn, _)| self.conns.get(conn))
     }
 
     /// Forget a stream.

@@ -13,6 +13,7 @@
 //! variable in its environment writes the session keys of such connections to that file. QUIC
 //! and Noise never do.
 
+mod circuit;
 mod error;
 mod gate;
 mod keys;
@@ -33,6 +34,7 @@ use crate::time::timeout;
 use crate::traits::Runtime;
 use futures::FutureExt;
 use futures::future::{Either, join_all, select};
+use futures::io::{AsyncRead, AsyncWrite};
 use gate::{Gate, Ticket};
 use keys::Keys;
 use libp2p_identity::Keypair;
@@ -409,6 +411,21 @@ impl<R: Runtime> Net<R> {
                 quic::dial(&self.shared, keys, &socket.endpoint, addr, None, patience).await
             }
         }
+    }
+
+    /// Shake hands over a byte stream that leads to `peer`, as over TCP: as the dialler or as the
+    /// listener. `local` and `remote` are those of the connection that carries it.
+    ///
+    /// # Errors
+    /// See [`DialError`]; a peer other than this one is refused.
+    pub async fn shake_hands(
+        &self,
+        io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: PeerId,
+        side: Side,
+        (local, remote): (Addr, Addr),
+    ) -> Result<Established, DialError> {
+        circuit::shake_hands(&self.shared, io, peer, side, (local, remote)).await
     }
 
     /// Close all listeners and wait, for half a second at most, until their sockets are closed and

@@ -80,6 +80,15 @@ impl Muxer {
         }
     }
 
+    /// Whether the connection is over, by whoever's doing. A stream that failed because of that sees
+    /// it at once.
+    pub fn is_over(&self) -> bool {
+        match &*self.0 {
+            Kind::Yamux(handle) => handle.is_over(),
+            Kind::Quic(handle) => handle.is_over(),
+        }
+    }
+
     /// The transport's own estimate of the round-trip time, where it has one (QUIC).
     pub fn rtt(&self) -> Option<Duration> {
         match &*self.0 {

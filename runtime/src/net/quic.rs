@@ -278,6 +278,10 @@ impl Handle {
         self.connection.closed().await;
     }
 
+    pub(super) fn is_over(&self) -> bool {
+        self.connection.close_reason().is_some()
+    }
+
     pub(super) fn rtt(&self) -> Duration {
         self.connection.rtt()
     }

@@ -37,7 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_secs(2);
 
 /// A byte stream after its security handshake.
-type Secured<T> = Either<libp2p_noise::Output<Negotiated<T>>, libp2p_tls::TlsStream<Negotiated<T>>>;
+pub(super) type Secured<T> =
+    Either<libp2p_noise::Output<Negotiated<T>>, libp2p_tls::TlsStream<Negotiated<T>>>;
 
 /// A connected socket and what is known about it.
 struct Connected<T> {
@@ -66,7 +67,7 @@ pub(super) async fn dial<R: Runtime>(
         }
         let Connected { tcp, local, took, port_reused } =
             connect(shared, to, from, left.connect).await?;
-        let upgrade = secure_outbound(tcp, keys, *security);
+        let upgrade = secure_outbound(tcp, keys, vec![*security]);
         let upgraded = timeout(&shared.runtime, left.after(took).handshake, upgrade).await;
         match upgraded.ok_or(DialError::HandshakeTimedOut)? {
             Ok((found, io)) => {
@@ -182,37 +183,36 @@ async fn answer<R: Runtime>(
     })
 }
 
-/// The dialler's half of the security and muxer negotiations.
-async fn secure_outbound<T>(
+/// The dialler's half of the security and muxer negotiations. Of several securities the other side
+/// chooses, which costs a round trip.
+pub(super) async fn secure_outbound<T>(
     io: T,
     keys: &Keys,
-    security: Security,
+    offered: Vec<Security>,
 ) -> Result<(PeerId, Negotiated<Secured<T>>), HandshakeError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let name = security.name();
+    let names: Vec<&str> = offered.into_iter().map(Security::name).collect();
+    let first = names.first().copied().unwrap_or_default();
     let refused = |layer, error: Box<dyn Error + Send + Sync>| {
         if is_refusal(&*error) {
-            HandshakeError::Unsupported(name)
+            HandshakeError::Unsupported(first)
         } else {
             HandshakeError::failed(layer, error)
         }
     };
-    let (_, io) = dialer_select_proto(io, [name], Version::V1Lazy)
+    let (name, io) = dialer_select_proto(io, names, Version::V1Lazy)
         .await
         .map_err(|error| refused("multistream-select", error.into()))?;
-    let (peer, io) = match security {
-        Security::Noise => {
-            let upgrade = keys.noise.clone().upgrade_outbound(io, name).await;
-            let (peer, io) = upgrade.map_err(|error| refused("noise", noise_cause(error)))?;
-            (peer, Either::Left(io))
-        }
-        Security::Tls => {
-            let upgrade = keys.tls.clone().upgrade_outbound(io, name).await;
-            let (peer, io) = upgrade.map_err(|error| refused("tls", tls_cause(error)))?;
-            (peer, Either::Right(io))
-        }
+    let (peer, io) = if name == Security::Noise.name() {
+        let upgrade = keys.noise.clone().upgrade_outbound(io, name).await;
+        let (peer, io) = upgrade.map_err(|error| refused("noise", noise_cause(error)))?;
+        (peer, Either::Left(io))
+    } else {
+        let upgrade = keys.tls.clone().upgrade_outbound(io, name).await;
+        let (peer, io) = upgrade.map_err(|error| refused("tls", tls_cause(error)))?;
+        (peer, Either::Right(io))
     };
     let (_, io) = dialer_select_proto(io, [YAMUX], Version::V1Lazy)
         .await
@@ -221,7 +221,7 @@ where
 }
 
 /// The listener's half.
-async fn secure_inbound<T>(
+pub(super) async fn secure_inbound<T>(
     io: T,
     keys: &Keys,
 ) -> Result<(PeerId, Negotiated<Secured<T>>), HandshakeError>
@@ -267,7 +267,7 @@ fn is_refusal(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// Set the muxer to work on a secured byte stream.
-fn multiplex<R: Runtime, T>(shared: &Shared<R>, io: T, mode: Mode) -> Muxer
+pub(super) fn multiplex<R: Runtime, T>(shared: &Shared<R>, io: T, mode: Mode) -> Muxer
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -6,13 +6,14 @@ use super::muxer::{RawStream, StreamKind};
 use futures::channel::oneshot;
 use futures::future::{BoxFuture, Either, select};
 use futures::io::{AsyncRead, AsyncWrite};
+use futures::task::AtomicWaker;
 use futures::{FutureExt, Stream as _, ready};
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 /// Inbound streams that wait to be accepted, number; ours: one burst of protocols of a peer that
@@ -38,6 +39,7 @@ pub(super) struct Handle {
     commands: async_channel::Sender<Command>,
     inbound: async_channel::Receiver<RawStream>,
     over: async_channel::Receiver<Infallible>,
+    shared: Arc<Shared>,
 }
 
 impl Handle {
@@ -70,6 +72,11 @@ impl Handle {
         // Nothing is ever sent: the channel closes with the task that holds its other end.
         let _ = self.over.recv().await;
     }
+
+    /// Whether the connection is over, as its streams see it.
+    pub(super) fn is_over(&self) -> bool {
+        *self.shared.lock() || self.over.is_closed()
+    }
 }
 
 /// Take over an authenticated byte stream. The task must be spawned for anything to move; it
@@ -90,17 +97,18 @@ where
     let (commands, requests) = async_channel::bounded(COMMANDS_MAX);
     let (arrivals, inbound) = async_channel::bounded(BACKLOG_MAX);
     let (ended, over) = async_channel::bounded(1);
+    let shared = Arc::<Shared>::default();
     let task = Task {
         connection: ::yamux::Connection::new(io, config, mode),
         requests: Box::pin(requests),
         arrivals,
-        shared: Arc::new(Shared::default()),
+        shared: shared.clone(),
         streams_max,
         linger,
         closing: false,
         _ended: ended,
     };
-    (Handle { commands, inbound, over }, task.boxed())
+    (Handle { commands, inbound, over, shared }, task.boxed())
 }
 
 /// What the task and its streams both see.
@@ -108,12 +116,41 @@ where
 struct Shared {
     /// Streams that somebody holds.
     live: AtomicUsize,
+    /// Who waits on a stream. Bounded by the streams that somebody holds.
+    sleepers: Mutex<Vec<Weak<Sleeper>>>,
     /// Whether the connection is over. Locked while yamux is polled, so that a stream which finds
     /// itself closed can learn whether it alone was reset or everything ended.
     over: Mutex<bool>,
 }
 
+/// Who waits on one stream. Yamux wakes them for whatever concerns the stream, and for the loss of
+/// the connection, but not for its closing by our own hand.
+#[derive(Default)]
+struct Sleeper {
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+}
+
 impl Shared {
+    /// A place to sleep for a new stream.
+    fn bed(&self) -> Arc<Sleeper> {
+        let sleeper = Arc::<Sleeper>::default();
+        let mut sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        sleepers.retain(|sleeper| sleeper.strong_count() > 0);
+        sleepers.push(Arc::downgrade(&sleeper));
+        sleeper
+    }
+
+    /// Tell every stream that the connection is over.
+    fn end(&self) {
+        *self.lock() = true;
+        let sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        for sleeper in sleepers.iter().filter_map(Weak::upgrade) {
+            sleeper.reader.wake();
+            sleeper.writer.wake();
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, bool> {
         self.over.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,13 +240,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Task<T> {
 
     fn adopt(&self, stream: ::yamux::Stream) -> RawStream {
         self.shared.live.fetch_add(1, Ordering::Relaxed);
-        let shared = self.shared.clone();
-        RawStream::new(StreamKind::Yamux(Stream { inner: stream, finished: false, shared }))
+        let (shared, sleeper) = (self.shared.clone(), self.shared.bed());
+        let stream = Stream { inner: stream, finished: false, shared, sleeper };
+        RawStream::new(StreamKind::Yamux(stream))
     }
 
     fn begin_close(&mut self) {
         self.closing = true;
-        *self.shared.lock() = true;
+        self.shared.end();
         self.arrivals.close();
         self.requests.close();
     }
@@ -227,6 +265,7 @@ pub(super) struct Stream {
     inner: ::yamux::Stream,
     finished: bool,
     shared: Arc<Shared>,
+    sleeper: Arc<Sleeper>,
 }
 
 impl Stream {
@@ -235,7 +274,16 @@ impl Stream {
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        let count = ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        let mut read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if read.is_pending() {
+            self.sleeper.reader.register(cx.waker());
+            if *self.shared.lock() {
+                // What came in just before the end is there by now, and nothing more will come.
+                read = Pin::new(&mut self.inner).poll_read(cx, buf);
+                read = if read.is_pending() { Poll::Ready(Ok(0)) } else { read };
+            }
+        }
+        let count = ready!(read)?;
         if count == 0 && !buf.is_empty() && self.was_reset() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -253,7 +301,14 @@ impl Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        if let Poll::Ready(written) = Pin::new(&mut self.inner).poll_write(cx, buf) {
+            return Poll::Ready(written);
+        }
+        self.sleeper.writer.register(cx.waker());
+        if *self.shared.lock() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Pending
     }
 
     pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,6 +1,7 @@
 //! The door for multiaddrs: what of them this node can listen on and dial.
 
 use multiaddr::{Multiaddr, Protocol};
+use portolan_core::wire::multiaddr::to_multiaddr;
 use portolan_core::{Addr, PeerId};
 use std::net::IpAddr;
 
@@ -14,6 +15,12 @@ pub enum AddressError {
     /// It goes through a relay.
     #[error("goes through a relay; a direct address is needed")]
     Relayed,
+    /// It goes through a relay whose peer id it does not name.
+    #[error("must name the relay with /p2p/PEER-ID before /p2p-circuit")]
+    NoRelay,
+    /// It goes through a relay, and does not say to whom.
+    #[error("must end with /p2p/PEER-ID after /p2p-circuit")]
+    NoTarget,
     /// It names neither TCP nor QUIC.
     #[error("must go on with /tcp/PORT or /udp/PORT/quic-v1 after the IP")]
     NoTransport,
@@ -45,6 +52,67 @@ pub fn destination(addr: &Multiaddr) -> Result<(Addr, Option<PeerId>), AddressEr
     } else {
         Ok((addr, peer))
     }
+}
+
+/// Where a multiaddr leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// To an address, and only to this peer there, if one is given.
+    Direct(Addr, Option<PeerId>),
+    /// Through a relay.
+    Circuit(CircuitRoute),
+}
+
+/// Where a multiaddr leads that goes through a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CircuitRoute {
+    /// The relay.
+    pub(crate) relay: PeerId,
+    /// Its address. Without one it has to be connected.
+    pub(crate) addr: Option<Addr>,
+    /// Who is to be reached.
+    pub(crate) peer: PeerId,
+}
+
+/// Whether a multiaddr is one that [`Node::dial`](crate::Node::dial) can try, directly or through a
+/// relay.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn dial_address(addr: &Multiaddr) -> Result<(), AddressError> {
+    route(addr).map(|_| ())
+}
+
+/// Where a multiaddr leads that is to be dialled.
+pub(crate) fn route(addr: &Multiaddr) -> Result<Route, AddressError> {
+    let is_circuit = |part: &Protocol<'_>| matches!(part, Protocol::P2pCircuit);
+    let Some(at) = addr.iter().position(|part| is_circuit(&part)) else {
+        return destination(addr).map(|(addr, peer)| Route::Direct(addr, peer));
+    };
+    let mut target = addr.iter().skip(at + 1);
+    let peer = match (target.next(), target.next()) {
+        (Some(Protocol::P2p(peer)), None) => peer,
+        (Some(Protocol::P2p(_)), Some(other)) => {
+            return Err(AddressError::Trailing(other.tag().to_owned()));
+        }
+        (_, _) => return Err(AddressError::NoTarget),
+    };
+    let before: Multiaddr = addr.iter().take(at).collect();
+    let mut relay = before.iter();
+    let (addr, relay) = match (relay.next(), relay.next()) {
+        (Some(Protocol::P2p(relay)), None) => (None, relay),
+        (None, _) => return Err(AddressError::NoRelay),
+        (Some(_), _) => match destination(&before)? {
+            (addr, Some(relay)) => (Some(addr), relay),
+            (_, None) => return Err(AddressError::NoRelay),
+        },
+    };
+    Ok(Route::Circuit(CircuitRoute { relay, addr, peer }))
+}
+
+/// The multiaddr at which `peer` is reached through a relay at `addr`.
+pub fn circuit_address(addr: Addr, relay: PeerId, peer: PeerId) -> Multiaddr {
+    to_multiaddr(addr, Some(relay)).with(Protocol::P2pCircuit).with(Protocol::P2p(peer))
 }
 
 /// The address to listen on in a multiaddr. The IP may be a wildcard, the port may be zero.
@@ -120,6 +188,41 @@ mod tests {
             ("/ip4/0.0.0.0/tcp/1", AddressError::NoHost),
         ] {
             assert_eq!(read(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_way_through_a_relay_names_the_relay_and_who_is_behind_it() {
+        const TARGET: &str = "12D3KooWGjMvSZ5rGzPxRpyZNsg6qrfeQfN8QrVEJ9CWLHVbqgFK";
+        let read = |text: &str| route(&text.parse().expect("a multiaddr"));
+        let (relay, peer) = (PEER.parse().expect("an id"), TARGET.parse().expect("an id"));
+        for at in ["", "/ip4/192.0.2.1/tcp/4001", "/ip6/2001:db8::1/udp/4001/quic-v1"] {
+            let text = format!("{at}/p2p/{PEER}/p2p-circuit/p2p/{TARGET}");
+            let addr = Some(at).filter(|at| !at.is_empty());
+            let addr = addr.map(|at| destination(&at.parse().expect("one")).expect("one").0);
+            assert_eq!(read(&text), Ok(Route::Circuit(CircuitRoute { relay, addr, peer })));
+            if let Some(addr) = addr {
+                assert_eq!(circuit_address(addr, relay, peer).to_string(), text);
+            }
+        }
+        let trailing = |tag: &str| AddressError::Trailing(tag.to_owned());
+        for (text, error) in [
+            (format!("/p2p-circuit/p2p/{TARGET}"), AddressError::NoRelay),
+            (format!("/ip4/192.0.2.1/tcp/1/p2p-circuit/p2p/{TARGET}"), AddressError::NoRelay),
+            (format!("/p2p/{PEER}/p2p-circuit"), AddressError::NoTarget),
+            (format!("/p2p/{PEER}/p2p-circuit/ip4/192.0.2.1/tcp/1"), AddressError::NoTarget),
+            (format!("/p2p/{PEER}/p2p-circuit/p2p/{TARGET}/ws"), trailing("ws")),
+            (format!("/p2p/{PEER}/ws/p2p-circuit/p2p/{TARGET}"), AddressError::NoIp),
+            (
+                format!("/p2p/{PEER}/p2p-circuit/p2p/{TARGET}/p2p-circuit/p2p/{PEER}"),
+                trailing("p2p-circuit"),
+            ),
+            (
+                format!("/ip4/192.0.2.1/tcp/0/p2p/{PEER}/p2p-circuit/p2p/{TARGET}"),
+                AddressError::PortZero,
+            ),
+        ] {
+            assert_eq!(read(&text), Err(error), "{text}");
         }
     }
 

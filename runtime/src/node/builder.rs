@@ -136,7 +136,7 @@ impl<R: Runtime> Builder<R> {
         } = self;
         let config = naming(config, &doors);
         let served: Arc<[Protocol]> = served(&config).collect();
-        let maps = config.mapping.is_some();
+        let (maps, relays) = (config.mapping.is_some(), config.relay.is_some());
         let agent = Agent::new(config, keypair.public())?;
         let peer = agent.peer_id();
         let ledger = ledger.filter(|_| maps).map(Ledger::open).transpose()?;
@@ -171,7 +171,8 @@ impl<R: Runtime> Builder<R> {
             numbers: Arc::default(),
         };
         let signer = KeySigner(keypair);
-        let parts = Parts { net, agent, chance, signer, record, common, hub: hub.clone() };
+        let hub_too = hub.clone();
+        let parts = Parts { net, agent, chance, signer, record, common, hub: hub_too, relays };
         let (commands, commands_in) = async_channel::bounded(COMMANDS_MAX);
         let (routers, news) = Routers::new(runtime.clone());
         let mapping = Mapping::new(routers, maps, ledger);
@@ -195,10 +196,13 @@ fn naming(mut config: Config, doors: &Doors) -> Config {
 /// The protocols of core's that peers may open streams of.
 fn served(config: &Config) -> impl Iterator<Item = Protocol> {
     let (identify, dial_back) = (config.identify, config.dial_back.is_some());
+    let (relay, relay_server) = (config.relay.is_some(), config.relay_server.is_some());
     Protocol::ALL.into_iter().filter(move |protocol| match protocol {
         Protocol::Identify | Protocol::IdentifyPush => identify,
         Protocol::Ping | Protocol::DialBack => true,
         Protocol::DialRequest => dial_back,
+        Protocol::Hop => relay_server,
+        Protocol::Stop => relay,
     })
 }
 

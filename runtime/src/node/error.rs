@@ -5,7 +5,7 @@ use crate::ledger::LedgerError;
 use crate::net;
 use crate::record::RecordError;
 use multiaddr::Multiaddr;
-use portolan_core::{ConfigError, PeerId};
+use portolan_core::{CircuitFailure, ConfigError, PeerId, RelayStatus};
 
 /// The node has been shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +90,40 @@ pub enum DialError {
         /// The peer that was found there.
         peer: PeerId,
     },
+    /// It leads through a relay, and the node uses none
+    /// ([`Config::relay`](portolan_core::Config)).
+    #[error("cannot dial {0}: this node uses no relays")]
+    NoRelays(Multiaddr),
+    /// It leads through a relay whose address is not named, and there is no direct connection with
+    /// that relay.
+    #[error(
+        "cannot dial {addr}: it names no address of the relay {relay}, which we are not connected with"
+    )]
+    NotConnected {
+        /// The address, as given.
+        addr: Multiaddr,
+        /// The relay.
+        relay: PeerId,
+    },
+    /// The relay that it leads through cannot be reached.
+    #[error("cannot reach the relay of {addr}: {error}")]
+    Relay {
+        /// The address, as given.
+        addr: Multiaddr,
+        /// What happened.
+        error: net::DialError,
+    },
+    /// There is no circuit to be had from the relay.
+    #[error("no circuit to {addr}: {}", circuit_failure(*reason))]
+    Circuit {
+        /// The address, as given.
+        addr: Multiaddr,
+        /// Why not.
+        reason: CircuitFailure,
+    },
+    /// The circuit was there, and ended before hands were shaken over it.
+    #[error("the circuit to {0} broke at once")]
+    CircuitBroke(Multiaddr),
     /// As many dials are under way as may be.
     #[error("cannot dial {0}: too many dials are under way")]
     TooManyDials(Multiaddr),
@@ -102,6 +136,31 @@ impl From<Stopped> for DialError {
     fn from(_: Stopped) -> DialError {
         DialError::Stopped
     }
+}
+
+/// Why a circuit could not be had, in words.
+fn circuit_failure(reason: CircuitFailure) -> String {
+    let said = match reason {
+        CircuitFailure::Refused(status) => match status {
+            RelayStatus::ReservationRefused => "the relay refuses it",
+            RelayStatus::ResourceLimitExceeded => "the relay is at a limit",
+            RelayStatus::PermissionDenied => "the relay does not permit it",
+            RelayStatus::ConnectionFailed => "the relay could not reach the peer",
+            RelayStatus::NoReservation => "the peer holds no reservation at the relay",
+            RelayStatus::MalformedMessage => "the relay finds the request malformed",
+            RelayStatus::UnexpectedMessage => "the relay did not expect the request",
+            RelayStatus::Unused | RelayStatus::Ok | RelayStatus::Unknown(_) | _ => {
+                return format!("the relay answered with status {}", status.code());
+            }
+        },
+        CircuitFailure::TimedOut => "the relay did not answer in time",
+        CircuitFailure::Unsupported => "the peer that is to relay does not",
+        CircuitFailure::NoRelay => "the connection to the relay is gone, or is a circuit itself",
+        CircuitFailure::BadAnswer => "the answer of the relay makes no sense",
+        CircuitFailure::TooMany => "too many circuits are being opened",
+        _ => "the relay did not open it",
+    };
+    said.into()
 }
 
 /// Why a report about a dial is not taken.

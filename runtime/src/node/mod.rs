@@ -10,23 +10,24 @@ mod notices;
 mod stream;
 
 pub use crate::driver::{ConnectionInfo, Dialled, Limits};
-pub use address::{AddressError, destination, listen_address};
+pub use address::{AddressError, circuit_address, destination, dial_address, listen_address};
 pub use builder::Builder;
 pub use error::{DialError, ListenError, OpenError, ReportError, StartError, Stopped};
-pub use notices::{NOTICES_MAX, Noticed, Notices};
+pub use notices::{ConnectionChanges, NOTICES_MAX, Noticed, Notices};
 pub use stream::{AcceptError, Incoming, PROTOCOL_NAME_MAX, PROTOCOLS_MAX, Stream};
 
+pub(crate) use address::{CircuitRoute, Route};
 pub(crate) use notices::Hub;
-pub(crate) use stream::{Doors, Uses};
+pub(crate) use stream::{Doors, Held, Uses};
 
-use crate::driver::Command;
+use crate::driver::{Command, On};
 use crate::traits::Runtime;
 use async_channel::Sender;
 use futures::channel::oneshot;
 use libp2p_identity::Keypair;
 use multiaddr::Multiaddr;
 use portolan_core::wire::multiaddr::to_multiaddr;
-use portolan_core::{Explanation, Instant, Mapping, PeerId};
+use portolan_core::{ConnId, Explanation, Instant, Mapping, PeerId, Relay, RelayState};
 use std::fmt;
 use std::sync::Arc;
 
@@ -82,14 +83,19 @@ impl<R: Runtime> Node<R> {
     /// fits; [`Dialled::port_reused`] says whether it did. Who stops waiting does not stop the
     /// dial; a connection that nobody uses closes by itself.
     ///
+    /// Or connect through a relay: to such an address with
+    /// `/p2p/RELAY/p2p-circuit/p2p/PEER-ID` at its end. A connection with the relay is used if there is
+    /// a direct one, and then the relay's address may be left out. Needs
+    /// [`Config::relay`](portolan_core::Config). Who stops waiting stops such a dial.
+    ///
     /// # Errors
     /// See [`DialError`]; each names the address.
     pub async fn dial(&self, named: Multiaddr) -> Result<Dialled, DialError> {
-        let (addr, expected) = match destination(&named) {
-            Ok(parsed) => parsed,
+        let route = match address::route(&named) {
+            Ok(route) => route,
             Err(error) => return Err(DialError::Address { addr: named, error }),
         };
-        self.ask(|reply| Command::Dial { named, addr, expected, reply }).await?
+        self.ask(|reply| Command::Dial { named, route, reply }).await?
     }
 
     /// Every connection with a peer, oldest first; none after a shutdown. The dial-backs that the
@@ -104,17 +110,30 @@ impl<R: Runtime> Node<R> {
         self.ask(|reply| Command::Disconnect { peer, reply }).await.unwrap_or_default()
     }
 
-    /// Open a stream of an application protocol on a connection that stands.
+    /// Open a stream of an application protocol on a connection that stands: a direct one if there is
+    /// one, else one through a relay.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub async fn open_stream(&self, peer: PeerId, protocol: &str) -> Result<Stream, OpenError> {
+        self.open_stream_at(On::Peer(peer), protocol).await
+    }
+
+    /// Open a stream of an application protocol on this connection.
+    ///
+    /// # Errors
+    /// See [`OpenError`]; [`OpenError::Lost`] if there is no such connection, or it is about to close.
+    pub async fn open_stream_on(&self, conn: ConnId, protocol: &str) -> Result<Stream, OpenError> {
+        self.open_stream_at(On::Conn(conn), protocol).await
+    }
+
+    async fn open_stream_at(&self, on: On, protocol: &str) -> Result<Stream, OpenError> {
         if !stream::is_name(protocol) {
             return Err(OpenError::BadName(protocol.into()));
         }
         let (reply, answer) = oneshot::channel();
         let protocol = protocol.into();
-        let command = Command::OpenStream { peer, protocol, reply };
+        let command = Command::OpenStream { on, protocol, reply };
         self.0.commands.send(command).await.map_err(|_| Stopped)?;
         // The connection that was to open the stream may end before it answers.
         answer.await.unwrap_or_else(|_| {
@@ -147,6 +166,34 @@ impl<R: Runtime> Node<R> {
         self.ask(|reply| Command::Mappings { reply }).await.unwrap_or_default()
     }
 
+    /// Every relay that the node asks or could ask for a reservation, as it stands; none without
+    /// [`Config::relay`](portolan_core::Config), and none after a shutdown. Every change is a
+    /// [`RelayNotice::Changed`](portolan_core::RelayNotice).
+    pub async fn relays(&self) -> Vec<Relay> {
+        self.ask(|reply| Command::Relays { reply }).await.unwrap_or_default()
+    }
+
+    /// The addresses to give to others at which the node is reached through relays:
+    /// `ADDRESS/p2p/RELAY/p2p-circuit/p2p/US`, for every relay with a reservation. Every change is a
+    /// [`RelayNotice::CircuitAddrsChanged`](portolan_core::RelayNotice).
+    pub async fn circuit_addresses(&self) -> Vec<Multiaddr> {
+        let reserved = |relay: &Relay| relay.state == RelayState::Reserved;
+        let relays = self.relays().await.into_iter().filter(reserved);
+        let addrs = relays.flat_map(|Relay { peer, addrs, .. }| {
+            addrs.into_iter().map(move |addr| circuit_address(addr, peer, self.0.peer))
+        });
+        addrs.collect()
+    }
+
+    /// Wind the node's relay service down before a planned shutdown: it is not listed any more and
+    /// grants nothing new, and what was granted is served until it expires.
+    ///
+    /// # Errors
+    /// Only after a shutdown.
+    pub async fn drain_relay(&self) -> Result<(), Stopped> {
+        self.ask(|reply| Command::DrainRelay { reply }).await
+    }
+
     /// Whether the node may serve others (a DHT in server mode, a relay service): its one verdict,
     /// with hysteresis. Every change is a [`Notice::RoleChanged`](portolan_core::Notice). A node that
     /// was shut down may not.
@@ -174,6 +221,16 @@ impl<R: Runtime> Node<R> {
     /// A subscription to every notice from now on. It is bounded: see [`Noticed::missed`].
     pub fn notices(&self) -> Notices {
         self.0.hub.subscribe()
+    }
+
+    /// What tells that a connection was made, is about to close, or has ended.
+    pub fn connection_changes(&self) -> ConnectionChanges {
+        self.0.hub.connection_changes()
+    }
+
+    /// What the node runs on.
+    pub(crate) fn runtime(&self) -> &R {
+        &self.0.runtime
     }
 
     /// Shut down: stop listening, deliver the answers that are under way (for a short time), close

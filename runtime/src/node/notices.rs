@@ -3,9 +3,11 @@
 //! The driver never waits for a subscriber. A queue that is full loses its oldest notice, and the
 //! next one taken out says how many went missing before it.
 
+use async_channel::{Receiver, Sender};
 use futures::Stream;
 use portolan_core::{Instant, Notice};
 use std::collections::VecDeque;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
@@ -60,6 +62,24 @@ impl Stream for Notices {
     }
 }
 
+/// Tells that the connections of a node are not what they were when it was last asked; it says
+/// nothing of how often. Ends with the node.
+pub struct ConnectionChanges(Pin<Box<Receiver<()>>>);
+
+impl Stream for ConnectionChanges {
+    type Item = ();
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<()>> {
+        self.0.as_mut().poll_next(cx)
+    }
+}
+
+impl fmt::Debug for ConnectionChanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionChanges").finish_non_exhaustive()
+    }
+}
+
 /// Where the driver hands notices in. Shared by the driver and the handles.
 #[derive(Debug, Default)]
 pub(crate) struct Hub(Mutex<Subscribers>);
@@ -67,6 +87,8 @@ pub(crate) struct Hub(Mutex<Subscribers>);
 #[derive(Debug, Default)]
 struct Subscribers {
     queues: Vec<Weak<Mutex<Queue>>>,
+    /// Who wants to know of connections.
+    changes: Vec<Sender<()>>,
     ended: bool,
 }
 
@@ -78,6 +100,25 @@ impl Hub {
         subscribers.queues.retain(|queue| queue.strong_count() > 0);
         subscribers.queues.push(Arc::downgrade(&queue));
         Notices(queue)
+    }
+
+    /// What tells of connections from now on.
+    pub(crate) fn connection_changes(&self) -> ConnectionChanges {
+        let (sender, receiver) = async_channel::bounded(1);
+        let mut subscribers = lock(&self.0);
+        subscribers.changes.retain(|sender| !sender.is_closed());
+        if !subscribers.ended {
+            subscribers.changes.push(sender);
+        }
+        ConnectionChanges(Box::pin(receiver))
+    }
+
+    /// A connection was made, is about to close, or has ended.
+    pub(crate) fn connections_changed(&self) {
+        for sender in &lock(&self.0).changes {
+            // One word that waits already says the same.
+            let _ = sender.try_send(());
+        }
     }
 
     /// Hand one notice to every subscriber.
@@ -105,6 +146,7 @@ impl Hub {
     pub(crate) fn end(&self) {
         let mut subscribers = lock(&self.0);
         subscribers.ended = true;
+        subscribers.changes.clear();
         for queue in subscribers.queues.drain(..).filter_map(|queue| queue.upgrade()) {
             let mut queue = lock(&queue);
             queue.ended = true;

@@ -2,6 +2,7 @@
 //! that nobody could carry out is named.
 
 use super::cast::Peer;
+use crate::relays::Relays;
 use crate::routers::Routers;
 use portolan_core::wire::autonat::Message;
 use portolan_core::wire::multiaddr::{Decoded, decode};
@@ -74,6 +75,8 @@ pub struct Books {
     pub dials: BTreeMap<DialId, Dial>,
     /// The sockets that reach routers, and the requests to them.
     pub routers: Routers,
+    /// The circuits that are wanted, and the bridges that stand.
+    pub relays: Relays,
     /// The greatest number of a connection, a listener, and a stream that a peer opened, so far.
     pub(super) conns_used: u64,
     pub(super) listeners_used: u64,
@@ -156,6 +159,7 @@ impl Books {
                 self.drop_if_over(*stream);
             }
             Event::Mapping(event) => self.routers.happened(event),
+            Event::Relay(event) => self.relays.happened(event),
             Event::Tick
             | Event::Resumed { .. }
             | Event::Contacted { .. }
@@ -227,6 +231,12 @@ impl Books {
                 }
             }
             Action::Mapping(action) => self.routers.ordered(action)?,
+            Action::Relay(action) => {
+                for stream in self.relays.ordered(action)? {
+                    self.writable(stream)?;
+                    self.drop_stream(stream);
+                }
+            }
             Action::Notify(_) | _ => {}
         }
         Ok(())

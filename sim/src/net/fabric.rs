@@ -69,6 +69,8 @@ struct Router {
     ip4: Gate,
     ip6: Gate,
     link: Link,
+    /// Whether it is switched off.
+    is_off: bool,
 }
 
 impl Router {
@@ -150,7 +152,7 @@ impl Fabric {
         if let Some(outside) = ip4.outside() {
             self.owners.insert((parent, outside), Owner::Router(id));
         }
-        self.routers.push(Router { parent, ip4, ip6, link });
+        self.routers.push(Router { parent, ip4, ip6, link, is_off: false });
         id
     }
 
@@ -246,6 +248,11 @@ impl Fabric {
         it.ip6.reboot();
     }
 
+    /// A router is switched off, or on: nothing passes it while it is off.
+    pub fn switch(&mut self, router: RouterId, on: bool) {
+        self.routers[router.0].is_off = !on;
+    }
+
     /// The access link of whoever a host reaches the Internet through.
     pub fn link_mut(&mut self, host: HostId) -> &mut Link {
         match self.outermost(self.hosts[host.0].router) {
@@ -309,7 +316,11 @@ impl Fabric {
                 }
                 Some(Owner::Router(router)) => {
                     let router = *router;
-                    let gate = self.routers[router.0].gate_mut(packet.family());
+                    let it = &mut self.routers[router.0];
+                    if it.is_off {
+                        return Fate::Lost;
+                    }
+                    let gate = it.gate_mut(packet.family());
                     match gate.inbound(now, packet.src, packet.dst) {
                         Inbound::Pass(inside) => packet.dst = inside,
                         Inbound::Drop => return Fate::Lost,
@@ -336,7 +347,11 @@ impl Fabric {
             match self.owners.get(&(level, dst.ip))? {
                 Owner::Host(host) => return Some((*host, dst)),
                 Owner::Router(router) => {
-                    let gate = self.routers[router.0].gate(Family::of(dst.ip));
+                    let it = &self.routers[router.0];
+                    if it.is_off {
+                        return None;
+                    }
+                    let gate = it.gate(Family::of(dst.ip));
                     match gate.admits(now, src, dst, room) {
                         Inbound::Pass(inside) => dst = inside,
                         Inbound::Drop | Inbound::Refuse => return None,
@@ -391,6 +406,9 @@ impl Fabric {
             }
             let Some(router) = level else { return Way::Lost };
             let it = &mut self.routers[router.0];
+            if it.is_off {
+                return Way::Lost;
+            }
             let gate = it.gate_mut(packet.family());
             let own = gate.outside() == Some(packet.dst.ip);
             if own && !gate.config().hairpin {

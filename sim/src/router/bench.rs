@@ -5,21 +5,18 @@
 //!  agent ─ orders ─► 1 ms, perhaps lost ─► router, attackers ─► 1 ms, perhaps lost ─► agent
 //! ```
 
-use super::{
-    Attack, Attacker, HttpReply, Mood, Output, Profile, Reboot, Requests, Router, SSDP_PORT,
-};
+use super::host::{self, INTERFACE, LAN_LATENCY, Sockets};
+use super::{Attack, Attacker, HttpReply, Mood, Output, Profile, Reboot, Requests, Router};
 use crate::dice::Dice;
 use bytes::Bytes;
 use libp2p_identity::Keypair;
 use portolan_core::transcript::{Mark, Names, Scribe};
-use portolan_core::wire::upnp::HttpUrl;
-use portolan_core::wire::upnp::http::{self, HttpResponse, ResponseReader};
 use portolan_core::{
-    Action, Actions, Addr, Agent, Channel, Config, Cx, Duration, Event, Fetch, FetchFailure,
-    Gateway, Instant, ListenerId, Mapping, MappingAction, MappingConfig, MappingEvent,
-    MappingProtocol, PeerId, Signer, Transport, UnixTime,
+    Action, Actions, Addr, Agent, Channel, Config, Cx, Duration, Event, Fetch, Gateway, Instant,
+    ListenerId, Mapping, MappingAction, MappingConfig, MappingEvent, MappingProtocol, PeerId,
+    Signer, Transport, UnixTime,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The router's addresses on the LAN.
@@ -34,13 +31,9 @@ pub const LISTEN_PORT: u16 = 4_001;
 /// Somebody of the LAN who has nothing to do with all this.
 pub const BYSTANDER: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 99);
 
-const INTERFACE: u32 = 2;
-const LAN_LATENCY: Duration = Duration::from_millis(1);
 /// When the agent starts; the router has been there for that long.
 const START: Instant = Instant::from_millis(1_000_000);
 const UNIX_START_MS: u64 = 1_700_000_000_000;
-/// The first port of the host's sockets.
-const EPHEMERAL_MIN: u16 = 40_000;
 
 /// How a bench is set up.
 #[derive(Clone, Debug)]
@@ -107,16 +100,11 @@ pub struct Bench {
     chance: Dice,
     order: u64,
     underway: BTreeMap<(Instant, u64), Underway>,
-    channels: BTreeMap<Channel, SocketAddr>,
-    next_port: u16,
+    sockets: Sockets,
     ledger: Option<Bytes>,
-    requests: Requests,
     earlier: Vec<Requests>,
-    /// Whoever has answered a search.
-    responders: BTreeSet<IpAddr>,
     scribe: Scribe<Nobody>,
     transcript: Vec<String>,
-    fault: Option<String>,
 }
 
 impl Bench {
@@ -133,15 +121,11 @@ impl Bench {
             chance: dice,
             order: 0,
             underway: BTreeMap::new(),
-            channels: BTreeMap::new(),
-            next_port: EPHEMERAL_MIN,
+            sockets: Sockets::default(),
             ledger: None,
-            requests: Requests::default(),
             earlier: Vec::new(),
-            responders: BTreeSet::new(),
             scribe: Scribe::new(Nobody, Instant::ZERO),
             transcript: Vec::new(),
-            fault: None,
             setting,
         };
         bench.router.advance(START);
@@ -186,7 +170,7 @@ impl Bench {
 
     /// Everything that this run of the process asked.
     pub const fn requests(&self) -> &Requests {
-        &self.requests
+        self.sockets.requests()
     }
 
     /// Everything that earlier runs asked, each by itself: a process knows nothing of the last one's
@@ -239,8 +223,7 @@ impl Bench {
     pub fn crash(&mut self) {
         self.remark("the process is killed");
         self.agent = None;
-        self.channels.clear();
-        self.earlier.push(std::mem::take(&mut self.requests));
+        self.earlier.push(self.sockets.vanish());
         self.run += 1;
     }
 
@@ -333,8 +316,8 @@ impl Bench {
     /// # Errors
     /// The first promise that is broken.
     fn check(&self) -> Result<(), String> {
-        if let Some(fault) = &self.fault {
-            return Err(fault.clone());
+        if let Some(fault) = self.sockets.fault() {
+            return Err(fault.to_owned());
         }
         match self.router.complaints() {
             [] => Ok(()),
@@ -384,7 +367,7 @@ impl Bench {
             }
             Underway::Asks(fetch) => self.asks(&fetch),
             Underway::Tells { channel, event } => {
-                if self.channels.contains_key(&channel) {
+                if self.sockets.has(channel) {
                     self.tell(Event::Mapping(event));
                 }
             }
@@ -399,67 +382,25 @@ impl Bench {
     fn asks(&mut self, fetch: &Fetch) {
         let to = fetch.to.ip();
         let reply = if self.router.ips().contains(&to) {
-            // In one segment, as the runtime writes it.
-            let from = SocketAddr::new(fetch.source, EPHEMERAL_MIN);
-            let bytes = written(fetch);
-            self.router.segments(self.now, from, fetch.to, &[&bytes])
+            host::asked(&mut self.router, self.now, fetch)
         } else {
             let attacker = self.attackers.iter_mut().find(|attacker| attacker.is_at(to));
             attacker.map_or(HttpReply::Hang, |attacker| attacker.request(self.now, fetch))
         };
-        let id = fetch.fetch;
-        let failed = |reason| MappingEvent::FetchFailed { fetch: id, reason };
-        let (after, event) = match (&reply, reply.bytes()) {
-            (_, Some(bytes)) => match read(&bytes) {
-                Some(HttpResponse { status, body, .. }) => {
-                    let body = body.into();
-                    (LAN_LATENCY * 3, MappingEvent::Fetched { fetch: id, status, body })
-                }
-                None => (LAN_LATENCY * 3, failed(FetchFailure::Malformed)),
-            },
-            (HttpReply::Hang, None) => (fetch.timeout, failed(FetchFailure::TimedOut)),
-            (_, None) => (LAN_LATENCY, failed(FetchFailure::Refused)),
-        };
+        let (after, event) = host::told(fetch, &reply);
         self.later(after, Underway::Answers { run: self.run, event });
     }
 
     /// What routers and attackers send finds its way to the host's sockets.
     fn spread(&mut self, outputs: Vec<Output>) {
         for output in outputs {
-            let (from, to, body) = match output {
-                Output::Datagram { from, to, body }
-                | Output::Multicast { from, group: to, body } => (from, to, body),
-                Output::Refused { at, to } => {
-                    let channel = self.channel_at(to);
-                    if let Some(channel) = channel {
-                        let event = MappingEvent::DatagramRefused { channel, to: Some(at) };
-                        self.later(LAN_LATENCY, Underway::Tells { channel, event });
-                    }
-                    continue;
-                }
-            };
-            if self.is_lost() {
+            if !matches!(output, Output::Refused { .. }) && self.is_lost() {
                 continue;
             }
-            if body.starts_with(b"HTTP/1.1 200") {
-                self.responders.insert(from.ip());
-            }
-            let from = scoped(from);
-            let hears = |(channel, at): (&Channel, &SocketAddr)| {
-                let same_family = at.is_ipv4() == from.is_ipv4();
-                let is_it = at.port() == to.port() && at.ip() == to.ip() && same_family;
-                is_it.then_some(*channel)
-            };
-            let channels: BTreeSet<Channel> = self.channels.iter().filter_map(hears).collect();
-            for channel in channels {
-                let event = MappingEvent::DatagramReceived { channel, from, body: body.clone() };
+            for (channel, event) in self.sockets.hear(&output) {
                 self.later(LAN_LATENCY, Underway::Tells { channel, event });
             }
         }
-    }
-
-    fn channel_at(&self, at: SocketAddr) -> Option<Channel> {
-        self.channels.iter().find(|(_, one)| **one == at).map(|(channel, _)| *channel)
     }
 
     fn is_lost(&mut self) -> bool {
@@ -499,26 +440,18 @@ impl Bench {
 
     fn perform(&mut self, action: MappingAction) {
         match action {
-            MappingAction::OpenChannel { channel } => {
-                let at = match channel {
-                    Channel::Client { source, .. } => {
-                        self.next_port = self.next_port.checked_add(1).unwrap_or(EPHEMERAL_MIN);
-                        SocketAddr::new(source, self.next_port)
-                    }
-                    Channel::Group { group, .. } => group,
-                };
-                if self.channels.insert(channel, at).is_some() {
-                    self.blame(format!("{channel} is opened twice"));
+            MappingAction::OpenChannel { channel } => self.sockets.open(channel),
+            MappingAction::CloseChannel { channel } => self.sockets.close(channel),
+            MappingAction::SendDatagram { channel, to, body } => {
+                let from = self.sockets.sends(self.now, channel, to, &self.router);
+                if let Some(from) = from
+                    && !self.is_lost()
+                {
+                    self.later(LAN_LATENCY, Underway::Leaves { from, to, body });
                 }
             }
-            MappingAction::CloseChannel { channel } => {
-                if self.channels.remove(&channel).is_none() {
-                    self.blame(format!("{channel} is closed although it is not open"));
-                }
-            }
-            MappingAction::SendDatagram { channel, to, body } => self.sends(channel, to, body),
             MappingAction::Fetch(fetch) => {
-                self.ask_of(fetch.to);
+                self.sockets.asks(self.now, fetch.to, &self.router);
                 self.later(LAN_LATENCY * 2, Underway::Asks(fetch));
             }
             MappingAction::StoreLedger { ledger } => self.ledger = Some(ledger),
@@ -526,60 +459,4 @@ impl Bench {
             other => unreachable!("{other:?}"),
         }
     }
-
-    fn sends(&mut self, channel: Channel, to: SocketAddr, body: Bytes) {
-        let Some(from) = self.channels.get(&channel).copied() else {
-            self.blame(format!("{channel} sends although it is not open"));
-            return;
-        };
-        if matches!(channel, Channel::Group { .. }) {
-            self.blame(format!("{channel} sends, although it is there to listen"));
-        }
-        self.ask_of(to);
-        if !self.is_lost() {
-            self.later(LAN_LATENCY, Underway::Leaves { from, to, body });
-        }
-    }
-
-    /// The host asks somebody: the router, a group, or whoever answered a search at its own address.
-    fn ask_of(&mut self, to: SocketAddr) {
-        self.requests.note(self.now, to);
-        let ip = to.ip();
-        let is_group = ip.is_multicast() && to.port() == SSDP_PORT;
-        let known = is_group || self.router.ips().contains(&ip) || self.responders.contains(&ip);
-        if !known {
-            self.blame(format!("{to} is asked, which is neither the router nor a responder"));
-        }
-    }
-
-    fn blame(&mut self, fault: String) {
-        self.fault.get_or_insert(fault);
-    }
-}
-
-/// The bytes of a request.
-fn written(fetch: &Fetch) -> Bytes {
-    let text = format!("http://{}{}", SocketAddr::new(fetch.to.ip(), fetch.to.port()), fetch.path);
-    let url = HttpUrl::parse(&text).expect("core asks for what can be asked for");
-    match &fetch.soap {
-        None => http::get(&url, "bench/1"),
-        Some(soap) => http::post(&url, "bench/1", &soap.action, &soap.body),
-    }
-}
-
-/// The response in these bytes, if there is one.
-fn read(bytes: &[u8]) -> Option<HttpResponse> {
-    let mut reader = ResponseReader::default();
-    reader.push(bytes).ok()?;
-    reader.finish().ok()
-}
-
-/// An address of the link is told with its interface.
-fn scoped(mut addr: SocketAddr) -> SocketAddr {
-    if let SocketAddr::V6(six) = &mut addr
-        && six.ip().is_unicast_link_local()
-    {
-        six.set_scope_id(INTERFACE);
-    }
-    addr
 }

@@ -20,6 +20,7 @@
 mod attacker;
 pub mod bench;
 mod description;
+pub mod host;
 mod http;
 mod igd;
 mod nat_pmp;
@@ -239,6 +240,11 @@ impl Router {
 
     fn lets_in(&self, now: Instant, held: &Held) -> bool {
         self.back_at.is_none() && held.lets_in && held.since <= now && held.is_alive(now)
+    }
+
+    /// Whether it is away, starting anew.
+    pub const fn is_away(&self) -> bool {
+        self.back_at.is_some()
     }
 
     /// A datagram reaches it. `from` is as the client's socket is bound.
@@ -535,6 +541,8 @@ impl Router {
             Forwarding::Works => true,
             Forwarding::AfterDeletion => self.table.deleted.contains(&(internal, key)),
             Forwarding::ByOtherProtocol => first != by,
+            Forwarding::AtOtherPort => key.1 != internal.port(),
+            Forwarding::UdpAlone => key.0 == Transport::Quic,
             Forwarding::Never => false,
         };
         Held {

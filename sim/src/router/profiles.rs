@@ -1,7 +1,7 @@
 //! How routers are: honest ones, and the quirks of real ones, by name. Numbers are those of the
 //! catalogue of broken routers.
 
-use crate::net::{Dependence, GateConfig};
+use crate::net::{Dependence, GateConfig, PortAllocation};
 use portolan_core::{Duration, MappingProtocol, MappingReason};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -68,6 +68,10 @@ pub enum Forwarding {
     AfterDeletion,
     /// Not by the protocol that was asked first.
     ByOtherProtocol,
+    /// Only at an external port other than the internal one.
+    AtOtherPort,
+    /// Only UDP.
+    UdpAlone,
     /// Never.
     Never,
 }
@@ -295,6 +299,10 @@ impl Profile {
     pub const fn gate(&self) -> GateConfig {
         let mut gate = GateConfig::nat(Dependence::Independent, Dependence::AddressAndPort);
         gate.udp.absolute = self.nat.udp_absolute;
+        if self.nat.rebinds_after.is_some() {
+            gate.udp.absolute = self.nat.rebinds_after;
+            gate.ports = PortAllocation::Random;
+        }
         gate
     }
 
@@ -305,8 +313,11 @@ impl Profile {
         match self.wan {
             Wan::Private | Wan::Shared => Some(MappingReason::GatewayBehindNat { external: wan }),
             Wan::Public | Wan::Offline => match self.forwarding {
-                Forwarding::Never => Some(MappingReason::NotForwarding),
-                Forwarding::Works | Forwarding::AfterDeletion | Forwarding::ByOtherProtocol => None,
+                Forwarding::Never | Forwarding::UdpAlone => Some(MappingReason::NotForwarding),
+                Forwarding::Works
+                | Forwarding::AfterDeletion
+                | Forwarding::ByOtherProtocol
+                | Forwarding::AtOtherPort => None,
             },
         }
     }
@@ -377,6 +388,8 @@ pub const PROFILES: &[(&str, Profile)] = &[
     ("forwards-never", Profile { forwarding: Forwarding::Never, ..Profile::ALL }),
     ("forwards-later", Profile { forwarding: Forwarding::AfterDeletion, ..Profile::ALL }),
     ("forwards-other", Profile { forwarding: Forwarding::ByOtherProtocol, ..Profile::ALL }),
+    ("forwards-elsewhere", Profile { forwarding: Forwarding::AtOtherPort, ..Profile::ALL }),
+    ("forwards-udp", Profile { forwarding: Forwarding::UdpAlone, ..Profile::ALL }),
     // 14: the table is purged every ten minutes.
     ("purging", Profile { purge_interval: Some(Duration::from_secs(600)), ..Profile::ALL }),
     (

@@ -1,6 +1,7 @@
 //! What a runtime would know: connections, streams and dials; and the contract that every action
 //! must keep so that a runtime can perform it.
 
+use crate::relays::Relays;
 use crate::routers::Routers;
 use portolan_core::wire::autonat::Message;
 use portolan_core::wire::multiaddr::{Decoded, decode};
@@ -39,6 +40,7 @@ pub(super) struct Book {
     pub(super) dials: BTreeMap<DialId, Dial>,
     pub(super) probes: Vec<Probe>,
     routers: Routers,
+    relays: Relays,
     listeners: BTreeMap<ListenerId, Addr>,
     interfaces: Vec<IpAddr>,
     minted: BTreeSet<StreamId>,
@@ -134,6 +136,7 @@ impl Book {
                 self.forget_if_over(*stream);
             }
             Event::Mapping(event) => self.routers.happened(event),
+            Event::Relay(event) => self.relays.happened(event),
             Event::Tick
             | Event::Resumed { .. }
             | Event::Contacted { .. }
@@ -176,6 +179,13 @@ impl Book {
                 false => Err(format!("{conn} is disconnected, but is gone")),
             },
             Action::Mapping(action) => self.routers.ordered(action),
+            Action::Relay(action) => {
+                for stream in self.relays.ordered(action)? {
+                    self.writable(stream)?;
+                    self.streams.remove(&stream);
+                }
+                Ok(())
+            }
             Action::Notify(_) | _ => Ok(()),
         }
     }

@@ -62,6 +62,9 @@ impl World {
             "request" | "data" | "accept" => self.ask_us(&verb, words),
             "gateways" | "datagram" | "datagram-refused" | "fetched" | "fetch-failed"
             | "ledger-read" | "closing" => self.routers(&verb, said),
+            "circuit" | "circuit-forgotten" | "connect-failed" | "upgrade-failed"
+            | "bridge-ended" | "draining" => self.circuits(&verb, words),
+            "reserve" | "ask-circuit" | "incoming" | "hop" | "stop" => self.relaying(&verb, words),
             "settle" => {
                 let most = words.take()?;
                 words.done()?;
@@ -393,7 +396,7 @@ impl World {
     }
 
     /// The stream of this protocol that core opened on the connection, and that is not over.
-    fn ours(&self, conn: ConnId, protocol: Protocol) -> Result<StreamId, Wrong> {
+    pub(super) fn ours(&self, conn: ConnId, protocol: Protocol) -> Result<StreamId, Wrong> {
         let found = self.book.live(conn, Side::Outbound, protocol).last();
         found.ok_or_else(|| {
             format!("expected a stream of ours on {conn} that speaks {}", protocol.word())
@@ -401,7 +404,7 @@ impl World {
     }
 
     /// The peer opens a stream.
-    fn theirs(&mut self, conn: ConnId, protocol: Protocol) -> Result<StreamId, Wrong> {
+    pub(super) fn theirs(&mut self, conn: ConnId, protocol: Protocol) -> Result<StreamId, Wrong> {
         let stream = self.book.next_inbound(protocol);
         self.feed(Event::StreamOpened { conn, stream })?;
         Ok(stream)
@@ -409,7 +412,12 @@ impl World {
 
     /// The peer agrees to the stream if it did not yet, sends frames on it, and finishes if they
     /// are its last. It falls silent when the stream is over.
-    fn speak(&mut self, stream: StreamId, frames: Vec<Bytes>, last: bool) -> Result<(), Wrong> {
+    pub(super) fn speak(
+        &mut self,
+        stream: StreamId,
+        frames: Vec<Bytes>,
+        last: bool,
+    ) -> Result<(), Wrong> {
         if let Some(known) = self.book.streams.get(&stream)
             && !known.open
         {

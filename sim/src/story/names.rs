@@ -27,6 +27,11 @@ impl Names {
         self.0.insert(peer, name.clone());
         peer
     }
+
+    /// The name of a peer, if the story named it.
+    pub(super) fn of(&self, peer: &PeerId) -> Option<Name> {
+        self.0.get(peer).cloned()
+    }
 }
 
 impl transcript::Names for Names {

@@ -1,7 +1,8 @@
 //! The knobs of a story: `config` lines, which stand before the first fact.
 
-use super::routers;
+use super::names::Names;
 use super::script::{Word, Words, Wrong};
+use super::{relays, routers};
 use portolan_core::{Addr, Class, Config, DialBackConfig, Duration, NodeState};
 use std::net::IpAddr;
 
@@ -21,6 +22,8 @@ pub(super) enum Spread {
 pub(super) struct Settings {
     pub(super) config: Config,
     pub(super) spread: Spread,
+    /// The peers that the knobs name.
+    pub(super) names: Names,
 }
 
 impl Default for Settings {
@@ -28,7 +31,7 @@ impl Default for Settings {
         let mut config = Config::default();
         // The version changes with every release; transcripts do not.
         config.agent_version = "portolan/story".to_owned();
-        Settings { config, spread: Spread::Lowest }
+        Settings { config, spread: Spread::Lowest, names: Names::default() }
     }
 }
 
@@ -58,6 +61,11 @@ impl Settings {
             "draw" => self.spread = words.take()?,
             "mapping" => self.config.mapping = Some(routers::mapping(&mut words)?),
             "dial-back" => self.config.dial_back = Some(dial_back(&mut words)?),
+            "relay" => self.config.relay = Some(relays::used(&mut words, &mut self.names)?),
+            "relay-server" => {
+                let offered = relays::offered(&mut words, &mut self.names)?;
+                self.config.relay_server = Some(offered);
+            }
             other => {
                 return Err(super::script::expected("a knob (see docs/scenarios.md)", other));
             }

@@ -98,7 +98,7 @@ impl World {
     pub(super) fn new(settings: Settings) -> Result<World, String> {
         let name = Name(NODE.to_owned());
         let key = key(&name);
-        let mut names = Names::default();
+        let mut names = settings.names;
         names.peer(&name);
         let agent = Agent::new(settings.config, key.public())
             .map_err(|error| format!("the configuration is refused: {error}"))?;
@@ -244,6 +244,11 @@ impl World {
     fn clocks(&self) -> (Instant, UnixTime) {
         let true_ms = UNIX_START_MS + self.now.as_nanos() / 1_000_000;
         (self.now, UnixTime::from_millis(true_ms.saturating_add_signed(self.unix_ahead)))
+    }
+
+    /// What the wall clock shows, in seconds.
+    pub(super) fn unix_secs(&self) -> u64 {
+        self.clocks().1.as_millis() / 1_000
     }
 
     fn wake_by(&mut self, until: Instant) -> Result<bool, String> {

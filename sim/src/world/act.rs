@@ -91,9 +91,9 @@ impl World {
                     told.push(Told { at: self.now, node: NodeId(node), notice });
                 }
             }
+            Action::Mapping(action) => self.orders(node, action),
             // An order that this world does not know is a gap in the world.
-            // No node of the simulated network asks routers.
-            other @ (Action::Mapping(_) | _) => unreachable!("{other:?}"),
+            other @ (Action::Relay(_) | _) => unreachable!("{other:?}"),
         }
     }
 

@@ -40,6 +40,7 @@ impl World {
         if let Some(node) = self.residents.get(&host).copied() {
             // Connections from addresses that are gone are of no more use, and time out.
             self.feed(node, Event::InterfacesChanged { ips: ips.to_vec() });
+            self.joins(node);
             self.flush_all();
         }
     }

@@ -15,6 +15,7 @@ mod act;
 mod app;
 mod conn;
 mod faults;
+mod lan;
 mod node;
 mod packets;
 mod talk;
@@ -27,7 +28,7 @@ pub use truth::{Expected, STRANGER, Truth};
 pub use vice::Vice;
 
 use crate::dice::Dice;
-use crate::net::{Fabric, HostId, Landing, Packet};
+use crate::net::{Fabric, HostId, Landing, Packet, RouterId};
 use crate::watch::{Violation, Watch};
 use conn::{Conn, EndId, Part};
 use portolan_core::transcript::Scribe;
@@ -67,6 +68,8 @@ enum Occurrence {
     HangsUp { end: EndId },
     /// A machine that was suspended runs again.
     Resumes { node: usize },
+    /// Something happens in a network whose router maps ports.
+    OnLan { router: RouterId, what: lan::Underway },
 }
 
 #[derive(Clone, Debug)]
@@ -141,6 +144,8 @@ pub struct World {
     /// Which node runs on a host.
     residents: BTreeMap<HostId, usize>,
     conns: BTreeMap<u64, Conn>,
+    /// Networks whose router maps ports.
+    lans: BTreeMap<RouterId, lan::Lan>,
     /// Ends that have said something in this moment.
     unsent: Vec<EndId>,
     pub(crate) watch: Watch,
@@ -168,6 +173,7 @@ impl World {
             nodes: Vec::new(),
             residents: BTreeMap::new(),
             conns: BTreeMap::new(),
+            lans: BTreeMap::new(),
             unsent: Vec::new(),
             watch: Watch::default(),
             counts: Counts::default(),
@@ -209,8 +215,10 @@ impl World {
         if std::mem::replace(&mut self.nodes[node].running, true) {
             return;
         }
+        self.remembers(node);
         let ips = self.fabric.ips(self.nodes[node].host).to_vec();
         self.feed(node, Event::InterfacesChanged { ips });
+        self.joins(node);
         for addr in self.nodes[node].wanted.clone() {
             self.listen(id, addr);
         }
@@ -314,6 +322,7 @@ impl World {
             Occurrence::ScriptDials { node, number } => self.script_dials(node, number),
             Occurrence::HangsUp { end } => self.close(end),
             Occurrence::Resumes { node } => self.resumes(node),
+            Occurrence::OnLan { router, what } => self.on_lan(router, what),
         }
     }
 

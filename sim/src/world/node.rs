@@ -4,6 +4,8 @@ use super::conn::{Costs, EndId};
 use super::vice::{Request, Vice};
 use crate::dice::Dice;
 use crate::net::HostId;
+use crate::router::host::Sockets;
+use bytes::Bytes;
 use libp2p_identity::Keypair;
 use portolan_core::transcript::{Names, Scribe};
 use portolan_core::{
@@ -117,6 +119,12 @@ pub struct Node {
     pub(super) first_dial_at: Option<Instant>,
     pub(super) scribe: Option<Box<Scribe<WorldNames>>>,
     pub(super) steps: u64,
+    /// Its sockets towards its router.
+    pub(super) sockets: Sockets,
+    /// Its ledger of mappings as it was stored last.
+    pub(super) ledger: Option<Bytes>,
+    /// Which run of its process it is.
+    pub(super) run: u32,
 }
 
 impl Node {
@@ -162,6 +170,9 @@ impl Node {
             first_dial_at: None,
             scribe: None,
             steps: 0,
+            sockets: Sockets::default(),
+            ledger: None,
+            run: 0,
         })
     }
 
@@ -193,6 +204,11 @@ impl Node {
     /// Who came in on an address of it.
     pub fn entered(&self, addr: Addr) -> Entered {
         self.entered.get(&addr).copied().unwrap_or_default()
+    }
+
+    /// Its sockets towards its router.
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
     }
 
     /// Whether it runs and is awake.

@@ -117,7 +117,8 @@ impl World {
     }
 
     /// The addresses of a class that a node can know of without being told: where servers in reach
-    /// see it, its own global ones, and what they make together with its listen ports.
+    /// see it, where its router lists it, its own global ones, and what they make together with its
+    /// listen ports.
     pub fn discoverable(&self, NodeId(node): NodeId, class: Class) -> BTreeSet<Addr> {
         let it = &self.nodes[node];
         let mut found = BTreeSet::new();
@@ -127,6 +128,10 @@ impl World {
             Family::of(**ip) == class.family
                 && portolan_core::ip_scope(**ip) == portolan_core::IpScope::Global
         };
+        let is_global =
+            |addr: &Addr| portolan_core::ip_scope(addr.ip) == portolan_core::IpScope::Global;
+        let held = self.held(NodeId(node)).into_iter().map(|(external, _)| external);
+        found.extend(held.filter(|addr| addr.class() == class && is_global(addr)));
         found.extend(ips.iter().filter(global).map(|ip| Addr::new(*ip, port, class.transport)));
         for (conn, role) in it.conns.values() {
             let Some(conn) = self.conns.get(conn) else { continue };

@@ -1,5 +1,6 @@
 //! Structured nonsense: orders drawn by proptest, and how a world carries them out.
 
+use crate::relays::{RelayOp, any_relay_op};
 use crate::routers::{RouterOp, any_router_op};
 use crate::world::{Ask, OURS, PEERS, REMOTES, World, key};
 use bytes::Bytes;
@@ -116,6 +117,7 @@ pub(crate) enum Op {
     /// The wall clock is set, by so many hours.
     Clock(i16),
     Router(RouterOp),
+    Relay(RelayOp),
 }
 
 /// Orders by their odds: enough sense among the nonsense that deep states are reached.
@@ -154,6 +156,7 @@ pub(crate) fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(which, protocol, bytes)| Op::Garbage { which, protocol, bytes }),
         1 => (any::<u64>(), b()).prop_map(|(id, what)| Op::Unknown { id, what }),
         1 => any_router_op().prop_map(Op::Router),
+        1 => any_relay_op().prop_map(Op::Relay),
     ];
     let service = prop_oneof![
         3 => (b(), b(), b()).prop_map(|(which, target, more)| Op::Request { which, target, more }),
@@ -282,6 +285,7 @@ impl World {
             }
             Op::Unknown { id, what } => self.unknown(id, what),
             Op::Router(op) => self.router(op),
+            Op::Relay(op) => self.relay(op),
         }
     }
 

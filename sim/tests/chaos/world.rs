@@ -5,9 +5,10 @@ use libp2p_identity::Keypair;
 use portolan_core::wire::autonat::Message;
 use portolan_core::{
     Action, Actions, Addr, Agent, Channel, Config, ConnId, Connected, Cx, Dial, DialBackConfig,
-    DialId, Draw, Duration, Event, Instant, ListenerId, MappingConfig, PeerId, Protocol, Side,
-    Signer, StreamEnd, StreamId, UnixTime, wire::multiaddr,
+    DialId, Draw, Duration, Event, Instant, ListenerId, MappingConfig, PeerId, Protocol,
+    RelayConfig, RelayServerConfig, Side, Signer, StreamEnd, StreamId, UnixTime, wire::multiaddr,
 };
+use portolan_sim::relays::Relays;
 use portolan_sim::routers::Routers;
 use portolan_sim::tape::Tape;
 use std::collections::{BTreeMap, BTreeSet};
@@ -155,6 +156,9 @@ pub(crate) struct World {
     /// Pings of the agent's, with what they said.
     pub(crate) pings: Vec<(StreamId, bytes::Bytes)>,
     pub(crate) routers: Routers,
+    pub(crate) relays: Relays,
+    /// The last relays that were to be dialled.
+    pub(crate) told_to_connect: Vec<(PeerId, Addr)>,
     /// The last datagrams that routers were sent.
     pub(crate) told_routers: Vec<(Channel, SocketAddr, bytes::Bytes)>,
     pub(crate) oracle: Oracle,
@@ -177,6 +181,8 @@ impl World {
         if lab != Lab::Embedder {
             config.dial_back = Some(DialBackConfig::default());
             config.mapping = Some(MappingConfig::default());
+            config.relay = Some(RelayConfig::default());
+            config.relay_server = Some(RelayServerConfig::default());
         }
         let agent = Agent::new(config, key(PEERS).public()).expect("a plain configuration");
         let now = Instant::from_millis(1_000);
@@ -201,6 +207,8 @@ impl World {
             silent: BTreeSet::new(),
             pings: Vec::new(),
             routers: Routers::default(),
+            relays: Relays::default(),
+            told_to_connect: Vec::new(),
             told_routers: Vec::new(),
             oracle: Oracle::default(),
         }
@@ -240,7 +248,7 @@ impl World {
         self.unix_ms = self.unix_ms.saturating_add_signed(millis);
     }
 
-    fn unix(&self) -> UnixTime {
+    pub(crate) fn unix(&self) -> UnixTime {
         UnixTime::from_millis(self.unix_ms.saturating_add(self.now.as_nanos() / 1_000_000))
     }
 
@@ -358,6 +366,7 @@ impl World {
             }
             Event::DialFailed { dial, .. } => self.forget_dial(*dial),
             Event::Mapping(event) => self.routers.happened(event),
+            Event::Relay(event) => self.relays.happened(event),
             Event::StreamOpened { conn, stream } if stream.side == Side::Inbound => {
                 let known = self.streams.contains_key(stream);
                 if let Some(reused) = self.streams.get_mut(stream) {
@@ -444,6 +453,7 @@ impl World {
                 assert!(self.conns.contains_key(conn), "{action:?} on a dead connection");
             }
             Action::Mapping(action) => self.obey_mapping(action),
+            Action::Relay(action) => self.obey_relay(action),
             Action::Notify(_) => {}
             _ => unreachable!("an order that the world does not know: {action:?}"),
         }

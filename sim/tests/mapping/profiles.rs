@@ -178,6 +178,7 @@ fn a_foreign_mapping_in_the_way_is_passed_over() {
 fn another_external_address_costs_few_requests_and_is_told() {
     for (name, protocols) in [
         ("all", &MappingProtocol::ALL[..]),
+        ("pcp-only", &MappingProtocol::ALL),
         ("all", &[MappingProtocol::Pcp, MappingProtocol::NatPmp]),
         ("upnp-v2-only", &MappingProtocol::ALL),
     ] {
@@ -204,5 +205,32 @@ fn another_external_address_costs_few_requests_and_is_told() {
                 if asked <= 900 { Ok(()) } else { Err(format!("{asked} requests")) }
             });
         }
+    }
+}
+
+#[test]
+fn another_external_address_is_noticed_within_a_minute() {
+    for name in ["pcp-only", "nat-pmp-only", "upnp-v2-only", "all"] {
+        let profile = Profile::named(name).expect("a profile");
+        run_one(name, Setting::new(profile, 1), |bench| {
+            bench.run(seconds(30))?;
+            let stored = bench.ledger().cloned();
+            bench.run(seconds(600))?;
+            if bench.ledger() != stored.as_ref() {
+                return Err("who watches has nothing to store".into());
+            }
+            let now = bench.now();
+            let moved = std::net::Ipv4Addr::new(44, 7, 0, 200);
+            bench.router_mut().set_wan(now, moved, false, false);
+            bench.run(seconds(60))?;
+            let told = |one: &Mapping| {
+                one.lease.is_some_and(|lease| lease.external.ip == IpAddr::V4(moved))
+            };
+            if !bench.mappings().iter().all(told) {
+                return Err(format!("{:?}", bench.mappings()));
+            }
+            check_budget(bench)?;
+            check_release(bench)
+        });
     }
 }

@@ -7,7 +7,9 @@
 // Events
 //   ready       peer, addrs (with /p2p/), verified: those of them that it takes for confirmed
 //               before it has met anybody, node: the version of Node
-//   connection  peer, remote, direction: a connection is open
+//   connection  peer, remote, direction, limits: a connection is open; limits are {bytes, seconds}
+//               where a relay told some, else null
+//   closed      peer, remote, limits: a connection is gone
 //   identified  peer, agent, protocol, observed, listen, protocols, certified: what a peer said
 //   pinged      id, rtt_ms
 //   dialled     id, peer
@@ -17,12 +19,18 @@
 //               event of js-libp2p tells an application; its address manager forgets them
 //   settled     nobody has been asked anything for a while, and nobody will be until another peer
 //               connects: only then does js-libp2p ask
+//   reserved    id, relay, addrs, voucher: a reservation stands; its addresses as the node joined them
+//   echoed      id, bytes: they came back as they were sent
+//   reservations id, peers: who holds one here
 //   failed      id, what, error: a command failed, or the start did
 //   stopped     nothing follows
 //
 // Commands
 //   dial  id, addr      open a connection, even beside another; identify runs by itself
 //   ping  id, peer      ping over a connection that is open
+//   reserve id, addr    reserve at the relay at this address, which ends with /p2p/
+//   echo  id, peer, bytes  send so many bytes and compare what comes back
+//   reservations id     who holds a reservation here
 //   stop                the same as the end of stdin
 import { createInterface } from 'node:readline'
 import { noise } from '@chainsafe/libp2p-noise'
@@ -38,6 +46,7 @@ import { tls } from '@libp2p/tls'
 import { isPrivate } from '@libp2p/utils'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createLibp2p } from 'libp2p'
+import * as relay from './relay.mjs'
 
 const defaults = {
   // Multiaddrs to listen on.
@@ -47,7 +56,11 @@ const defaults = {
   // What secures TCP: noise or tls.
   security: 'noise',
   // Whether AutoNAT v2 runs, which in js-libp2p is client and server at once.
-  autonat: false
+  autonat: false,
+  // What it allows a circuit, as {bytes, milliseconds}, if it is a relay; null for its own default.
+  relay: null,
+  // Whether it can reserve at relays and dial through them.
+  relayClient: false
 }
 
 // A dial of a test is on this host: seconds mean that it hangs.
@@ -73,6 +86,7 @@ async function start (options) {
     identify: identify(),
     identifyPush: identifyPush(),
     ping: ping(),
+    ...relay.services(options),
     // Not a service: a window on what the node keeps to itself.
     inner: (components) => Object.assign(inner, {
       addresses: components.addressManager,
@@ -85,7 +99,7 @@ async function start (options) {
   const node = await createLibp2p({
     privateKey: await privateKey(options.key),
     addresses: { listen: options.listen },
-    transports: [tcp(), quic()],
+    transports: [tcp(), quic(), ...relay.transports(options)],
     connectionEncrypters: [options.security === 'tls' ? tls() : noise()],
     streamMuxers: [yamux()],
     // By default js-libp2p dials no loopback address that another peer told it about.
@@ -138,7 +152,15 @@ function watch (node, inner) {
     say('connection', {
       peer: detail.remotePeer.toString(),
       remote: detail.remoteAddr.toString(),
-      direction: detail.direction
+      direction: detail.direction,
+      limits: relay.limits(detail)
+    })
+  })
+  node.addEventListener('connection:close', ({ detail }) => {
+    say('closed', {
+      peer: detail.remotePeer.toString(),
+      remote: detail.remoteAddr.toString(),
+      limits: relay.limits(detail)
     })
   })
   node.addEventListener('peer:identify', ({ detail }) => {
@@ -157,13 +179,12 @@ function watch (node, inner) {
 }
 
 const commands = {
-  async dial (node, { id, addr }) {
-    const signal = AbortSignal.timeout(COMMAND_TIMEOUT_MS)
+  ...relay.commands,
+  async dial (node, { id, addr, signal }) {
     const connection = await node.dial(multiaddr(addr), { signal, force: true })
     say('dialled', { id, peer: connection.remotePeer.toString() })
   },
-  async ping (node, { id, peer }) {
-    const signal = AbortSignal.timeout(COMMAND_TIMEOUT_MS)
+  async ping (node, { id, peer, signal }) {
     const rtt = await node.services.ping.ping(peerIdFromString(peer), { signal })
     say('pinged', { id, rtt_ms: rtt })
   }
@@ -175,6 +196,7 @@ const { node, inner } = await start(options).catch((err) => {
   process.exit(1)
 })
 watch(node, inner)
+await relay.serve(node)
 say('ready', {
   peer: node.peerId.toString(),
   // What is listened on; `node.getMultiaddrs()` leaves out what AutoNAT has yet to confirm.
@@ -194,7 +216,8 @@ for await (const line of createInterface({ input: process.stdin })) {
     continue
   }
   // Commands run side by side: one that hangs holds up no other.
-  run(node, command).catch((err) => {
+  const signal = AbortSignal.timeout(COMMAND_TIMEOUT_MS)
+  run(node, { ...command, signal }, say, inner).catch((err) => {
     say('failed', { id: command.id ?? null, what: command.do, error: String(err?.message ?? err) })
   })
 }

@@ -11,7 +11,7 @@ use std::net::SocketAddrV4;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -22,14 +22,20 @@ const TOOLS: [(&str, &str); 3] =
 const SERVES: &str = "Listening for NAT-PMP/PCP traffic";
 /// How long it may take to say so, ours: a hundred times what it takes.
 const STARTS_WITHIN: Duration = Duration::from_secs(10);
+/// How it says that it is asked for a port by NAT-PMP.
+const REQUEST: &str = "NAT-PMP port mapping request : ";
 /// Lines of what it said that are told when it does not start, number.
 const SAID_MAX: usize = 20;
-/// Its chains, empty.
+/// Its chains, empty; what it opens of IPv6 leads through a stateful firewall (RFC 6092).
 const TABLE: &str = "table inet miniupnpd {
 chain miniupnpd {}
 chain prerouting_miniupnpd {}
 chain postrouting_miniupnpd {}
-chain forward { type filter hook forward priority filter; jump miniupnpd; }
+chain forward {
+type filter hook forward priority filter; jump miniupnpd;
+meta nfproto ipv4 accept; ct state established,related accept; iifname lan accept;
+meta l4proto icmpv6 accept; drop;
+}
 chain prerouting { type nat hook prerouting priority dstnat; jump prerouting_miniupnpd; }
 chain postrouting { type nat hook postrouting priority srcnat; jump postrouting_miniupnpd; }
 }
@@ -104,6 +110,7 @@ impl Drop for Folder {
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
+    requests: Arc<Mutex<Vec<String>>>,
     _folder: Folder,
 }
 
@@ -130,13 +137,18 @@ impl Daemon {
         command.args(["-d", "-f", &config, "-P", &folder.file("pid")]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let child = router.inside(|| command.spawn())?;
-        let mut daemon = Daemon { child, _folder: folder };
+        let requests = Arc::default();
+        let mut daemon = Daemon { child, requests, _folder: folder };
         let stderr = daemon.child.stderr.take();
         let stderr = stderr.ok_or_else(|| io::Error::other("stderr is a pipe"))?;
         let (sender, lines) = mpsc::channel();
+        let requests = daemon.requests.clone();
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                // What is said later is read and forgotten, so that it never waits to be heard.
+                if line.contains(REQUEST) {
+                    requests.lock().unwrap_or_else(PoisonError::into_inner).push(line.clone());
+                }
+                // What is said later is read all the same, so that it never waits to be heard.
                 let _ = sender.send(line);
             }
         });
@@ -152,6 +164,11 @@ impl Daemon {
         }
         let said: Vec<String> = said.into();
         Err(io::Error::other(format!("miniupnpd does not serve: {}", said.join("\n"))))
+    }
+
+    /// Its lines about requests for ports by NAT-PMP, so far.
+    pub fn requests(&self) -> Vec<String> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -171,9 +188,7 @@ pub struct Forward {
 /// # Errors
 /// If there are no chains of the daemon's, or a rule in them is not understood.
 pub fn forwards(router: &Namespace) -> io::Result<Vec<Forward>> {
-    let list = ["list", "chain", "inet", "miniupnpd", "prerouting_miniupnpd"];
-    let text = router.inside(|| succeed(Command::new("nft").args(list)))?;
-    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    let text = chain(router, "prerouting_miniupnpd")?;
     let rules = text.lines().filter(|line| line.contains(" dnat "));
     let understood = |line: &str| {
         forward(line).ok_or_else(|| io::Error::other(format!("what is this rule: {line}")))
@@ -181,6 +196,22 @@ pub fn forwards(router: &Namespace) -> io::Result<Vec<Forward>> {
     let mut all = rules.map(understood).collect::<io::Result<Vec<_>>>()?;
     all.sort_unstable();
     Ok(all)
+}
+
+/// How many pinholes of IPv6 the daemon of a router has opened, as the kernel has it.
+///
+/// # Errors
+/// If there are no chains of the daemon's.
+pub fn pinholes(router: &Namespace) -> io::Result<usize> {
+    // What is compared lies where IPv6 has the destination.
+    let text = chain(router, "miniupnpd")?;
+    Ok(text.lines().filter(|line| line.contains("@nh,192,128") && line.contains("accept")).count())
+}
+
+fn chain(router: &Namespace, name: &str) -> io::Result<String> {
+    let list = ["list", "chain", "inet", "miniupnpd", name];
+    let text = router.inside(|| succeed(Command::new("nft").args(list)))?;
+    Ok(String::from_utf8_lossy(&text.stdout).into_owned())
 }
 
 /// `iif "wan" @nh,72,8 0x6 th dport 4001 dnat ip to 192.168.1.7:4001`, where the number after the

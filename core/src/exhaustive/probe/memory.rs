@@ -233,6 +233,7 @@ impl Memory {
             | Action::Dial(_)
             | Action::Disconnect { .. }
             | Action::Mapping(_)
+            | Action::Relay(_)
             | Action::Notify(_) => Ok(()),
         }
     }

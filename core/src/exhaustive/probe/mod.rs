@@ -12,7 +12,7 @@ use crate::candidates::Candidates;
 use crate::local::Local;
 use crate::mapping::Mappings;
 use crate::observed::ObservedAddrs;
-use crate::peers::Peers;
+use crate::peers::{Peers, Worth};
 use crate::probe::{Evidence, Probe};
 use crate::reachability::{Ground, Reachability, Verdict};
 use crate::wire::autonat::{DialBack, DialStatus, Message, ResponseStatus};
@@ -174,7 +174,10 @@ impl Rooms {
         candidates.advance(cx, config, local, observed, &Mappings::default());
         probe.advance(cx, local, candidates, peers);
         let (now, servers) = (cx.now, &*probe);
-        peers.keep_alive(cx, None, |peer| servers.wants(now, peer));
+        peers.keep_alive(cx, None, |_, peer| match servers.wants(now, peer) {
+            true => Worth::Kept,
+            false => Worth::Nothing,
+        });
         if let Some(reachability) = reachability {
             reachability.advance(cx, &Ground { config, local, peers, observed, candidates, probe });
         }

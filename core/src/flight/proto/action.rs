@@ -1,10 +1,11 @@
 //! Actions as they are hashed. They are never read back: a record holds their digest only.
 
 use super::mapping::{GatewayAnswerMessage, MappingActionMessage, MappingMessage};
+use super::relay::{RelayActionMessage, RelayNoticeMessage};
 use super::step::Body;
 use super::values::{AddrMessage, Numbered, Span, Stream, ip, number_or_0, peer, sources};
 use crate::flight::mask::Mask;
-use crate::{Class, Deadline, Notice, Reason};
+use crate::{Class, Deadline, Notice, Reason, RelayNotice};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use bytes::Bytes;
 /// `portolan.flight.Action`
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::flight) struct ActionMessage {
-    #[prost(oneof = "Action", tags = "1, 2, 3, 4, 5, 6, 7, 8, 15")]
+    #[prost(oneof = "Action", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 15")]
     action: Option<Action>,
 }
 
@@ -35,6 +36,8 @@ enum Action {
     Notify(NoticeMessage),
     #[prost(message, tag = "8")]
     Mapping(MappingActionMessage),
+    #[prost(message, tag = "9")]
+    Relay(RelayActionMessage),
     #[prost(message, tag = "15")]
     Wake(WakeMessage),
 }
@@ -109,6 +112,8 @@ struct NoticeMessage {
     mapping: Option<Box<MappingMessage>>,
     #[prost(message, optional, tag = "13")]
     gateway: Option<GatewayAnswerMessage>,
+    #[prost(message, optional, boxed, tag = "14")]
+    relay: Option<Box<RelayNoticeMessage>>,
 }
 
 /// `portolan.flight.Class`
@@ -151,6 +156,7 @@ pub(in crate::flight) fn encoded(action: &crate::Action, mask: Option<&Mask>) ->
         }),
         crate::Action::Disconnect { conn } => Action::Disconnect(conn.0),
         crate::Action::Mapping(action) => Action::Mapping(action.into()),
+        crate::Action::Relay(action) => Action::Relay(action.into()),
         crate::Action::Notify(notice) => Action::Notify(notice.into()),
     };
     ActionMessage { action: Some(action) }
@@ -232,8 +238,13 @@ impl From<&Notice> for NoticeMessage {
             Notice::GatewayAnswered(answer) => {
                 NoticeMessage { gateway: Some((*answer).into()), ..of(15) }
             }
+            Notice::Relay(notice) => NoticeMessage { relay: boxed(notice), ..of(16) },
         }
     }
+}
+
+fn boxed(notice: &RelayNotice) -> Option<Box<RelayNoticeMessage>> {
+    Some(Box::new(notice.into()))
 }
 
 impl From<Class> for ClassMessage {

@@ -1,11 +1,15 @@
 //! The first frame of a part: what the agent was made of.
 
 use super::Unknown;
-use super::values::{self, AddrMessage, Numbered, Span, ip, number_or_0, optional, required};
+use super::relay::CircuitLimitMessage;
+use super::values::{
+    self, AddrMessage, Numbered, Span, ip, number_or_0, optional, peer, peer_id, required,
+};
 use crate::flight::{Head, NOW_MAX};
 use crate::{
-    Class, Config, DialBackConfig, Family, Instant, MappingConfig, MappingProtocol, NodeState,
-    PublicKey, Transport, UnixTime,
+    Addr, Class, Config, DialBackConfig, Family, Instant, MappingConfig, MappingProtocol,
+    NodeState, PeerId, PublicKey, RelayConfig, RelayNeed, RelayPeer, RelayServerConfig, Transport,
+    UnixTime,
 };
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -64,6 +68,10 @@ struct ConfigMessage {
     dial_back: Option<DialBackMessage>,
     #[prost(message, optional, tag = "12")]
     mapping: Option<MappingConfigMessage>,
+    #[prost(message, optional, tag = "13")]
+    relay: Option<RelayConfigMessage>,
+    #[prost(message, optional, tag = "14")]
+    relay_server: Option<RelayServerConfigMessage>,
 }
 
 /// `portolan.flight.ForcedClass`
@@ -118,6 +126,60 @@ struct PortMessage {
     port: u32,
 }
 
+/// `portolan.flight.RelayConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+struct RelayConfigMessage {
+    #[prost(message, repeated, tag = "1")]
+    relays: Vec<RelayPeerMessage>,
+    #[prost(uint32, tag = "2")]
+    need: u32,
+    #[prost(uint64, tag = "3")]
+    reservations: u64,
+    #[prost(bool, tag = "4")]
+    use_connected: bool,
+}
+
+/// `portolan.flight.RelayPeer`
+#[derive(Clone, PartialEq, prost::Message)]
+struct RelayPeerMessage {
+    #[prost(bytes = "bytes", tag = "1")]
+    peer: Bytes,
+    #[prost(message, repeated, tag = "2")]
+    addrs: Vec<AddrMessage>,
+}
+
+/// `portolan.flight.RelayServerConfig`
+#[derive(Clone, PartialEq, prost::Message)]
+struct RelayServerConfigMessage {
+    #[prost(uint64, tag = "1")]
+    reservations_max: u64,
+    #[prost(uint64, tag = "2")]
+    reservations_per_ip_max: u64,
+    #[prost(uint64, tag = "3")]
+    reservations_per_prefix_max: u64,
+    #[prost(message, optional, tag = "4")]
+    reservation_lifetime: Option<Span>,
+    #[prost(uint64, tag = "5")]
+    circuits_max: u64,
+    #[prost(uint64, tag = "6")]
+    circuits_per_peer_max: u64,
+    #[prost(uint64, tag = "7")]
+    circuits_per_prefix_max: u64,
+    #[prost(message, optional, tag = "8")]
+    limit: Option<CircuitLimitMessage>,
+    #[prost(message, optional, tag = "9")]
+    allow: Option<Peers>,
+    #[prost(bool, tag = "10")]
+    only_while_may_serve: bool,
+}
+
+/// `portolan.flight.Peers`
+#[derive(Clone, PartialEq, prost::Message)]
+struct Peers {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    peers: Vec<Bytes>,
+}
+
 /// The message for a head whose part begins at `now`.
 pub(in crate::flight) fn encoded(head: &Head, now: Instant) -> HeadMessage {
     let Head { software, config, identity, part, now: _, unix, checkpoint } = head;
@@ -169,6 +231,8 @@ impl From<&Config> for ConfigMessage {
             force_class,
             dial_back,
             mapping,
+            relay,
+            relay_server,
         } = config;
         ConfigMessage {
             agent_version: agent_version.clone(),
@@ -183,6 +247,8 @@ impl From<&Config> for ConfigMessage {
             force_class: force_class.iter().map(ForcedClass::from).collect(),
             dial_back: dial_back.as_ref().map(DialBackMessage::from),
             mapping: mapping.as_ref().map(MappingConfigMessage::from),
+            relay: relay.as_ref().map(RelayConfigMessage::from),
+            relay_server: relay_server.as_ref().map(RelayServerConfigMessage::from),
         }
     }
 }
@@ -215,6 +281,8 @@ impl TryFrom<ConfigMessage> for Config {
                 .collect::<Result<_, _>>()?,
             dial_back: optional(message.dial_back)?,
             mapping: optional(message.mapping)?,
+            relay: optional(message.relay)?,
+            relay_server: optional(message.relay_server)?,
         })
     }
 }
@@ -316,6 +384,92 @@ impl PortMessage {
         let PortMessage { transport, port } = self;
         let transport = Transport::numbered(transport, "a transport that is not known")?;
         Ok((transport, u16::try_from(port).map_err(|_| Unknown("a port beyond 65535"))?))
+    }
+}
+
+impl From<&RelayConfig> for RelayConfigMessage {
+    fn from(config: &RelayConfig) -> RelayConfigMessage {
+        let RelayConfig { relays, need, reservations, use_connected } = config;
+        let relays = relays.iter().map(|RelayPeer { peer: who, addrs }| RelayPeerMessage {
+            peer: peer(*who),
+            addrs: addrs.iter().copied().map(AddrMessage::from).collect(),
+        });
+        RelayConfigMessage {
+            relays: relays.collect(),
+            need: need.number(),
+            reservations: wide(*reservations),
+            use_connected: *use_connected,
+        }
+    }
+}
+
+impl TryFrom<RelayConfigMessage> for RelayConfig {
+    type Error = Unknown;
+
+    fn try_from(message: RelayConfigMessage) -> Result<RelayConfig, Unknown> {
+        let RelayConfigMessage { relays, need, reservations, use_connected } = message;
+        let relay = |RelayPeerMessage { peer, addrs }| {
+            let addrs = addrs.into_iter().map(Addr::try_from).collect::<Result<_, _>>()?;
+            Ok::<_, Unknown>(RelayPeer { peer: peer_id(&peer)?, addrs })
+        };
+        Ok(RelayConfig {
+            relays: relays.into_iter().map(relay).collect::<Result<_, _>>()?,
+            need: RelayNeed::numbered(need, "a need of relays that is not known")?,
+            reservations: narrow(reservations)?,
+            use_connected,
+        })
+    }
+}
+
+impl From<&RelayServerConfig> for RelayServerConfigMessage {
+    fn from(config: &RelayServerConfig) -> RelayServerConfigMessage {
+        let RelayServerConfig {
+            reservations_max,
+            reservations_per_ip_max,
+            reservations_per_prefix_max,
+            reservation_lifetime,
+            circuits_max,
+            circuits_per_peer_max,
+            circuits_per_prefix_max,
+            limit,
+            allow,
+            only_while_may_serve,
+        } = config;
+        RelayServerConfigMessage {
+            reservations_max: wide(*reservations_max),
+            reservations_per_ip_max: wide(*reservations_per_ip_max),
+            reservations_per_prefix_max: wide(*reservations_per_prefix_max),
+            reservation_lifetime: Some((*reservation_lifetime).into()),
+            circuits_max: wide(*circuits_max),
+            circuits_per_peer_max: wide(*circuits_per_peer_max),
+            circuits_per_prefix_max: wide(*circuits_per_prefix_max),
+            limit: Some((*limit).into()),
+            allow: allow
+                .as_ref()
+                .map(|all| Peers { peers: all.iter().copied().map(peer).collect() }),
+            only_while_may_serve: *only_while_may_serve,
+        }
+    }
+}
+
+impl TryFrom<RelayServerConfigMessage> for RelayServerConfig {
+    type Error = Unknown;
+
+    fn try_from(message: RelayServerConfigMessage) -> Result<RelayServerConfig, Unknown> {
+        let peers = |Peers { peers }| peers.iter().map(|one| peer_id(one)).collect();
+        let allow: Option<Result<Vec<PeerId>, Unknown>> = message.allow.map(peers);
+        Ok(RelayServerConfig {
+            reservations_max: narrow(message.reservations_max)?,
+            reservations_per_ip_max: narrow(message.reservations_per_ip_max)?,
+            reservations_per_prefix_max: narrow(message.reservations_per_prefix_max)?,
+            reservation_lifetime: required(message.reservation_lifetime)?,
+            circuits_max: narrow(message.circuits_max)?,
+            circuits_per_peer_max: narrow(message.circuits_per_peer_max)?,
+            circuits_per_prefix_max: narrow(message.circuits_per_prefix_max)?,
+            limit: required(message.limit)?,
+            allow: allow.transpose()?,
+            only_while_may_serve: message.only_while_may_serve,
+        })
     }
 }
 

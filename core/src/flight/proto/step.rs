@@ -2,6 +2,7 @@
 
 use super::Unknown;
 use super::mapping::MappingEventMessage;
+use super::relay::RelayEventMessage;
 use super::values::{
     AddrMessage, Numbered, Span, Stream, ip, ip_addr, ip_addrs, optional, peer, peer_id, present,
     protocol_set, protocols, required,
@@ -35,7 +36,7 @@ pub(in crate::flight) struct Step {
     pub(in crate::flight) omitted: Option<u64>,
     #[prost(
         oneof = "Event",
-        tags = "7, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26"
+        tags = "7, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
     )]
     event: Option<Event>,
 }
@@ -77,6 +78,8 @@ enum Event {
     DialFailureReported(AddrMessage),
     #[prost(message, tag = "26")]
     Mapping(MappingEventMessage),
+    #[prost(message, tag = "27")]
+    Relay(RelayEventMessage),
 }
 
 /// `portolan.flight.Drawn`: a nonce, or a number below a bound.
@@ -330,6 +333,7 @@ impl From<&crate::Event> for Event {
                 Event::ProtocolsListed(Protocols { conn: conn.0, protocols: protocols(*set) })
             }
             crate::Event::Mapping(event) => Event::Mapping(event.into()),
+            crate::Event::Relay(event) => Event::Relay(event.into()),
         }
     }
 }
@@ -387,6 +391,7 @@ impl TryFrom<Event> for crate::Event {
                 }
             }
             Event::Mapping(event) => crate::Event::Mapping(event.try_into()?),
+            Event::Relay(event) => crate::Event::Relay(event.try_into()?),
         })
     }
 }

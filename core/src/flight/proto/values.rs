@@ -2,9 +2,10 @@
 
 use super::Unknown;
 use crate::{
-    Addr, DialFailure, Duration, Family, FetchFailure, MappingBehavior, MappingProtocol,
-    MappingState, NodeState, Oddity, Outcome, PeerId, Protocol, ProtocolSet, Scope, Served, Side,
-    Source, Sources, State, StreamEnd, StreamFailure, StreamId, Transport, Wake,
+    Addr, BridgeEnd, DialFailure, Duration, Family, FetchFailure, MappingBehavior, MappingProtocol,
+    MappingState, NodeState, Oddity, Outcome, PeerId, Protocol, ProtocolSet, RelayNeed, RelayState,
+    Scope, Served, Side, Source, Sources, State, StreamEnd, StreamFailure, StreamId, Transport,
+    Wake,
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -53,6 +54,8 @@ numbers! {
         Ping = 3,
         DialRequest = 4,
         DialBack = 5,
+        Hop = 6,
+        Stop = 7,
     }
     Family {
         Ip4 = 1,
@@ -144,6 +147,13 @@ numbers! {
         IdentifyAgain = 13,
         MappingDue = 14,
         LeaseExpires = 15,
+        RelayNeed = 16,
+        RelayDue = 17,
+        RelayOverdue = 18,
+        ReservationExpires = 19,
+        CircuitOverdue = 20,
+        RelayExchangeOverdue = 21,
+        CircuitOvertime = 22,
     }
     Oddity {
         UnknownConnection = 1,
@@ -178,6 +188,24 @@ numbers! {
         TimedOut = 2,
         Malformed = 3,
         LocalFault = 4,
+    }
+    BridgeEnd {
+        Finished = 1,
+        Reset = 2,
+        BytesUsedUp = 3,
+        Cut = 4,
+    }
+    RelayState {
+        Spare = 1,
+        Connecting = 2,
+        Asking = 3,
+        Reserved = 4,
+        Resting = 5,
+    }
+    RelayNeed {
+        Auto = 1,
+        Always = 2,
+        Never = 3,
     }
 }
 

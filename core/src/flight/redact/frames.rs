@@ -5,6 +5,7 @@ use super::others::Retell;
 use crate::wire::autonat::{DialBack, DialBackResponse, Message};
 use crate::wire::identify::Identify;
 use crate::wire::multiaddr::{self, AddrError, Decoded, Multiaddr};
+use crate::wire::relay::{HopMessage, Reservation, StopMessage, Voucher};
 use crate::{Protocol, PublicKey, Side, StreamId};
 use ::multiaddr::Protocol as Component;
 use alloc::vec;
@@ -26,16 +27,20 @@ pub(super) fn blank(bytes: &Bytes) -> Bytes {
     vec![0; bytes.len()].into()
 }
 
-/// The body of a frame that came in. `bad_record` says that core refused the signed record in it.
-pub(super) fn body(
-    stream: StreamId,
-    body: &Bytes,
-    bad_record: bool,
-    by: &mut impl Retell,
-) -> Bytes {
+/// What core refused of that which others had signed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Refused {
+    /// The record of the peer that it has just listened to.
+    pub(super) record: bool,
+    /// The voucher of the relay that it has just listened to.
+    pub(super) voucher: bool,
+}
+
+/// The body of a frame that came in. `bad` says what core refused in it.
+pub(super) fn body(stream: StreamId, body: &Bytes, bad: Refused, by: &mut impl Retell) -> Bytes {
     let rewritten = match (stream.protocol, stream.side) {
         (Protocol::Identify | Protocol::IdentifyPush, _) => {
-            Identify::decode(body).map(|said| identify(&said, bad_record, by).encode())
+            Identify::decode(body).map(|said| identify(&said, bad.record, by).encode())
         }
         (Protocol::Ping, _) => return ping(body),
         (Protocol::DialRequest, _) => Message::decode(body).map(|said| message(said, by).encode()),
@@ -44,6 +49,10 @@ pub(super) fn body(
         (Protocol::DialBack, Side::Outbound) => {
             DialBackResponse::decode(body).map(DialBackResponse::encode)
         }
+        (Protocol::Hop, _) => {
+            HopMessage::decode(body).map(|said| hop(said, bad.voucher, by).encode())
+        }
+        (Protocol::Stop, _) => StopMessage::decode(body).map(|said| stop(said, by).encode()),
     };
     rewritten.unwrap_or_else(|_| refused(body))
 }
@@ -75,6 +84,7 @@ fn identify(said: &Identify, bad_record: bool, by: &mut impl Retell) -> Identify
         // A good one cannot be signed anew and changes nothing that core decides. A bad one is
         // worth a notice, which no bytes at all are worth as well.
         signed_peer_record: bad_record.then(Bytes::new),
+        relay_load: said.relay_load,
     }
 }
 
@@ -97,6 +107,34 @@ fn message(said: Message, by: &mut impl Retell) -> Message {
             Message::DialResponse { status, addr_idx, dial_status, failed_from }
         }
         Message::DialDataRequest { .. } => said,
+    }
+}
+
+fn hop(said: HopMessage, bad_voucher: bool, by: &mut impl Retell) -> HopMessage {
+    match said {
+        HopMessage::Reserve => said,
+        HopMessage::Connect { peer } => HopMessage::Connect { peer: by.peer(peer) },
+        HopMessage::Status { status, reservation, limit } => {
+            let reservation = reservation.map(|granted| Reservation {
+                expire: granted.expire,
+                addrs: addrs(&granted.addrs, by),
+                voucher: granted.voucher.and_then(|sealed| voucher(&sealed, bad_voucher)),
+            });
+            HopMessage::Status { status, reservation, limit }
+        }
+    }
+}
+
+/// A good one cannot be signed anew, and a reservation without any is as good. No bytes at all are
+/// as bad as a bad one.
+fn voucher(sealed: &Bytes, is_bad: bool) -> Option<Bytes> {
+    (is_bad || Voucher::open(sealed).is_err()).then(Bytes::new)
+}
+
+fn stop(said: StopMessage, by: &mut impl Retell) -> StopMessage {
+    match said {
+        StopMessage::Connect { peer, limit } => StopMessage::Connect { peer: by.peer(peer), limit },
+        StopMessage::Status { .. } => said,
     }
 }
 

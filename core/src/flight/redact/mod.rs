@@ -5,8 +5,8 @@
 //!           └► second reading: each step with the others in it, lived through and written anew
 //! ```
 //!
-//! Hidden: IPs, peer ids, public keys, DNS names, signatures and signed peer records, whatever
-//! components of an address may name its owner otherwise, and what does not decode. Kept: times,
+//! Hidden: IPs, peer ids, public keys, DNS names, signatures, signed peer records and vouchers,
+//! whatever components of an address may name its owner otherwise, and what does not decode. Kept: times,
 //! ports, transports, the class of each IP and how many leading bits any two of them share, agent
 //! versions and names of protocols, round-trip times, masked nonces, and the order of everything.
 //!
@@ -19,13 +19,15 @@ mod frames;
 mod ips;
 mod mapping;
 mod others;
+mod relay;
 mod steps;
 
 use super::{
     Divergence, Head, ReadError, Reader, Replay, ReplayError, Step, Tail, Writer, checkpoint,
 };
-use crate::{Action, Actions, Notice, Oddity};
+use crate::{Action, Actions, Notice, Oddity, RelayFailure, RelayNotice};
 use alloc::vec::Vec;
+use frames::Refused;
 use others::{Found, Others};
 
 /// A record without addresses and identities.
@@ -71,7 +73,7 @@ pub fn redact(bytes: &[u8], salt: [u8; 16]) -> Result<Redacted, RedactError> {
     steps::head(&head, &agent, &mut found);
     for step in reader.clone() {
         // Whether a signed record is good makes no difference to what is found: it is dropped.
-        steps::event(&step?.event, false, &mut found);
+        steps::event(&step?.event, Refused::default(), &mut found);
     }
     let mut others = Others::new(salt, found);
     let other_head = steps::head(&head, &agent, &mut others);
@@ -92,9 +94,9 @@ fn rewritten(
     for step in reader.by_ref() {
         let step = step?;
         diverged = diverged.or(before.step(&step, &mut actions).err());
-        let bad_record = actions.drain().fold(false, |bad, action| bad | is_bad_record(&action));
+        let bad = actions.drain().fold(Refused::default(), |bad, action| bad.heard(&action));
         let other = Step {
-            event: steps::event(&step.event, bad_record, &mut others),
+            event: steps::event(&step.event, bad, &mut others),
             signatures: step.signatures.iter().map(frames::blank).collect(),
             ..step
         };
@@ -109,7 +111,17 @@ fn rewritten(
     Ok(Redacted { record, steps: after.steps(), tail: reader.tail(), diverged })
 }
 
-/// Whether core refused the signed record of the peer that it has just listened to.
-fn is_bad_record(action: &Action) -> bool {
-    matches!(action, Action::Notify(Notice::Ignored { oddity: Oddity::BadPeerRecord, .. }))
+impl Refused {
+    /// What is known after this order as well.
+    fn heard(self, action: &Action) -> Refused {
+        let Action::Notify(notice) = action else { return self };
+        let Refused { record, voucher } = self;
+        Refused {
+            record: record
+                || matches!(notice, Notice::Ignored { oddity: Oddity::BadPeerRecord, .. }),
+            voucher: voucher
+                || matches!(notice, Notice::Relay(RelayNotice::Changed(relay))
+                    if relay.failure == Some(RelayFailure::BadVoucher)),
+        }
+    }
 }

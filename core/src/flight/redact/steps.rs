@@ -1,7 +1,8 @@
 //! Heads and events with others in them.
 
+use super::frames::Refused;
 use super::others::Retell;
-use super::{frames, mapping};
+use super::{frames, mapping, relay as relays};
 use crate::flight::{Head, checkpoint};
 use crate::{Addr, Agent, Config, Connected, DialBackConfig, Event, MappingConfig};
 
@@ -33,6 +34,8 @@ fn configured(config: &Config, by: &mut impl Retell) -> Config {
         force_class,
         dial_back,
         mapping,
+        relay,
+        relay_server,
     } = config;
     Config {
         agent_version: by.text(agent_version),
@@ -53,11 +56,13 @@ fn configured(config: &Config, by: &mut impl Retell) -> Config {
             description: by.text(&asked.description),
             ..asked.clone()
         }),
+        relay: relay.as_ref().map(|wanted| relays::used(wanted, by)),
+        relay_server: relay_server.as_ref().map(|offered| relays::offered(offered, by)),
     }
 }
 
-/// An event. `bad_record` says that core refused the signed record in it.
-pub(super) fn event(event: &Event, bad_record: bool, by: &mut impl Retell) -> Event {
+/// An event. `bad` says what core refused in it.
+pub(super) fn event(event: &Event, bad: Refused, by: &mut impl Retell) -> Event {
     match event {
         Event::ListenerOpened { listener, addr: bound } => {
             Event::ListenerOpened { listener: *listener, addr: addr(*bound, by) }
@@ -73,7 +78,7 @@ pub(super) fn event(event: &Event, bad_record: bool, by: &mut impl Retell) -> Ev
             ..facts.clone()
         }),
         Event::Frame { stream, body } => {
-            Event::Frame { stream: *stream, body: frames::body(*stream, body, bad_record, by) }
+            Event::Frame { stream: *stream, body: frames::body(*stream, body, bad, by) }
         }
         Event::DialFailureReported { addr: dialled } => {
             Event::DialFailureReported { addr: addr(*dialled, by) }
@@ -82,6 +87,7 @@ pub(super) fn event(event: &Event, bad_record: bool, by: &mut impl Retell) -> Ev
             Event::Observed { conn: *conn, observed: addr(*observed, by) }
         }
         Event::Mapping(event) => Event::Mapping(mapping::event(event, by)),
+        Event::Relay(event) => Event::Relay(relays::event(event, by)),
         Event::Tick
         | Event::Resumed { .. }
         | Event::ListenerClosed { .. }
@@ -94,6 +100,6 @@ pub(super) fn event(event: &Event, bad_record: bool, by: &mut impl Retell) -> Ev
     }
 }
 
-fn addr(addr: Addr, by: &mut impl Retell) -> Addr {
+pub(super) fn addr(addr: Addr, by: &mut impl Retell) -> Addr {
     Addr { ip: by.ip(addr.ip), ..addr }
 }

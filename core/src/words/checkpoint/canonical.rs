@@ -49,6 +49,7 @@ pub(crate) enum Room {
     Candidates,
     Probe,
     Reachability,
+    Relay,
     Advertise,
 }
 

@@ -117,6 +117,11 @@ impl<'a> Saver<'a> {
         self.exchange.as_mut().map_or(ip, |exchange| exchange.by.ip(ip))
     }
 
+    /// Who is written for a peer.
+    pub(crate) fn exchanged_peer(&mut self, peer: PeerId) -> PeerId {
+        self.exchange.as_mut().map_or(peer, |exchange| exchange.by.peer(peer))
+    }
+
     /// Whether one IP counts as one network, where networks have to be made anew.
     pub(crate) fn network_is_ip(&self) -> Option<bool> {
         self.exchange.as_ref().map(|exchange| exchange.allow_private)

@@ -3,6 +3,7 @@
 use super::{BadCheckpoint, Kind, Loader, Saved, Saver, saved};
 use crate::words::addr::{Addr, Class, Family, Transport};
 use crate::words::deadline::{Deadline, Wake};
+use crate::words::event::DialFailure;
 use crate::words::id::{ConnId, DialId, ListenerId, PeerId, Side, StreamId};
 use crate::words::judgement::{
     FilteringBehavior, MappingBehavior, NodeState, Outcome, Reason, Scope, Source, Sources,
@@ -12,6 +13,7 @@ use crate::words::mapping::{
     MappingState,
 };
 use crate::words::protocol::{Protocol, ProtocolSet};
+use crate::words::relay::{CircuitAddr, CircuitId, CircuitLimit, RelayFailure};
 use crate::words::time::{Duration, Instant, UnixTime};
 use alloc::collections::BTreeSet;
 use alloc::string::String;
@@ -168,12 +170,26 @@ saved!(enum MappingReason {
     11 = GatewayBehindNat { external },
     12 = NotForwarding,
 });
+saved!(struct CircuitId(id));
+saved!(struct CircuitAddr { relay, addr });
+saved!(struct CircuitLimit { duration, bytes });
+saved!(enum DialFailure { 1 = Refused, 2 = TimedOut, 3 = Handshake, 4 = LocalFault });
+saved!(enum RelayFailure {
+    1 = Unreachable(reason),
+    2 = Unsupported,
+    3 = TimedOut,
+    4 = Full,
+    5 = Denied,
+    6 = BadAnswer,
+    7 = BadVoucher,
+    8 = Disconnected,
+});
 saved!(struct StreamId { side, protocol, number as id(Kind::Stream(*side, *protocol)) });
 saved!(struct Addr { ip, port, transport });
 saved!(struct Class { family, transport });
 saved!(struct Deadline { at, wake });
 saved!(enum Side { 1 = Inbound, 2 = Outbound });
-saved!(enum Protocol { 1 = Identify, 2 = IdentifyPush, 3 = Ping, 4 = DialRequest, 5 = DialBack });
+saved!(enum Protocol { 1 = Identify, 2 = IdentifyPush, 3 = Ping, 4 = DialRequest, 5 = DialBack, 6 = Hop, 7 = Stop });
 saved!(enum Family { 1 = Ip4, 2 = Ip6 });
 saved!(enum Transport { 1 = Tcp, 2 = Quic });
 saved!(enum Source { 1 = Configured, 2 = Mapped, 3 = Observed, 4 = Interface, 5 = Guess });
@@ -239,4 +255,11 @@ saved!(enum Wake {
     13 = IdentifyAgain,
     14 = MappingDue,
     15 = LeaseExpires,
+    16 = RelayNeed,
+    17 = RelayDue,
+    18 = RelayOverdue,
+    19 = ReservationExpires,
+    20 = CircuitOverdue,
+    21 = RelayExchangeOverdue,
+    22 = CircuitOvertime,
 });

@@ -1,6 +1,7 @@
 //! What the world knows: which connections, streams, dials and nonces there are. It finds the
 //! valid names for the next fact, and judges orders.
 
+use super::relays::Circuits;
 use super::routers::Ordered;
 use bytes::{Bytes, BytesMut};
 use portolan_core::wire::autonat::{DialBack, DialStatus, Message};
@@ -41,6 +42,7 @@ pub(super) struct Books {
     pub(super) dials: BTreeMap<DialId, Dial>,
     pub(super) questions: Vec<Question>,
     pub(super) routers: Ordered,
+    pub(super) circuits: Circuits,
     /// Addresses that somebody asked us to dial.
     pub(super) asked_of_us: BTreeSet<Addr>,
     /// Nonces that were handed in.
@@ -105,6 +107,7 @@ impl Books {
             }
             Event::Frame { stream, body } => self.brought(*stream, body),
             Event::Mapping(event) => self.routers.happened(event),
+            Event::Relay(event) => self.circuits.happened(event),
             _ => {}
         }
     }
@@ -160,6 +163,13 @@ impl Books {
                 assert!(known.dial.is_some(), "core closes only what it had dialled");
             }
             Action::Mapping(action) => self.routers.ordered(action),
+            Action::Relay(action) => {
+                for stream in self.circuits.ordered(action) {
+                    let open = self.streams.get_mut(&stream).expect("a stream that there is");
+                    assert!(open.sends, "{stream} is handed over, but it is not open");
+                    (open.dead, open.sends) = (true, false);
+                }
+            }
             Action::Notify(_) => {}
             other => panic!("{other:?} has no law yet"),
         }

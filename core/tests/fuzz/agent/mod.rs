@@ -13,6 +13,7 @@
 mod books;
 mod facts;
 mod laws;
+mod relays;
 mod routers;
 mod seeds;
 mod story;
@@ -29,7 +30,7 @@ use portolan_core::flight::{Reader, Recorder, Replay, redact};
 use portolan_core::transcript::{Mark, Scribe, ShortNames};
 use portolan_core::{
     Action, Actions, Addr, Agent, Config, Cx, DialBackConfig, Draw, Event, Instant, MappingConfig,
-    NodeState, Notice, UnixTime,
+    NodeState, Notice, RelayNotice, UnixTime,
 };
 pub(crate) use seeds::seeds;
 
@@ -131,7 +132,7 @@ pub(crate) fn run(bytes: &[u8], trail: &mut Trail) {
     world.end(kind & 8 != 0, trail);
 }
 
-/// A configuration out of two bytes.
+/// A configuration out of two bytes, and one more for each way of relaying.
 fn config(facts: &mut Facts<'_>) -> Config {
     let [one, two] = [facts.byte(), facts.byte()];
     let mut config = Config::default();
@@ -157,6 +158,7 @@ fn config(facts: &mut Facts<'_>) -> Config {
         limits.dials_max = 2;
     }
     config.mapping = (two & 8 != 0).then(MappingConfig::default);
+    (config.relay, config.relay_server) = relays::configs(facts, two >> 4 & 3);
     config
 }
 
@@ -252,6 +254,7 @@ fn of_event(event: &Event) -> String {
             format!("StreamClosed {:?} {:?}", stream.side, stream.protocol)
         }
         Event::Mapping(event) => variant(event),
+        Event::Relay(event) => variant(event),
         other => variant(other),
     }
 }
@@ -269,8 +272,13 @@ fn of_action(action: &Action) -> String {
         Action::Notify(Notice::MappingChanged { mapping: Some(mapping), .. }) => {
             format!("{:?} {}", mapping.state, variant(&mapping.reason))
         }
+        Action::Notify(Notice::Relay(RelayNotice::Changed(relay))) => {
+            format!("{:?} {:?}", relay.state, relay.failure.map(|failure| variant(&failure)))
+        }
+        Action::Notify(Notice::Relay(notice)) => variant(notice),
         Action::Notify(notice) => variant(notice),
         Action::Mapping(action) => variant(action),
+        Action::Relay(action) => variant(action),
         other => variant(other),
     }
 }

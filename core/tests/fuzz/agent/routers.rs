@@ -71,9 +71,9 @@ impl Ordered {
     }
 }
 
-/// The next fact about routers.
-pub(super) fn event(facts: &mut Facts<'_>, books: &Books) -> Event {
-    Event::Mapping(match facts.below(9) {
+/// The next fact about routers, the one with this number.
+pub(super) fn event(what: usize, facts: &mut Facts<'_>, books: &Books) -> Event {
+    Event::Mapping(match what {
         0 | 1 => MappingEvent::GatewaysChanged {
             gateways: (0..facts.below(6)).map(|_| gateway(facts)).collect(),
         },

@@ -31,7 +31,7 @@ fn at_home(servers: u8) -> Vec<u8> {
 
 /// The stories by their names.
 pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
-    [asking(), serving(), others(), mapping()].concat()
+    [asking(), serving(), others(), mapping(), relaying()].concat()
 }
 
 fn then(begin: &[u8], rest: &[&[u8]]) -> Vec<u8> {
@@ -160,6 +160,40 @@ fn mapping() -> Vec<(&'static str, Vec<u8>)> {
         (
             "a-ledger-and-the-end",
             [&mapping[..], &[code::ROUTER, 8, 1, 9, 2, 8, 1, 0], &[code::ROUTER, 8, 0]].concat(),
+        ),
+    ]
+}
+
+/// Stories of a node that is reached through relays, and that relays for others.
+fn relaying() -> Vec<(&'static str, Vec<u8>)> {
+    let with = |two: u8, more: &[u8]| {
+        // The bytes of the ways of relaying stand behind the two of the configuration.
+        let home = at_home(2);
+        [&[home[0], two][..], more, &home[2..]].concat()
+    };
+    let held = with(16, &[1]);
+    let offered = with(32, &[0]);
+    let asked: &[u8] = &[code::ROUTER, 9, 0, 0, 0];
+    let circuit: &[u8] = &[code::ROUTER, 9, 0, 0, 1, 1];
+    vec![
+        ("a-relay-grants", then(&held, &[WAKE, &[code::ROUTER, 10, 0, 0, 0, 0], WAKE])),
+        ("a-relay-grants-badly", then(&held, &[WAKE, &[code::ROUTER, 10, 0, 0, 192, 1, 9, 0]])),
+        ("a-relay-refuses", then(&held, &[WAKE, &[code::ROUTER, 10, 0, 3, 1, 3], WAKE])),
+        ("a-circuit-is-wanted", then(&held, &[&[code::ROUTER, 11, 0, 5], WAKE])),
+        ("a-circuit-comes", then(&held, &[&[code::ROUTER, 9, 0, 1, 4, 0], WAKE])),
+        ("a-peer-reserves", then(&offered, &[asked, &[code::PASS, 6], WAKE])),
+        (
+            "a-bridge-and-its-end",
+            then(
+                &offered,
+                &[
+                    asked,
+                    circuit,
+                    &[code::ROUTER, 10, 0, 0],
+                    &[code::ROUTER, 12, 0, 9, 9, 0],
+                    &[code::ROUTER, 13, 3],
+                ],
+            ),
         ),
     ]
 }

@@ -3,7 +3,7 @@
 
 use super::books::{Books, Question};
 use super::facts::Facts;
-use super::routers;
+use super::{relays, routers};
 use crate::signed::key;
 use bytes::Bytes;
 use portolan_core::wire::autonat::{
@@ -147,7 +147,13 @@ fn events(what: u8, facts: &mut Facts<'_>, books: &mut Books) -> Option<Vec<Even
             Event::Resumed { slept: Duration::from_secs(slept) }
         }
         code::NONSENSE => nonsense(facts),
-        code::ROUTER => routers::event(facts, books),
+        code::ROUTER => {
+            // What no other number is left for.
+            return match facts.below(14) {
+                what @ 0..9 => Some(vec![routers::event(what, facts, books)]),
+                what => relays::events(what - 9, facts, books),
+            };
+        }
         _ => return exchange(what, facts, books),
     };
     Some(vec![event])
@@ -168,7 +174,7 @@ fn exchange(what: u8, facts: &mut Facts<'_>, books: &mut Books) -> Option<Vec<Ev
         }
         code::INCOMING => {
             let conn = facts.pick(books.conns.keys().copied())?;
-            let protocol = Protocol::ALL[facts.below(5)];
+            let protocol = Protocol::ALL[facts.below(7)];
             Event::StreamOpened { conn, stream: StreamId::inbound(protocol, books.mint()) }
         }
         code::ANSWER => {
@@ -263,7 +269,7 @@ fn is_request(stream: StreamId) -> bool {
 }
 
 /// A peer by its number.
-fn peer(number: usize) -> PeerId {
+pub(super) fn peer(number: usize) -> PeerId {
     static IDS: OnceLock<Vec<PeerId>> = OnceLock::new();
     let ids = IDS.get_or_init(|| {
         let numbers = 1..=u8::try_from(PEERS).expect("few peers");
@@ -378,6 +384,7 @@ fn sensible(facts: &mut Facts<'_>, books: &Books, stream: StreamId, sent: Option
             let nonce = facts.pick(books.questions.iter().map(|question| question.nonce));
             DialBack { nonce: nonce.unwrap_or(7) }.encode()
         }
+        (_, Protocol::Hop | Protocol::Stop) => relays::sensible(facts, books, stream),
     }
 }
 
@@ -432,6 +439,7 @@ fn identify(facts: &mut Facts<'_>, books: &Books, stream: StreamId) -> Bytes {
         protocol_version: None,
         agent_version: (byte & 32 == 0).then(|| "peer/1.0".to_owned()),
         signed_peer_record: record,
+        relay_load: None,
     };
     said.encode_split().messages.swap_remove(0)
 }
@@ -445,7 +453,7 @@ fn protocols(bits: u8) -> ProtocolSet {
 fn nonsense(facts: &mut Facts<'_>) -> Event {
     let conn = ConnId(u64::from(facts.byte() & 31));
     let number = u64::from(facts.byte() & 31);
-    let protocol = Protocol::ALL[facts.below(5)];
+    let protocol = Protocol::ALL[facts.below(7)];
     let side = if facts.flag() { Side::Inbound } else { Side::Outbound };
     let stream = StreamId { side, protocol, number };
     match facts.below(9) {

@@ -231,6 +231,8 @@ pub struct Gate {
     outside: Option<IpAddr>,
     /// Static forwards and pinholes: external address to inside address.
     forwards: Vec<(Addr, Addr)>,
+    /// The same, as hosts inside had them opened.
+    mapped: Vec<(Addr, Addr)>,
     table: Table,
     /// When it last had no room for a packet that it would have let in.
     full_at: Option<Instant>,
@@ -239,7 +241,14 @@ pub struct Gate {
 impl Gate {
     /// A gate that remembers nothing yet. `outside` is its external IP, if it translates.
     pub fn new(config: GateConfig, outside: Option<IpAddr>) -> Gate {
-        Gate { config, outside, forwards: Vec::new(), table: Table::default(), full_at: None }
+        Gate {
+            config,
+            outside,
+            forwards: Vec::new(),
+            mapped: Vec::new(),
+            table: Table::default(),
+            full_at: None,
+        }
     }
 
     /// How it is set up.
@@ -269,9 +278,19 @@ impl Gate {
         self.forwards.retain(|(one, _)| *one != external);
     }
 
+    /// What hosts inside had opened.
+    pub fn mapped(&self) -> &[(Addr, Addr)] {
+        &self.mapped
+    }
+
     /// The static forwards.
     pub fn forwards(&self) -> &[(Addr, Addr)] {
         &self.forwards
+    }
+
+    /// Forward these as well, and nothing else that was mapped before: external address first.
+    pub fn set_mapped(&mut self, mapped: Vec<(Addr, Addr)>) {
+        self.mapped = mapped;
     }
 
     /// It loses what it remembers, but for its forwards.
@@ -281,7 +300,7 @@ impl Gate {
 
     /// It gets another external IP, and its forwards move along.
     pub fn renumber(&mut self, outside: IpAddr) {
-        for (external, _) in &mut self.forwards {
+        for (external, _) in self.forwards.iter_mut().chain(&mut self.mapped) {
             external.ip = outside;
         }
         self.outside = Some(outside);
@@ -301,7 +320,8 @@ impl Gate {
             Policy::Firewall => self.table.outbound(now, &self.config, (src, dst), |_| src),
             Policy::Nat => {
                 let outside = self.outside?;
-                let reserved = |addr: Addr| self.forwards.iter().any(|(one, _)| *one == addr);
+                let forwards = self.forwards.iter().chain(&self.mapped);
+                let reserved = |addr: Addr| forwards.clone().any(|(one, _)| *one == addr);
                 let mut ports = |table: &mut Table| {
                     table.allocate(now, &self.config, (src, dst), outside, dice, &reserved)
                 };
@@ -342,7 +362,8 @@ impl Gate {
         if room == Room::AsItIs && !self.table.takes(now, &self.config, (dst, src)) {
             return Inbound::Drop;
         }
-        let forward = self.forwards.iter().find(|(external, _)| *external == dst);
+        let mut forwards = self.forwards.iter().chain(&self.mapped);
+        let forward = forwards.find(|(external, _)| *external == dst);
         let inside = forward
             .map(|(_, inside)| *inside)
             .or_else(|| self.table.admits(now, &self.config, (dst, src)));

@@ -258,3 +258,18 @@ fn a_firewall_translates_nothing_and_an_open_gate_does_nothing() {
     assert!(bench.lets_in(remote(2, 1), inside(4001)));
     assert_eq!(bench.gate.flows(), 0);
 }
+
+#[test]
+fn what_is_mapped_counts_until_another_list_comes_and_its_port_is_kept_free() {
+    let config = GateConfig {
+        ports: PortAllocation::Sequential,
+        ..GateConfig::nat(Dependence::Independent, Dependence::AddressAndPort)
+    };
+    let mut bench = Bench::new(config);
+    let mapped = Addr { ip: OUTSIDE, ..inside(1_024) };
+    bench.gate.set_mapped(vec![(mapped, inside(4001))]);
+    assert!(bench.lets_in(remote(1, 1), mapped));
+    assert_ne!(bench.mapped(remote(2, 1)), mapped, "nobody else gets its port");
+    bench.gate.set_mapped(Vec::new());
+    assert!(!bench.lets_in(remote(3, 1), mapped));
+}

@@ -42,6 +42,9 @@ struct Args {
     /// A protocol by which it asks routers for its ports; without one it asks none.
     #[arg(long)]
     map: Vec<String>,
+    /// For how long it asks for them, seconds.
+    #[arg(long)]
+    lifetime: Option<u64>,
     /// Where it keeps what routers granted.
     #[arg(long)]
     ledger: Option<PathBuf>,
@@ -88,11 +91,11 @@ fn ended(how: Result<(), String>) -> ExitCode {
 }
 
 async fn obey<R: Runtime>(runtime: R, args: Args) -> Result<(), String> {
-    let Args { listen, map, ledger, runtime: _ } = args;
+    let Args { listen, map, lifetime, ledger, runtime: _ } = args;
     let mut config = Config::default();
     // Like most who embed it: a server to others as well.
     config.dial_back = Some(Default::default());
-    config.mapping = asking(&map)?;
+    config.mapping = asking(&map, lifetime)?;
     let mut limits = Limits::default();
     limits.idle_timeout = IDLE_FOR;
     let builder: Builder<R> = Node::builder(runtime, identity::generate());
@@ -116,7 +119,7 @@ async fn obey<R: Runtime>(runtime: R, args: Args) -> Result<(), String> {
 }
 
 /// How routers are asked by the protocols of these names, if there are any.
-fn asking(names: &[String]) -> Result<Option<MappingConfig>, String> {
+fn asking(names: &[String], lifetime: Option<u64>) -> Result<Option<MappingConfig>, String> {
     if names.is_empty() {
         return Ok(None);
     }
@@ -127,6 +130,7 @@ fn asking(names: &[String]) -> Result<Option<MappingConfig>, String> {
     };
     let mut mapping = MappingConfig::default();
     mapping.protocols = names.iter().map(known).collect::<Result<_, _>>()?;
+    mapping.lifetime = lifetime.map_or(mapping.lifetime, Duration::from_secs);
     Ok(Some(mapping))
 }
 

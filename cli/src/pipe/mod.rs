@@ -1,0 +1,344 @@
+//! `portolan listen` and `portolan connect`: bytes from here to there, over whatever connection there
+//! is, for as long as both want.
+
+mod argv;
+mod join;
+mod news;
+mod relayed;
+
+pub use argv::{Argv, BadCommand};
+pub use join::MoveFailed;
+pub use news::{PathReport, PipeNews};
+pub use relayed::NoReservation;
+
+use crate::check::{PORT_TRIES, everywhere, free_port, has_ip6, is_in_use};
+use crate::serve::concrete;
+use futures::stream::{FuturesUnordered, StreamExt};
+use futures::{FutureExt, pin_mut, select_biased};
+use join::{Ends, Running};
+use multiaddr::Multiaddr;
+use news::Tracker;
+use portolan_core::{RelayNeed, RelayPeer};
+use portolan_runtime::identity::{self, Keypair};
+use portolan_runtime::net::interface_ips;
+use portolan_runtime::pipe::{
+    Allow, PROTOCOL, Pipe, PipeConfig, PipeError, PipeListener, PipeOpenError,
+};
+use portolan_runtime::record::Recording;
+use portolan_runtime::traits::Runtime;
+use portolan_runtime::{AcceptError, DialError, Incoming, Node, StartError};
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+
+/// How to listen for sessions. Built by `ListenOptions::new` and assignment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ListenOptions {
+    /// What to listen on; when empty, every IPv4 and IPv6 address, with TCP and QUIC on one port
+    /// that the kernel chooses.
+    pub listen: Vec<Multiaddr>,
+    /// Relays to be reached through, if any.
+    pub relays: Vec<RelayPeer>,
+    /// Who may connect.
+    pub allow: Allow,
+    /// The program to run for each session; without it the first session gets stdin and stdout.
+    pub exec: Option<Argv>,
+    /// The identity to use.
+    pub keypair: Keypair,
+    /// Where to write a flight record, for `portolan replay`; none is written unless said.
+    pub record: Option<Recording>,
+}
+
+impl ListenOptions {
+    /// Listen everywhere, with a fresh identity, for one session on stdin and stdout.
+    pub fn new(allow: Allow) -> ListenOptions {
+        ListenOptions {
+            listen: Vec::new(),
+            relays: Vec::new(),
+            allow,
+            exec: None,
+            keypair: identity::generate(),
+            record: None,
+        }
+    }
+}
+
+/// How to connect. Built by `ConnectOptions::new` and assignment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectOptions {
+    /// Where the peer is, or a way to it through a relay. Without `/p2p/PEER-ID` at its end whoever lives
+    /// there will do.
+    pub peer: Multiaddr,
+    /// The identity to use.
+    pub keypair: Keypair,
+    /// Where to write a flight record, for `portolan replay`; none is written unless said.
+    pub record: Option<Recording>,
+}
+
+impl ConnectOptions {
+    /// Connect to this address with a fresh identity.
+    pub fn new(peer: Multiaddr) -> ConnectOptions {
+        ConnectOptions { peer, keypair: identity::generate(), record: None }
+    }
+}
+
+/// Why a session was not, or not all of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipeFailed {
+    /// No relay leads others here.
+    #[error(transparent)]
+    NoReservation(#[from] NoReservation),
+    /// The node did not start, most often because a port is in use.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The protocol cannot be listened on.
+    #[error(transparent)]
+    Accept(#[from] AcceptError),
+    /// The interfaces of this host could not be listed.
+    #[error("cannot list the interfaces of this host: {0}")]
+    Interfaces(io::Error),
+    /// The peer could not be reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The session did not begin.
+    #[error(transparent)]
+    Open(#[from] PipeOpenError),
+    /// The session, or one of its local ends, failed.
+    #[error(transparent)]
+    Move(#[from] MoveFailed),
+    /// It was stopped in the middle of a session.
+    #[error("stopped before the session had ended")]
+    Interrupted,
+}
+
+/// Listen, have relays lead others here if any are named, and serve: one session on stdin and stdout, or any number of a program's, until `stop`
+/// resolves. `news` is told what happens.
+///
+/// # Errors
+/// If the node does not start, if relays are named and none takes us in within fifteen seconds, or if the
+/// one session on stdin and stdout fails. Of many, each failure is told as news.
+pub async fn listen<R: Runtime>(
+    runtime: R,
+    options: ListenOptions,
+    news: impl FnMut(&PipeNews),
+    stop: impl Future<Output = ()>,
+) -> Result<(), PipeFailed> {
+    let interfaces = interface_ips().map_err(PipeFailed::Interfaces)?;
+    let (node, incoming) = start(runtime.clone(), &options).await?;
+    let served = async {
+        let mut stop = Box::pin(stop.fuse());
+        if !options.relays.is_empty() {
+            select_biased! {
+                () = stop => return Ok(()),
+                reserved = relayed::reserve(&runtime, &node).fuse() => reserved?,
+            }
+        }
+        let mut config = PipeConfig::default();
+        if options.exec.is_none() {
+            config.sessions_max = 1;
+        }
+        let listener = PipeListener::over(&node, incoming, options.allow, config);
+        // Two tell: who serves, and who follows the relays.
+        let news = RefCell::new(news);
+        let say = |one: &PipeNews| (news.borrow_mut())(one);
+        for address in concrete(&node.listeners().await, &interfaces) {
+            say(&PipeNews::Listening { address: address.to_string() });
+        }
+        let follow = relayed::follow(&node, say).fuse();
+        let mut say = say;
+        let serve = async {
+            match &options.exec {
+                Some(argv) => serve_many(&node, listener, argv, &mut say, stop).await,
+                None => serve_one(&node, listener, &mut say, stop).await,
+            }
+        };
+        let serve = serve.fuse();
+        pin_mut!(follow, serve);
+        loop {
+            select_biased! {
+                () = follow => {}
+                served = serve => return served,
+            }
+        }
+    };
+    let served = served.await;
+    node.shutdown().await;
+    served
+}
+
+/// Connect, and join stdin and stdout to the session.
+///
+/// # Errors
+/// If the peer cannot be reached or refuses, if the session fails, or if `stop` resolves before its end.
+pub async fn connect<R: Runtime>(
+    runtime: R,
+    options: ConnectOptions,
+    mut news: impl FnMut(&PipeNews),
+    stop: impl Future<Output = ()>,
+) -> Result<(), PipeFailed> {
+    // Whoever is reached through a relay needs no reservation for it.
+    let mut builder =
+        Node::<R>::builder(runtime, options.keypair).config(relayed::config(&[], RelayNeed::Never));
+    if let Some(recording) = options.record {
+        builder = builder.record(recording);
+    }
+    let node = builder.start().await?;
+    let address = options.peer;
+    let opened = async {
+        let dialled = node.dial(address.clone()).await?;
+        let config = PipeConfig::default();
+        Ok::<_, PipeFailed>(Pipe::open(&node, dialled.peer, vec![address], config).await?)
+    };
+    let opened = opened.fuse();
+    let mut stop = Box::pin(stop.fuse());
+    pin_mut!(opened);
+    let pipe = select_biased! {
+        pipe = opened => pipe,
+        () = stop => Err(PipeFailed::Interrupted),
+    };
+    let carried = match pipe {
+        Ok(pipe) => carry(&node, pipe, Ends::standard(), &mut news, stop).await,
+        Err(error) => Err(error),
+    };
+    node.shutdown().await;
+    carried
+}
+
+/// A node that listens as it was told.
+async fn start<R: Runtime>(
+    runtime: R,
+    options: &ListenOptions,
+) -> Result<(Node<R>, Incoming), PipeFailed> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut builder = Node::<R>::builder(runtime.clone(), options.keypair.clone());
+        let incoming = builder.accept(PROTOCOL)?;
+        if !options.relays.is_empty() {
+            builder = builder.config(relayed::config(&options.relays, RelayNeed::Always));
+        }
+        let is_free = options.listen.is_empty();
+        let listen = if is_free {
+            everywhere(free_port().unwrap_or(0), has_ip6())
+        } else {
+            options.listen.clone()
+        };
+        for addr in listen {
+            builder = builder.listen(addr);
+        }
+        if let Some(recording) = options.record.clone() {
+            builder = builder.record(recording);
+        }
+        match builder.start().await {
+            Err(error) if is_free && is_in_use(&error) && tries < PORT_TRIES => {}
+            started => return Ok((started?, incoming)),
+        }
+    }
+}
+
+/// Join the first session to stdin and stdout.
+async fn serve_one<R: Runtime>(
+    node: &Node<R>,
+    mut listener: PipeListener,
+    news: &mut impl FnMut(&PipeNews),
+    stop: impl Future<Output = ()>,
+) -> Result<(), PipeFailed> {
+    let mut stop = Box::pin(stop.fuse());
+    let pipe = select_biased! {
+        () = stop => return Ok(()),
+        pipe = listener.next().fuse() => pipe.ok_or(MoveFailed::from(PipeError::Stopped))?,
+    };
+    // Nobody else is served from now on; the session can be resumed all the same.
+    drop(listener);
+    carry(node, pipe, Ends::standard(), news, stop).await
+}
+
+/// Run a program for each session.
+async fn serve_many<R: Runtime>(
+    node: &Node<R>,
+    listener: PipeListener,
+    argv: &Argv,
+    news: &mut impl FnMut(&PipeNews),
+    stop: impl Future<Output = ()>,
+) -> Result<(), PipeFailed> {
+    let mut listener = listener.fuse();
+    let stop = stop.fuse();
+    pin_mut!(stop);
+    let (tell, told) = async_channel::unbounded::<PipeNews>();
+    let mut told = Box::pin(told).fuse();
+    let mut sessions = FuturesUnordered::new();
+    loop {
+        select_biased! {
+            () = stop => return Ok(()),
+            one = told.select_next_some() => news(&one),
+            pipe = listener.select_next_some() => {
+                let tell = tell.clone();
+                sessions.push(async move {
+                    let peer = pipe.peer().to_string();
+                    // The channel has no bound of its own: a session says little, and few stand.
+                    let mut say = |one: &PipeNews| drop(tell.try_send(one.clone()));
+                    let never = futures::future::pending();
+                    let carried = match Running::start(argv, &peer) {
+                        Ok((mut running, ends)) => {
+                            let carried = carry(node, pipe, ends, &mut say, never).await;
+                            running.is_done = carried.is_ok();
+                            carried
+                        }
+                        Err(error) => Err(error.into()),
+                    };
+                    if let Err(error) = carried {
+                        say(&PipeNews::Failed { peer, error: error.to_string() });
+                    }
+                });
+            }
+            () = sessions.select_next_some() => {}
+            complete => return Ok(()),
+        }
+    }
+}
+
+/// Move bytes between a session and its local ends until both directions have ended.
+async fn carry<R: Runtime>(
+    node: &Node<R>,
+    pipe: Pipe,
+    ends: Ends,
+    news: &mut impl FnMut(&PipeNews),
+    stop: impl Future<Output = ()>,
+) -> Result<(), PipeFailed> {
+    let peer = pipe.peer().to_string();
+    news(&PipeNews::Session { peer: peer.clone(), session: pipe.id().to_string() });
+    let mut tracker = Tracker::new(peer.clone());
+    let mut paths = pipe.paths().fuse();
+    let joined = join::join(pipe, ends);
+    let pipe = joined.pipe.clone();
+    let done = joined.done().fuse();
+    let stop = stop.fuse();
+    pin_mut!(done, stop);
+    if let Some(one) = tracker.at(pipe.path(), &node.connections().await) {
+        news(&one);
+    }
+    let result = loop {
+        select_biased! {
+            moved = done => break moved.map_err(PipeFailed::from),
+            () = stop => break Err(PipeFailed::Interrupted),
+            path = paths.select_next_some() => {
+                if let Some(one) = tracker.at(path, &node.connections().await) {
+                    news(&one);
+                }
+            }
+        }
+    };
+    match result {
+        Ok((sent, received)) => {
+            news(&PipeNews::Ended { peer, sent, received });
+            Ok(())
+        }
+        Err(error) => {
+            pipe.reset();
+            Err(error)
+        }
+    }
+}

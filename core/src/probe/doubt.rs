@@ -1,0 +1,67 @@
+//! What puts the answers in doubt, and the questions under way: another network, another router, a
+//! connection that may be dead.
+
+use super::Probe;
+use super::exchange::Exchange;
+use super::history::History;
+use crate::candidates::Candidates;
+use crate::local::Local;
+use crate::peers::Peers;
+use crate::{Action, Cx, Family, StreamId};
+use alloc::vec::Vec;
+use core::net::IpAddr;
+
+impl Probe {
+    /// A router of ours has left this external IP. What no source names there any more is forgotten, and
+    /// all that is known of the family is in doubt.
+    pub(crate) fn left(&mut self, cx: &mut Cx<'_>, ip: IpAddr, candidates: &Candidates) {
+        let family = Family::of(ip);
+        self.histories.retain(|addr, _| addr.ip != ip || candidates.get(*addr).is_some());
+        self.take_back(cx, |exchange| Family::of(exchange.addr().ip) == family);
+        let of_family = self.histories.iter_mut().filter(|(addr, _)| Family::of(addr.ip) == family);
+        of_family.for_each(|(_, history)| history.doubt());
+        self.dirty = true;
+    }
+
+    /// Another network, another socket: whatever was proven or refuted is in doubt, and what no
+    /// source names any more, or nothing listens for, is forgotten.
+    pub(super) fn doubt_everything(
+        &mut self,
+        cx: &mut Cx<'_>,
+        local: &Local,
+        candidates: &Candidates,
+    ) {
+        self.histories
+            .retain(|addr, _| local.listens_in(addr.class()) && candidates.get(*addr).is_some());
+        self.take_back(cx, |_| true);
+        self.histories.values_mut().for_each(History::doubt);
+    }
+
+    /// Nobody waits for an answer over a connection that may be dead, once a ping on it is late.
+    pub(super) fn leave_the_dead(&mut self, cx: &mut Cx<'_>, peers: &Peers) {
+        let is_lost = |one: &Exchange| {
+            let doubtful = peers.get(one.conn).filter(|conn| conn.is_in_doubt());
+            doubtful.is_some_and(|conn| conn.is_late())
+        };
+        let lost = self.exchanges.iter().filter(|(_, one)| !one.awaits_nonce() && is_lost(one));
+        let lost: Vec<StreamId> = lost.map(|(stream, _)| *stream).collect();
+        for stream in lost {
+            cx.actions.push(Action::ResetStream { stream });
+            self.cut_off(cx, stream);
+        }
+    }
+
+    /// Take back every question under way: the answer would be about the network as it was. The
+    /// nonces stay good, since whoever brings one has dialled what we listen on now.
+    pub(super) fn take_back(&mut self, cx: &mut Cx<'_>, which: impl Fn(&Exchange) -> bool) {
+        let stands = |(stream, one): (&StreamId, &Exchange)| (*stream, !one.awaits_nonce());
+        let asked = self.exchanges.iter().filter(|(_, one)| which(one));
+        let asked: Vec<(StreamId, bool)> = asked.map(stands).collect();
+        for (stream, is_open) in asked {
+            if is_open {
+                cx.actions.push(Action::ResetStream { stream });
+            }
+            self.cut_off(cx, stream);
+        }
+    }
+}
