@@ -21,7 +21,7 @@ PORTOLAN_FUZZ_SECONDS=120 PORTOLAN_FUZZ_SEED=$((16#${commit:0:12})) \
     cargo test --release --locked -p portolan-core --test fuzz -- --show-output
 
 cargo build --release --locked
-cargo build --release --locked -p portolan-tests --bin bench-verdict
+cargo build --release --locked -p portolan-tests --bin bench-verdict --bin bench-relay
 # The same folder that cargo builds into, wherever the environment has put it.
 target=$(cargo metadata --format-version 1 --no-deps --locked |
     sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
@@ -31,6 +31,8 @@ tests/sim-results.sh "$target/release/portolan" "$commit" >docs/results-sim.md
 
 "$target/release/portolan" demo --json >"$name-demo.json"
 "$target/release/bench-verdict" >"$name-bench-verdict.json"
+
+"$target/release/bench-relay" >"$name-bench-relay.json"
 
 # Ten minutes of a server that is asked every two seconds, recorded, and then replayed.
 night=$(mktemp -d)

@@ -1,7 +1,7 @@
 //! Multiaddrs as people type them: what is wrong with one is said beside the text itself.
 
 use multiaddr::Multiaddr;
-use portolan_core::{Addr, PeerId, RelayPeer};
+use portolan_core::{Addr, DistantServer, PeerId, RelayPeer};
 use portolan_runtime::AddressError;
 
 /// A multiaddr that is of no use here. Says which one, and what is wrong with it.
@@ -58,6 +58,14 @@ pub fn relay_address(text: &str) -> Result<RelayPeer, BadAddress> {
             Err(BadAddress { text: text.to_owned(), problem: AddressProblem::Nameless })
         }
     }
+}
+
+/// Read the address of a server behind a relay (`…/p2p/RELAY/p2p-circuit/p2p/PEER-ID`).
+///
+/// # Errors
+/// Names the text and what is wrong with it.
+pub fn distant_address(text: &str) -> Result<DistantServer, BadAddress> {
+    read(text, portolan_runtime::distant_server).map(|(_, server)| server)
 }
 
 /// Read an address that a node may have: IP, port and transport. Whose it is does not matter.

@@ -4,7 +4,9 @@ use crate::job::{self, Asked, Progress};
 use crate::relays;
 use crate::report::Report;
 use multiaddr::{Multiaddr, Protocol};
-use portolan_core::{Config, Duration, MappingConfig, RelayConfig, RelayPeer};
+use portolan_core::{
+    Config, DistantServer, Duration, MappingConfig, RelayConfig, RelayNeed, RelayPeer,
+};
 use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
@@ -35,6 +37,8 @@ pub struct CheckOptions {
     pub relay: bool,
     /// Relays to ask beside peers.
     pub relays: Vec<RelayPeer>,
+    /// Servers behind relays to ask whether strangers get in.
+    pub distant: Vec<DistantServer>,
     /// When to end without a verdict.
     pub timeout: Duration,
     /// Where to write a flight record, for `portolan replay`; none is written unless said.
@@ -51,6 +55,7 @@ impl Default for CheckOptions {
             map: false,
             relay: false,
             relays: Vec::new(),
+            distant: Vec::new(),
             timeout: Duration::from_secs(30),
             record: None,
         }
@@ -109,9 +114,12 @@ async fn start<R: Runtime>(
     let mut config = Config::default();
     config.allow_private = options.allow_private;
     config.mapping = options.map.then(MappingConfig::default);
-    config.relay = options.relay.then(RelayConfig::default);
+    let uses_relays = options.relay || !options.distant.is_empty();
+    config.relay = uses_relays.then(RelayConfig::default);
     if let Some(relay) = &mut config.relay {
+        relay.need = if options.relay { RelayNeed::Auto } else { RelayNeed::Never };
         relay.relays = relays::distinct(&options.relays);
+        relay.distant_servers = relays::distinct_servers(&options.distant);
     }
     // A server that is slow to answer must not be lost for looking idle.
     let mut limits = Limits::default();

@@ -22,8 +22,8 @@ mod serve;
 mod timeline;
 
 pub use address::{
-    AddressProblem, BadAddress, dial_address, listen_address, peer_address, plain_address,
-    relay_address,
+    AddressProblem, BadAddress, dial_address, distant_address, listen_address, peer_address,
+    plain_address, relay_address,
 };
 pub use check::{CheckError, CheckOptions, check};
 pub use demo::{DemoError, DemoOptions, Servers, demo};
@@ -37,8 +37,8 @@ pub use pipe::{
 pub use program::program;
 pub use replay::{Blessed, Diverged, ReplayFailed, ReplayOptions, Replayed, replay};
 pub use report::{
-    AddressReport, ClassReport, MappingReport, NatReport, Outcomes, PeerFate, PeerReport,
-    RelayReport, Report, ServerReport, TimelineEntry,
+    AddressReport, ClassReport, DistantReport, MappingReport, NatReport, Outcomes, PeerFate,
+    PeerReport, RelayReport, Report, ServerReport, TimelineEntry,
 };
 pub use serve::{ServeError, ServeOptions, serve};
 pub use timeline::{LINES_MAX, Timeline};

@@ -1,7 +1,8 @@
 //! Relays in words, and in the log of a server.
 
 use portolan_core::{
-    BridgeEnd, CircuitAddr, DialFailure, Relay, RelayFailure, RelayNotice, RelayPeer, RelayStatus,
+    BridgeEnd, CircuitAddr, DialFailure, DistantServer, Relay, RelayFailure, RelayNotice,
+    RelayPeer, RelayStatus,
 };
 
 /// Each relay once, with all the addresses that were named.
@@ -19,6 +20,22 @@ pub(crate) fn distinct(named: &[RelayPeer]) -> Vec<RelayPeer> {
         }
     }
     relays
+}
+
+/// Each server once, behind the relay that was named first, with all the addresses of that.
+pub(crate) fn distinct_servers(named: &[DistantServer]) -> Vec<DistantServer> {
+    let mut servers: Vec<DistantServer> = Vec::new();
+    for DistantServer { peer, relay } in named {
+        match servers.iter_mut().find(|known| known.peer == *peer) {
+            Some(known) if known.relay.peer == relay.peer => {
+                let both = [known.relay.clone(), relay.clone()];
+                known.relay = distinct(&both).swap_remove(0);
+            }
+            Some(_) => {}
+            None => servers.push(DistantServer { peer: *peer, relay: relay.clone() }),
+        }
+    }
+    servers
 }
 
 /// Why a relay is of no use for now.

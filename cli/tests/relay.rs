@@ -94,9 +94,9 @@ fn a_circuit_is_cut_at_its_limit() {
 
 #[test]
 fn a_session_outlives_circuits_that_are_cut() {
-    let relay = Server::start(TCP, &["--relay", "--circuit-bytes", "60000"]);
+    let relay = Server::start(TCP, &["--relay", "--circuit-bytes", "100000"]);
     let (listener, address) = listen(TCP, &relay.address, &[]);
-    let bytes = text(7, 100_000);
+    let bytes = text(7, 250_000);
     let mut connector = Talking::start(&["connect", &address]);
     let told = connector.tell(bytes.clone());
     assert!(relay.logs("circuit ended").contains("its bytes are used up"));
@@ -181,7 +181,35 @@ fn a_server_is_reached_through_relays_itself() {
     // It does not listen for sessions, and says so over the circuit.
     let output = run(&["connect", &led]);
     assert_eq!(code(&output), 1, "{}", stderr(&output));
+    assert!(stderr(&output).contains("does not speak"), "{}", stderr(&output));
     relay.logs("circuit opened");
+}
+
+#[test]
+fn a_server_behind_a_relay_shows_that_strangers_get_in() {
+    let relay = Server::start(TCP, &["--relay"]);
+    let met = Server::start(TCP, &[]);
+    let more = ["--reserve-at", &relay.address, "--dial-from", "127.0.1.43"];
+    let distant = Server::start("/ip4/127.0.0.43/tcp/0", &more);
+    let led = distant.out.recv_timeout(BOUND).expect("an address comes");
+    let without = check(&["--peer", &met.address, "--no-relay", "--json"]);
+    assert_eq!(code(&without), 13, "{}", stdout(&without));
+    assert_eq!(report(&without)["distant_servers"], Value::Array(Vec::new()));
+
+    let with = &["--peer", &met.address, "--no-relay", "--distant", &led];
+    let output = check(&[with.as_slice(), &["--json"]].concat());
+    let document = report(&output);
+    assert_eq!(code(&output), 0, "{document:#}");
+    let one = &document["distant_servers"][0];
+    assert_eq!(one["outcomes"]["proved"], 1, "{one}");
+    let paid = one["dial_data_bytes"].as_u64().expect("a number");
+    assert!((30_000..=100_000).contains(&paid), "{one}");
+    let text = check(with);
+    assert!(stdout(&text).contains("\nServers asked through relays"), "{}", stdout(&text));
+
+    let output = check(&["--peer", &met.address, "--distant", &met.address]);
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("p2p-circuit"), "{}", stderr(&output));
 }
 
 /// Signals are Unix's.

@@ -188,9 +188,9 @@ fn a_bad_line_is_named_with_its_file_and_number() {
         let (_folder, file) = filed(&format!("bad-line-{line}"), &bad);
         refused(&["sim", "--scenario", &file], 2, &[&format!("{file}:{line}: "), problem]);
     }
-    let many: String = (0..200).map(|number| format!("node n{number}\n")).collect();
+    let many: String = (0..600).map(|number| format!("node n{number}\n")).collect();
     let (_folder, file) = filed("crowded", &format!("world\n{many}"));
-    refused(&["sim", "--scenario", &file], 2, &[&file, "200 nodes", "at most"]);
+    refused(&["sim", "--scenario", &file], 2, &[&file, "600 nodes", "at most"]);
     let (_folder, file) = filed("source", &text.replace("from=44.0.101.1", "from=0.0.0.0"));
     refused(&["sim", "--scenario", &file], 2, &[&file, "node S1", "0.0.0.0"]);
     refused(&["sim", "--scenario", "/no/such/file"], 1, &["/no/such/file"]);

@@ -74,7 +74,7 @@ impl Advertise {
         }
     }
 
-    /// The circuits that everybody is told after the rest, best first.
+    /// The circuits that everybody is told after the rest, those that are relied on first.
     pub(crate) fn circuits(&self) -> &[CircuitAddr] {
         &self.circuits
     }

@@ -39,7 +39,7 @@ use crate::{
     GatewayAnswer, Instant, Mapping, MappingEvent, Notice, Oddity, PeerId, Protocol, PublicKey,
     Relay, RelayAction, RelayEvent, RelayLoad, Side, State, StreamEnd, StreamFailure, StreamId,
 };
-use alloc::collections::BTreeSet;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::IpAddr;
@@ -402,13 +402,13 @@ impl Agent {
 
     /// What routers said of their external addresses goes to the rooms below: whoever is connected
     /// through one that is elsewhere by now may be cut off, and nobody sees us where it was.
-    fn routers_moved(&mut self, cx: &mut Cx<'_>) -> BTreeSet<IpAddr> {
+    fn routers_moved(&mut self, cx: &mut Cx<'_>) -> BTreeMap<IpAddr, bool> {
         let Config { allow_private, identify, .. } = self.config;
         for family in self.mapping.take_doubted(cx.now) {
             self.peers.moved(cx, family, (allow_private, identify));
         }
         let left = self.mapping.take_left();
-        left.iter().for_each(|ip| self.observed.left(*ip));
+        left.keys().for_each(|ip| self.observed.left(*ip));
         left
     }
 
@@ -437,10 +437,16 @@ impl Agent {
             probe.mapped(cx, addr);
         }
         candidates.advance(cx, config, local, observed, mapping);
-        for ip in left {
-            probe.left(cx, ip, candidates);
+        for (ip, is_news) in left {
+            probe.left(cx, ip, is_news, candidates);
         }
         probe.advance(cx, local, candidates, peers);
+        let at_hand = relay.stranger_at_hand(&relays(config, identity, local, peers));
+        if let Some((peer, conn, data_max)) = at_hand {
+            let ground = (&*local, &*candidates, &*peers);
+            let asked = probe.ask_stranger(cx, ground, (peer, conn), data_max);
+            relay.stranger_asked(cx, conn, asked);
+        }
         // Pings go to the servers we want to keep; whom we want may have changed just now.
         let servers: &Probe = probe;
         let worth = |relay: &Relays, conn, peer| match relay.is_vital(conn) {
@@ -461,7 +467,12 @@ impl Agent {
             };
             mapping.judged(now, external.internal, is_reached);
         }
-        if relay.advance(cx, &relays(config, identity, local, peers), reachability) {
+        if relay.advance(
+            cx,
+            &relays(config, identity, local, peers),
+            (probe, candidates),
+            reachability,
+        ) {
             peers.rethink_pings();
             peers.keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, conn, peer));
         }

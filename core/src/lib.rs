@@ -30,15 +30,17 @@ pub mod wire;
 mod words;
 
 pub use agent::Agent;
-pub use explain::{AddressExplanation, ClassExplanation, Explanation, ServerExplanation};
+pub use explain::{
+    AddressExplanation, ClassExplanation, DistantExplanation, Explanation, ServerExplanation,
+};
 pub use libp2p_identity::PublicKey;
 pub use probe::Proof;
 pub use reachability::{Reachability, Status, Verdict};
 pub use words::action::{Action, Actions, Dial};
 pub use words::addr::{Addr, Class, Family, Group, IpScope, Transport, ip_scope};
 pub use words::config::{
-    self, Config, ConfigError, DialBackConfig, MappingConfig, RelayConfig, RelayNeed, RelayPeer,
-    RelayServerConfig,
+    self, Config, ConfigError, DialBackConfig, DistantServer, MappingConfig, RelayConfig,
+    RelayNeed, RelayPeer, RelayServerConfig,
 };
 pub use words::cx::{Cx, Draw, Signer};
 pub use words::deadline::{Deadline, Wake};

@@ -27,5 +27,5 @@ pub use node::{
     AcceptError, AddressError, Builder, ConnectionChanges, ConnectionInfo, DialError, Dialled,
     Incoming, Limits, ListenError, NOTICES_MAX, Node, Noticed, Notices, OpenError,
     PROTOCOL_NAME_MAX, PROTOCOLS_MAX, ReportError, StartError, Stopped, Stream, circuit_address,
-    destination, dial_address, listen_address,
+    destination, dial_address, distant_server, listen_address,
 };

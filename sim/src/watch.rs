@@ -209,7 +209,7 @@ impl Watch {
         let at_peer = book.asked.values().filter(|(of, _)| *of == peer).count();
         let over = flying > config::PROBES_MAX
             || at_peer > config::PROBES_PER_SERVER_MAX
-            || in_minute > config::PROBES_PER_SERVER_MIN;
+            || in_minute > config::REQUESTS_PER_SERVER_MIN;
         if over {
             let what = format!("{flying} in flight, {at_peer} at {peer}, {in_minute} in a minute");
             self.fail(step, "probes have a budget", what);

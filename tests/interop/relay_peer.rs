@@ -78,7 +78,7 @@ impl<R: Runtime> Peer<R> {
                 let Allowed { bytes, duration } = allowed;
                 let config = RustPeerConfig {
                     listen: vec![listen.parse().expect("a multiaddr")],
-                    relay: Some(RustRelayConfig { bytes, duration }),
+                    relay: Some(RustRelayConfig { bytes, duration, ..RustRelayConfig::default() }),
                     ..RustPeerConfig::default()
                 };
                 Peer::Rust(RustPeer::start(config).await)

@@ -28,6 +28,7 @@ portolan_tests::on_every_runtime! {
     sessions_are_bounded,
     peers_that_are_not_allowed_are_refused,
     a_slow_reader_holds_the_writer,
+    a_session_that_gets_nowhere_is_lost,
     a_session_that_nobody_comes_back_to_is_lost,
     a_pipe_that_is_dropped_is_reset,
     what_is_finished_leaves_nothing_behind;
@@ -213,14 +214,17 @@ async fn pass(from: &TcpStream, to: &TcpStream, mut budget: usize) {
     }
 }
 
+fn tcp_port(addr: &Multiaddr) -> u16 {
+    let tcp = |part| if let Protocol::Tcp(port) = part { Some(port) } else { None };
+    addr.iter().find_map(tcp).expect("a port of TCP")
+}
+
 async fn connections_that_are_cut_cost_no_byte<L: Lab>(lab: &L) {
     let (server, client) = (node(lab, &[BOTH[0]]).await, node(lab, &[]).await);
-    let listener = soon(server.listeners()).await.remove(0);
-    let tcp = |part| if let Protocol::Tcp(port) = part { Some(port) } else { None };
-    let port = listener.iter().find_map(tcp);
+    let port = tcp_port(&soon(server.listeners()).await.remove(0));
     // The handshakes are some kilobytes: two plugs do not live to the session.
     let cuts = vec![150_001, 2_000, 333_333, 7_777, 80_080, 500_009, 9_999];
-    let port = cable(port.expect("a port of TCP"), cuts).await;
+    let port = cable(port, cuts).await;
     let through: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
 
     let config = PipeConfig::default();
@@ -391,6 +395,28 @@ async fn a_slow_reader_holds_the_writer<L: Lab>(lab: &L) {
         let wrote = soon(opened.write(&[5; 30_000])).await.expect("it is open");
         assert!(wrote > 0);
     }
+}
+
+async fn a_session_that_gets_nowhere_is_lost<L: Lab>(lab: &L) {
+    let (server, client) = (node(lab, &[BOTH[0]]).await, node(lab, &[]).await);
+    let port = tcp_port(&soon(server.listeners()).await.remove(0));
+    // The handshakes and the first words fit in, and no frame of data that is full.
+    let port = cable(port, vec![12_000; 10_000]).await;
+    let through: Multiaddr = format!("/ip4/127.0.0.1/tcp/{port}").parse().expect("an address");
+
+    let mut config = PipeConfig::default();
+    config.keep = Duration::from_millis(1_500);
+    let mut pipes = PipeListener::new(&server, Allow::Anyone, config).expect("it is free");
+    let opened = Pipe::open(&client, server.peer_id(), vec![through], config);
+    let mut opened = soon(opened).await.expect("it is served");
+    let _accepted = soon(pipes.next()).await.expect("the node lives");
+    // It is taken, and never arrives.
+    opened.write_all(&Text(1).next(PIECE)).await.expect("it is open");
+    let error = soon(opened.read(&mut [0])).await.expect_err("it ends");
+    assert!(
+        matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::ConnectionReset),
+        "{error}"
+    );
 }
 
 async fn a_session_that_nobody_comes_back_to_is_lost<L: Lab>(lab: &L) {

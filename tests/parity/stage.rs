@@ -25,6 +25,7 @@ pub(crate) struct Stage<L: Lab> {
     /// How many facts of a kind the story has awaited.
     awaited: BTreeMap<&'static str, usize>,
     expected: Option<(usize, &'static [&'static str])>,
+    unexpected: &'static [&'static str],
 }
 
 /// Core asks who a peer is and does no more by itself.
@@ -45,6 +46,7 @@ impl<L: Lab> Stage<L> {
             known: Known::default(),
             awaited: BTreeMap::new(),
             expected: None,
+            unexpected: &[],
         }
     }
 
@@ -161,6 +163,11 @@ impl<L: Lab> Stage<L> {
         self.expected = Some((conns, parts));
     }
 
+    /// What it must not have led to: lines with any of these parts.
+    pub(crate) fn expect_none(&mut self, parts: &'static [&'static str]) {
+        self.unexpected = parts;
+    }
+
     /// What the node was told.
     pub(crate) fn told(self) -> Told {
         let (conns, parts) = self.expected.expect("the story says what it led to");
@@ -168,6 +175,9 @@ impl<L: Lab> Stage<L> {
         assert_eq!(told.conns(), conns, "connections of\n{told}");
         for part in parts {
             assert!(told.has(part), "{part:?} is not in\n{told}");
+        }
+        for part in self.unexpected {
+            assert!(!told.has(part), "{part:?} is in\n{told}");
         }
         told
     }

@@ -1,7 +1,11 @@
 //! Relaying with rust-libp2p: what its relay allows, and what its relay and its client tell.
 
 use libp2p::{PeerId, relay};
+use std::num::NonZeroU32;
 use std::time::Duration;
+
+/// How long a reservation lasts, rust-libp2p's value.
+const LIFETIME: Duration = Duration::from_secs(3_600);
 
 /// What a rust-libp2p relay allows one circuit. It counts both directions together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +14,17 @@ pub struct RustRelayConfig {
     pub bytes: u64,
     /// How long it may last.
     pub duration: Duration,
+    /// How long a reservation lasts.
+    pub lifetime: Duration,
+    /// Whether each peer is granted one reservation in an hour, and no renewal.
+    pub once: bool,
+}
+
+impl Default for RustRelayConfig {
+    fn default() -> RustRelayConfig {
+        let (bytes, duration) = (1 << 17, Duration::from_secs(120));
+        RustRelayConfig { bytes, duration, lifetime: LIFETIME, once: false }
+    }
 }
 
 impl RustRelayConfig {
@@ -20,9 +35,15 @@ impl RustRelayConfig {
             max_circuits_per_peer: 64,
             max_circuit_bytes: self.bytes,
             max_circuit_duration: self.duration,
+            reservation_duration: self.lifetime,
             reservation_rate_limiters: Vec::new(),
             circuit_src_rate_limiters: Vec::new(),
             ..relay::Config::default()
+        };
+        let config = if self.once {
+            config.reservation_rate_per_peer(NonZeroU32::MIN, LIFETIME)
+        } else {
+            config
         };
         relay::Behaviour::new(id, config)
     }

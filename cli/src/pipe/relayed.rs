@@ -83,7 +83,10 @@ pub(super) async fn follow<R: Runtime>(node: &Node<R>, mut news: impl FnMut(&Pip
         told = addresses;
         loop {
             let Some(noticed) = notices.next().await else { return };
-            if let Notice::Relay(RelayNotice::CircuitAddrsChanged { .. }) = noticed.notice {
+            let is_news =
+                matches!(noticed.notice, Notice::Relay(RelayNotice::CircuitAddrsChanged { .. }));
+            // What was missed may have been such a one.
+            if is_news || noticed.missed > 0 {
                 break;
             }
         }

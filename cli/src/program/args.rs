@@ -2,13 +2,13 @@
 
 use crate::program::runtimes;
 use crate::{
-    Argv, BadAddress, BadCommand, dial_address, listen_address, peer_address, plain_address,
-    relay_address,
+    Argv, BadAddress, BadCommand, dial_address, distant_address, listen_address, peer_address,
+    plain_address, relay_address,
 };
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use multiaddr::Multiaddr;
-use portolan_core::{Addr, PeerId, RelayPeer};
+use portolan_core::{Addr, DistantServer, PeerId, RelayPeer};
 use std::net::IpAddr;
 use std::ops::Range;
 use std::path::PathBuf;
@@ -92,6 +92,10 @@ pub(crate) struct CheckArgs {
     /// Peers that relay are asked as well.
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
     pub(crate) relay: Vec<RelayPeer>,
+    /// A server behind a relay, to ask whether strangers get in: …/p2p/RELAY/p2p-circuit/p2p/ID. This
+    /// machine never contacts it directly. Two are needed to see that strangers are refused.
+    #[arg(long, value_name = "MULTIADDR", value_parser = distant_address)]
+    pub(crate) distant: Vec<DistantServer>,
     /// Ask no relay.
     #[arg(long, conflicts_with = "relay")]
     pub(crate) no_relay: bool,

@@ -46,6 +46,7 @@ impl Job for CheckArgs {
             map: !self.no_map && !self.allow_private,
             relay: !self.no_relay,
             relays: self.relay,
+            distant: self.distant,
             timeout: Duration::from_secs(self.timeout),
             record: self.on.record.map(Recording::to),
         };

@@ -1,6 +1,6 @@
 //! The report for people: a sentence, then tables.
 
-use super::{AddressReport, Outcomes, PeerFate, RelayReport, Report};
+use super::{AddressReport, DistantReport, Outcomes, PeerFate, RelayReport, Report};
 use crate::address::short;
 use crate::thousands;
 use portolan_core::NodeState;
@@ -25,6 +25,7 @@ impl fmt::Display for Report {
         self.mapping_table(f)?;
         self.relay_table(f)?;
         self.server_table(f)?;
+        self.distant_table(f)?;
         self.peer_table(f)
     }
 }
@@ -126,6 +127,20 @@ impl Report {
                 said.push_str("; trusted no more");
             }
             table.row([server.peer_id.clone(), server.address.clone(), said]);
+        }
+        table.write(f)
+    }
+
+    fn distant_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.distant_servers.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nServers asked through relays, whether strangers get in")?;
+        let mut table = Table::new(["server", "relay", "dial data", "what it said"]);
+        for server in &self.distant_servers {
+            let DistantReport { peer_id, relay, outcomes, dial_data_bytes } = server;
+            let paid = format!("{dial_data_bytes} B");
+            table.row([peer_id.clone(), relay.clone(), paid, said(outcomes)]);
         }
         table.write(f)
     }

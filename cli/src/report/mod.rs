@@ -9,8 +9,8 @@ mod human;
 use crate::relays;
 use crate::timeline::Timeline;
 use portolan_core::{
-    AddressExplanation, Class, ClassExplanation, Explanation, Instant, Mapping, NodeState, Outcome,
-    PeerId, Relay, RelayState, ServerExplanation,
+    AddressExplanation, Class, ClassExplanation, DistantExplanation, Explanation, Instant, Mapping,
+    NodeState, Outcome, PeerId, Relay, RelayState, ServerExplanation,
 };
 use portolan_runtime::circuit_address;
 use serde::{Serialize, Serializer};
@@ -40,6 +40,8 @@ pub struct Report {
     pub relays: Vec<RelayReport>,
     /// Every AutoNAT v2 server met, in order of meeting.
     pub servers: Vec<ServerReport>,
+    /// Every server behind a relay that was named.
+    pub distant_servers: Vec<DistantReport>,
     /// What happened, in order.
     pub timeline: Vec<TimelineEntry>,
     /// What became of each peer that was to be dialled, in the order given. Printed for people;
@@ -172,6 +174,20 @@ pub struct ServerReport {
     pub distrusted: bool,
 }
 
+/// One AutoNAT v2 server that is reached through a relay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DistantReport {
+    /// The server.
+    pub peer_id: String,
+    /// Its relay.
+    pub relay: String,
+    /// How its probes ended.
+    pub outcomes: Outcomes,
+    /// Dial data that it was paid, bytes.
+    pub dial_data_bytes: u64,
+}
+
 /// How often a server's probes ended in each way. Probes that we called off ourselves because
 /// their dial data cost too much are no answer of the server and are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -264,6 +280,7 @@ impl Report {
             mappings: explanation.mappings.iter().map(MappingReport::new).collect(),
             relays: explanation.relays.iter().map(|one| relay_report(one, explanation)).collect(),
             servers: explanation.servers.iter().map(server_report).collect(),
+            distant_servers: explanation.distant_servers.iter().map(distant_report).collect(),
             timeline: timeline.lines().into_iter().map(entry).collect(),
             peers,
         }
@@ -341,9 +358,9 @@ fn address_report(address: &AddressExplanation, since: Instant) -> AddressReport
     clippy::wildcard_enum_match_arm,
     reason = "outcomes may be added; every present one is listed"
 )]
-fn server_report(server: &ServerExplanation) -> ServerReport {
+fn counted(counts: &[(Outcome, u32)]) -> Outcomes {
     let mut outcomes = Outcomes::default();
-    for (outcome, count) in &server.outcomes {
+    for (outcome, count) in counts {
         let slot = match outcome {
             Outcome::Proved => &mut outcomes.proved,
             Outcome::DialFailed => &mut outcomes.dial_failed,
@@ -358,11 +375,24 @@ fn server_report(server: &ServerExplanation) -> ServerReport {
         };
         *slot = slot.saturating_add(*count);
     }
+    outcomes
+}
+
+fn server_report(server: &ServerExplanation) -> ServerReport {
     ServerReport {
         peer_id: server.peer.to_string(),
         address: server.addr.to_string(),
-        outcomes,
+        outcomes: counted(&server.outcomes),
         distrusted: server.distrusted,
+    }
+}
+
+fn distant_report(server: &DistantExplanation) -> DistantReport {
+    DistantReport {
+        peer_id: server.peer.to_string(),
+        relay: server.relay.to_string(),
+        outcomes: counted(&server.outcomes),
+        dial_data_bytes: server.dial_data,
     }
 }
 

@@ -1,14 +1,16 @@
 //! Which configurations an agent can work with.
 
 use crate::words::config::{
-    ADDRS_PER_REQUEST_MAX, CANDIDATES_MAX, IDENTIFY_PROTOCOLS_BYTES_MAX, MAPPING_DESCRIPTION_MAX,
-    MAPPING_LIFETIME_MAX, MAPPING_LIFETIME_MIN, MAPPINGS_MAX, RELAY_ADDRS_MAX, RELAY_ALLOW_MAX,
-    RELAYS_MAX, RESERVATION_LIFETIME_MAX, RESERVATION_LIFETIME_MIN, RESERVATIONS_MAX,
+    ADDRS_PER_REQUEST_MAX, CANDIDATES_MAX, DISTANT_SERVERS_MAX, IDENTIFY_PROTOCOLS_BYTES_MAX,
+    MAPPING_DESCRIPTION_MAX, MAPPING_LIFETIME_MAX, MAPPING_LIFETIME_MIN, MAPPINGS_MAX,
+    RELAY_ADDRS_MAX, RELAY_ALLOW_MAX, RELAYS_MAX, RESERVATION_LIFETIME_MAX,
+    RESERVATION_LIFETIME_MIN, RESERVATIONS_MAX,
 };
 use crate::{
     Addr, Config, ConfigError, DialBackConfig, Duration, IpScope, MappingConfig, RelayConfig,
-    RelayServerConfig, ip_scope,
+    RelayPeer, RelayServerConfig, ip_scope,
 };
+use alloc::vec::Vec;
 use core::net::IpAddr;
 
 pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
@@ -40,10 +42,15 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
 }
 
 fn validate_relay(wanted: &RelayConfig) -> Result<(), ConfigError> {
-    let RelayConfig { relays, need: _, reservations, use_connected: _ } = wanted;
+    let RelayConfig { relays, need: _, reservations, use_connected: _, distant_servers } = wanted;
     if relays.len() > RELAYS_MAX {
         return Err(ConfigError::TooManyRelays { given: relays.len() });
     }
+    if distant_servers.len() > DISTANT_SERVERS_MAX {
+        return Err(ConfigError::TooManyDistantServers { given: distant_servers.len() });
+    }
+    let distant = distant_servers.iter().map(|one| &one.relay);
+    let relays: Vec<&RelayPeer> = relays.iter().chain(distant).collect();
     if let Some(relay) = relays.iter().find(|relay| relay.addrs.len() > RELAY_ADDRS_MAX) {
         return Err(ConfigError::TooManyRelayAddrs { given: relay.addrs.len() });
     }

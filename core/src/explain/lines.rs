@@ -1,8 +1,10 @@
 //! The explanation in the lines of a transcript.
 
-use super::{AddressExplanation, ClassExplanation, Explanation, ServerExplanation};
-use crate::Addr;
+use super::{
+    AddressExplanation, ClassExplanation, DistantExplanation, Explanation, ServerExplanation,
+};
 use crate::transcript::{Names, Scribe, sources, state};
+use crate::{Addr, Outcome};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -17,6 +19,7 @@ impl<N: Names> Scribe<N> {
         texts.extend(of.classes.iter().map(|of| format!("class {}", class(of))));
         texts.extend(of.addresses.iter().map(|of| self.address(of)));
         texts.extend(of.servers.iter().map(|of| format!("server {}", self.server(of))));
+        texts.extend(of.distant_servers.iter().map(|of| format!("distant {}", self.distant(of))));
         if !of.advertised.is_empty() {
             let all: Vec<String> = of.advertised.iter().map(ToString::to_string).collect();
             texts.push(format!("advertised {}", all.join(" ")));
@@ -79,15 +82,23 @@ impl<N: Names> Scribe<N> {
     fn server(&self, of: &ServerExplanation) -> String {
         let gone = if of.connected { "" } else { ", gone" };
         let distrusted = if of.distrusted { ", distrusted" } else { "" };
-        let outcomes: Vec<String> = of
-            .outcomes
-            .iter()
-            .map(|(outcome, count)| format!("{} {count}", outcome.name()))
-            .collect();
-        let outcomes =
-            if outcomes.is_empty() { "no answer yet".to_string() } else { outcomes.join(", ") };
+        let outcomes = counted(&of.outcomes);
         format!("{} {}{gone}{distrusted}: {outcomes}", self.names.name(&of.peer), of.addr)
     }
+
+    fn distant(&self, of: &DistantExplanation) -> String {
+        let (peer, relay) = (self.names.name(&of.peer), self.names.name(&of.relay));
+        let paid = of.dial_data;
+        format!("{peer} behind {relay}: {}; {paid} bytes of dial data", counted(&of.outcomes))
+    }
+}
+
+fn counted(outcomes: &[(Outcome, u32)]) -> String {
+    if outcomes.is_empty() {
+        return "no answer yet".into();
+    }
+    let each = outcomes.iter().map(|(outcome, count)| format!("{} {count}", outcome.name()));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn class(of: &ClassExplanation) -> String {

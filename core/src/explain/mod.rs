@@ -6,8 +6,8 @@ use crate::agent::Agent;
 use crate::probe::Server;
 use crate::reachability::Verdict;
 use crate::{
-    Addr, Class, FilteringBehavior, Instant, Mapping, MappingBehavior, NodeState, Outcome, PeerId,
-    Reason, Relay, Scope, Side, Sources, State,
+    Addr, Class, DistantServer, FilteringBehavior, Instant, Mapping, MappingBehavior, NodeState,
+    Outcome, PeerId, Reason, Relay, Scope, Side, Sources, State,
 };
 use alloc::vec::Vec;
 
@@ -35,6 +35,8 @@ pub struct Explanation {
     pub addresses: Vec<AddressExplanation>,
     /// Every AutoNAT v2 server met, in reach or not, in order of meeting.
     pub servers: Vec<ServerExplanation>,
+    /// Every AutoNAT v2 server behind a relay that is configured.
+    pub distant_servers: Vec<DistantExplanation>,
     /// Every mapping that is wanted of a router.
     pub mappings: Vec<Mapping>,
     /// Every relay that is asked or could be.
@@ -107,6 +109,20 @@ pub struct ServerExplanation {
     pub outcomes: Vec<(Outcome, u32)>,
 }
 
+/// One AutoNAT v2 server that is reached through a relay, and never contacted otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DistantExplanation {
+    /// The server.
+    pub peer: PeerId,
+    /// Its relay.
+    pub relay: PeerId,
+    /// How its probes ended: every outcome that occurred, with its count.
+    pub outcomes: Vec<(Outcome, u32)>,
+    /// Dial data that it was paid, bytes.
+    pub dial_data: u64,
+}
+
 impl Explanation {
     /// An explanation without evidence: unknown, just started. For whoever tests what reads
     /// explanations; every field can be assigned.
@@ -122,6 +138,7 @@ impl Explanation {
             classes: Vec::new(),
             addresses: Vec::new(),
             servers: Vec::new(),
+            distant_servers: Vec::new(),
             mappings: Vec::new(),
             relays: Vec::new(),
             advertised: Vec::new(),
@@ -190,6 +207,7 @@ impl Agent {
             classes: self.explain_classes(),
             addresses,
             servers,
+            distant_servers: self.explain_distant_servers(),
             mappings: self.mappings().collect(),
             relays: self.relays().collect(),
             advertised: self.advertise.told().collect(),
@@ -255,6 +273,17 @@ impl Agent {
         servers.into_iter().map(explain).collect()
     }
 
+    fn explain_distant_servers(&self) -> Vec<DistantExplanation> {
+        let config = self.config.relay.as_ref();
+        let servers = config.map_or(&[][..], |config| &config.distant_servers);
+        let explain = |server: &DistantServer| {
+            let (outcomes, dial_data) = self.probe.stranger(server.peer);
+            let (peer, relay) = (server.peer, server.relay.peer);
+            DistantExplanation { peer, relay, outcomes, dial_data }
+        };
+        servers.iter().map(explain).collect()
+    }
+
     /// Nothing is asked, nothing is about to be, and every address has all the verdict that the
     /// servers in reach can give; no address at all, where one of them has told all it knows.
     fn is_settled(&self, addresses: &[AddressExplanation]) -> bool {
@@ -270,5 +299,6 @@ impl Agent {
                 || self.probe.servers().any(|(_, server)| server.is_connected()))
             && addresses.iter().all(|address| judged(address) && !address.pending)
             && !self.probe.awaits_first_answers()
+            && !self.relay.asks_strangers()
     }
 }

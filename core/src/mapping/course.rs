@@ -274,10 +274,8 @@ impl Mappings {
 
     /// A gateway says that it is at this external IP no more.
     fn moved(&mut self, cx: &mut Cx<'_>, at: usize, old: IpAddr) {
-        self.left.insert(old);
-        if let Some(gate) = self.gates.get_mut(at) {
-            gate.moved(cx, old);
-        }
+        let is_news = self.gates.get_mut(at).is_none_or(|gate| gate.moved(cx, old));
+        *self.left.entry(old).or_default() |= is_news;
     }
 
     /// What this protocol tells of the external address holds for what it has granted.

@@ -310,11 +310,13 @@ impl Gate {
     }
 
     /// What it has granted leads to another external address than this one, by its own word. Whatever
-    /// else it has granted does so as well, and says it a little later.
-    pub(super) fn moved(&mut self, cx: &mut Cx<'_>, old: IpAddr) {
-        self.doubts |= self.left != Some(old);
+    /// else it has granted does so as well, and says it a little later. Whether that was news.
+    pub(super) fn moved(&mut self, cx: &mut Cx<'_>, old: IpAddr) -> bool {
+        let is_news = self.left != Some(old);
+        self.doubts |= is_news;
         self.left = Some(old);
         self.restarted(cx);
+        is_news
     }
 
     /// Whether connections through it are in doubt from now on.

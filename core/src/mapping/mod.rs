@@ -73,8 +73,8 @@ pub(crate) struct Mappings {
     closing: bool,
     /// External addresses that were granted just now; the door takes them.
     refreshed: BTreeSet<Addr>,
-    /// External IPs that routers have left just now; the door takes them.
-    left: BTreeSet<IpAddr>,
+    /// External IPs that routers have left just now, and whether that is news; the door takes them.
+    left: BTreeMap<IpAddr, bool>,
     externals: Vec<External>,
     seen: Option<u64>,
     /// Whether something was heard since everything was looked at last, and when that was.
@@ -267,8 +267,9 @@ impl Mappings {
         core::mem::take(&mut self.refreshed)
     }
 
-    /// External IPs that routers have left since the last call, by their own word.
-    pub(crate) fn take_left(&mut self) -> BTreeSet<IpAddr> {
+    /// External IPs that routers have left since the last call, by their own word, and whether that is
+    /// news: of several mappings each follows in its own time.
+    pub(crate) fn take_left(&mut self) -> BTreeMap<IpAddr, bool> {
         core::mem::take(&mut self.left)
     }
 

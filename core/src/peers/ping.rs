@@ -274,12 +274,14 @@ impl Peers {
                     cx.actions.push(Action::ResetStream { stream });
                 }
                 pinging.sent = None;
-                if worth == Worth::Vital {
+                if worth == Worth::Vital || connection.life != Life::Sound {
+                    // Of those that were in doubt it was told before.
+                    self.revision += u64::from(connection.life == Life::Sound);
                     connection.life = Life::Silent;
+                }
+                if worth == Worth::Vital {
                     // Whoever was only slow gets another chance, vital or not.
                     pinging.due_at = Some(cx.now + VITAL_INTERVAL);
-                } else if connection.life != Life::Sound {
-                    connection.life = Life::Silent;
                 }
             }
             if let (Worth::Vital, Some(interval), Some(at)) = (worth, wanted, &mut pinging.due_at) {

@@ -13,14 +13,23 @@ use core::net::IpAddr;
 
 impl Probe {
     /// A router of ours has left this external IP. What no source names there any more is forgotten, and
-    /// all that is known of the family is in doubt.
-    pub(crate) fn left(&mut self, cx: &mut Cx<'_>, ip: IpAddr, candidates: &Candidates) {
+    /// all that is known of the family is in doubt, unless it was learned since.
+    pub(crate) fn left(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ip: IpAddr,
+        is_news: bool,
+        candidates: &Candidates,
+    ) {
         let family = Family::of(ip);
         self.histories.retain(|addr, _| addr.ip != ip || candidates.get(*addr).is_some());
+        self.dirty = true;
+        if !is_news {
+            return self.take_back(cx, |exchange| exchange.addr().ip == ip);
+        }
         self.take_back(cx, |exchange| Family::of(exchange.addr().ip) == family);
         let of_family = self.histories.iter_mut().filter(|(addr, _)| Family::of(addr.ip) == family);
         of_family.for_each(|(_, history)| history.doubt());
-        self.dirty = true;
     }
 
     /// Another network, another socket: whatever was proven or refuted is in doubt, and what no
@@ -37,13 +46,21 @@ impl Probe {
         self.histories.values_mut().for_each(History::doubt);
     }
 
-    /// Nobody waits for an answer over a connection that may be dead, once a ping on it is late.
+    /// Nobody waits for an answer over a connection that may be dead, once a ping on it is late or the
+    /// server is reached over a newer one.
     pub(super) fn leave_the_dead(&mut self, cx: &mut Cx<'_>, peers: &Peers) {
-        let is_lost = |one: &Exchange| {
+        let is_lost = |(stream, one): &(&StreamId, &Exchange)| {
             let doubtful = peers.get(one.conn).filter(|conn| conn.is_in_doubt());
-            doubtful.is_some_and(|conn| conn.is_late())
+            // One that came up after the question was put.
+            let is_met = || {
+                let server = self.servers.get(one.peer);
+                let asked = self.nonces.asked_at(**stream);
+                asked.is_some_and(|at| server.is_some_and(|one| one.is_at_hand_since(peers, at)))
+            };
+            doubtful.is_some_and(|conn| conn.is_late() || is_met())
         };
-        let lost = self.exchanges.iter().filter(|(_, one)| !one.awaits_nonce() && is_lost(one));
+        let open = self.exchanges.iter().filter(|(_, one)| !one.awaits_nonce());
+        let lost = open.filter(is_lost);
         let lost: Vec<StreamId> = lost.map(|(stream, _)| *stream).collect();
         for stream in lost {
             cx.actions.push(Action::ResetStream { stream });

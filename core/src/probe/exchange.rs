@@ -39,6 +39,7 @@ pub(super) struct Exchange {
     pub(super) peer: PeerId,
     pub(super) group: Group,
     pub(super) conn: ConnId,
+    pub(super) way: Way,
     /// The addresses of the request, the one whose verdict is wanted first.
     pub(super) addrs: Vec<Addr>,
     /// Which of them the answer is about.
@@ -62,6 +63,15 @@ enum Excuse {
     Line,
     /// We slept while it ran: whoever dialled us then dialled in vain.
     Sleep,
+}
+
+/// What the question travels on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A connection of our own to the server.
+    Direct,
+    /// A circuit, with room for so much dial data, bytes.
+    Circuit { data_max: u64 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +116,34 @@ impl Exchange {
         let overdue_at = now + ANSWER_TIMEOUT + rtt * 2;
         let phase = Phase::Asked { overdue_at, paid: false };
         let (judged, arrival, proved) = (0, None, false);
-        Exchange { peer, group, conn, addrs, judged, arrival, proved, cold, rtt, excuse, phase }
+        let way = Way::Direct;
+        Exchange {
+            peer,
+            group,
+            conn,
+            way,
+            addrs,
+            judged,
+            arrival,
+            proved,
+            cold,
+            rtt,
+            excuse,
+            phase,
+        }
+    }
+
+    /// Whether it was asked over a circuit.
+    pub(super) fn is_over_circuit(&self) -> bool {
+        self.way != Way::Direct
+    }
+
+    /// Whether so much dial data gets through.
+    pub(super) fn carries(&self, bytes: u64) -> bool {
+        match self.way {
+            Way::Direct => true,
+            Way::Circuit { data_max } => bytes <= data_max,
+        }
     }
 
     /// We slept for a moment, and it goes on.
@@ -136,7 +173,7 @@ impl Exchange {
         &mut self,
         now: Instant,
         body: &Bytes,
-        is_stranger: impl Fn(IpAddr) -> bool,
+        stranger: impl Fn(IpAddr) -> Option<Group>,
     ) -> Progress {
         let Phase::Asked { paid, .. } = self.phase else {
             return Progress::Goes;
@@ -148,10 +185,15 @@ impl Exchange {
             Message::DialResponse { status, addr_idx, dial_status, failed_from } => {
                 let progress = self.judge(now, status, addr_idx, dial_status);
                 // It may be made up: all that it can do is lower a scope, and it takes two networks.
-                self.cold |= progress == Progress::Ends(Outcome::DialFailed)
-                    && failed_from.is_some_and(|from| {
-                        Family::of(from) == Family::of(self.addr().ip) && is_stranger(from)
-                    });
+                let from =
+                    failed_from.filter(|from| Family::of(*from) == Family::of(self.addr().ip));
+                let from = from.filter(|_| progress == Progress::Ends(Outcome::DialFailed));
+                if let Some(group) = from.and_then(stranger) {
+                    self.cold = true;
+                    if self.is_over_circuit() {
+                        self.group = group;
+                    }
+                }
                 progress
             }
             Message::DialDataRequest { .. } if paid => Progress::Breaks(Outcome::Error),
@@ -286,11 +328,13 @@ impl Exchange {
 }
 
 saved!(enum Phase { 1 = Asked { overdue_at, paid }, 2 = AwaitsNonce { lie_at } });
+saved!(enum Way { 1 = Direct, 2 = Circuit { data_max } });
 saved!(enum Excuse { 1 = None, 2 = Line, 3 = Sleep });
 saved!(struct Exchange {
     peer,
     group,
     conn,
+    way,
     addrs,
     judged,
     arrival,

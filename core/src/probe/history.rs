@@ -263,6 +263,13 @@ impl History {
         self.cold_failures.values().filter(|at| now < **at + PROOF_LIFETIME).count()
     }
 
+    /// Since when two networks' strangers are known to have failed, which says as much as a proof.
+    pub(super) fn refused_by_two(&self) -> Option<Instant> {
+        let mut failed: Vec<Instant> = self.cold_failures.values().copied().collect();
+        failed.sort_unstable();
+        failed.iter().rev().nth(STRANGERS_REFUSED_MIN - 1).copied()
+    }
+
     /// Networks that have said something about the address in this round, or are being asked.
     pub(super) fn heard(&self) -> BTreeSet<Group> {
         let said = self.answers.values().filter(|answer| answer.outcome.is_evidence());

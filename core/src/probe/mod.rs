@@ -28,6 +28,7 @@ mod nonce;
 mod plan;
 mod purse;
 mod servers;
+mod strangers;
 
 use crate::candidates::Candidates;
 use crate::local::Local;
@@ -38,7 +39,7 @@ use crate::words::config::PROBES_MAX;
 use crate::words::deadline::{Deadline, earliest};
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, Addr, ConnId, Cx, Instant, Notice, Oddity, Outcome, PeerId, StreamEnd, StreamId,
+    Action, Addr, ConnId, Cx, Group, Instant, Notice, Oddity, Outcome, PeerId, StreamEnd, StreamId,
 };
 use alloc::collections::BTreeMap;
 use bytes::Bytes;
@@ -51,6 +52,7 @@ use nonce::{Arrival, Nonces};
 use purse::Purse;
 pub(crate) use servers::Server;
 use servers::Servers;
+use strangers::Strangers;
 
 /// Addresses with a history, number; ours: every candidate and as many that flap.
 const HISTORIES_MAX: usize = 2 * crate::words::config::CANDIDATES_MAX;
@@ -103,6 +105,7 @@ pub(crate) struct Probe {
     /// Inbound dial-back streams that have not said their nonce.
     dial_backs: BTreeMap<StreamId, ConnId>,
     purse: Purse,
+    strangers: Strangers,
     asked: u64,
     dirty: bool,
     seen: Option<(u64, u64, u64)>,
@@ -127,8 +130,12 @@ impl Probe {
     ) -> Result<(), Oddity> {
         let exchange = self.exchanges.get_mut(&stream).ok_or(Oddity::UnknownStream)?;
         let closed = exchange.awaits_nonce();
-        let is_stranger = |ip| peers.is_stranger(cx.now, ip, self.allow_private);
-        let progress = exchange.answered(cx.now, body, is_stranger);
+        let allow_private = self.allow_private;
+        let stranger = |ip| {
+            let is_one = peers.is_stranger(cx.now, ip, allow_private);
+            is_one.then(|| Group::of(ip, allow_private))
+        };
+        let progress = exchange.answered(cx.now, body, stranger);
         // The answer may have said which address an early nonce was for.
         let proof = exchange.take_arrived(progress);
         let awaits_nonce = exchange.awaits_nonce();
@@ -419,9 +426,12 @@ impl Probe {
         let pays = exchange.addrs.first().is_some_and(|addr| {
             let proven = |history: &History| !history.provers.is_empty();
             let ours = local.is_own_ip(addr.ip) || self.histories.get(addr).is_some_and(proven);
-            self.purse.pays(cx.now, (*addr, ours), bytes)
+            exchange.carries(bytes) && self.purse.pays(cx.now, (*addr, ours), bytes)
         });
         if pays {
+            if exchange.is_over_circuit() {
+                self.strangers.paid(exchange.peer, bytes);
+            }
             return exchange.pay(cx.now, cx.actions, stream, bytes);
         }
         cx.actions.push(Action::ResetStream { stream });
@@ -456,7 +466,7 @@ impl Probe {
                 server.multihomed |= proof.by_stranger();
                 server.group(self.allow_private)
             }
-            None => crate::Group::of(proof.from(), self.allow_private),
+            None => Group::of(proof.from(), self.allow_private),
         };
         if let Some(history) = self.histories.get_mut(&proof.addr()) {
             history.proved(proof, group);
@@ -470,15 +480,22 @@ impl Probe {
         let Some(exchange) = self.close(cx, stream, outcome) else { return };
         let outcome = if exchange.proved { Outcome::Proved } else { outcome };
         let Exchange { peer, group, conn, cold, .. } = exchange;
+        if exchange.is_over_circuit() {
+            self.strangers.ended((peer, conn), outcome);
+            if !cold || outcome != Outcome::DialFailed {
+                return;
+            }
+        }
         let line = excused.then_some(conn);
         if let Some(history) = self.histories.get_mut(&exchange.addr())
             && outcome != Outcome::Proved
         {
             history.answered(cx.now, peer, Answer { outcome, group, cold, line });
         }
-        if let Some(server) = self.servers.get_mut(peer) {
+        let server = self.servers.get_mut(peer).filter(|_| !exchange.is_over_circuit());
+        if let Some(server) = server {
             if excused {
-                server.cut_off(outcome);
+                server.cut_off(cx.now, outcome);
             } else {
                 server.ended(cx.now, exchange.addr().class(), outcome);
             }
@@ -492,10 +509,12 @@ impl Probe {
     /// A probe was cut off with its connection: nobody's fault, so that it may be asked again at
     /// once, of the same server too when it comes back.
     fn cut_off(&mut self, cx: &mut Cx<'_>, stream: StreamId) {
-        if let Some(exchange) = self.close(cx, stream, Outcome::Error)
-            && let Some(server) = self.servers.get_mut(exchange.peer)
-        {
-            server.cut_off(if exchange.proved { Outcome::Proved } else { Outcome::Error });
+        let Some(exchange) = self.close(cx, stream, Outcome::Error) else { return };
+        let outcome = if exchange.proved { Outcome::Proved } else { Outcome::Error };
+        if exchange.is_over_circuit() {
+            self.strangers.ended((exchange.peer, exchange.conn), outcome);
+        } else if let Some(server) = self.servers.get_mut(exchange.peer) {
+            server.cut_off(cx.now, outcome);
         }
     }
 
@@ -523,6 +542,7 @@ saved!(struct Probe {
     histories,
     dial_backs,
     purse,
+    strangers,
     asked as told(),
     dirty,
     seen as seen(<[u64; 3]>::from, [Room::Local, Room::Candidates, Room::Peers]),

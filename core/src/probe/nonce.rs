@@ -154,6 +154,11 @@ impl Nonces {
         nonce
     }
 
+    /// The newest connection that there was when the question of this probe was put.
+    pub(super) fn asked_at(&self, probe: StreamId) -> Option<u64> {
+        self.expected.values().find(|one| one.probe == probe).map(|one| one.serial)
+    }
+
     /// The probe has ended; its nonce may still be under way.
     pub(super) fn retire(&mut self, now: Instant, probe: StreamId) {
         self.expected.retain(|_, one| one.forget_at.is_none_or(|at| now < at));

@@ -259,18 +259,25 @@ impl Probe {
         let Some(history) = self.histories.get_mut(&addr) else {
             return;
         };
-        self.asked += 1;
-        let stream = StreamId::outbound(Protocol::DialRequest, self.asked);
         let group = server.group(self.allow_private);
         let cold = server.is_cold_for(addr);
-        let nonce = self.nonces.bind(cx.draw, (addrs.clone(), peer, stream), peers.serial());
         server.sent(cx.now);
         history.in_flight.insert(peer, group);
+        let exchange = Exchange::new(cx.now, (peer, group, conn), addrs, cold, peers.get(conn));
+        self.put(cx, peers, exchange);
+    }
+
+    /// Put the question.
+    pub(super) fn put(&mut self, cx: &mut Cx<'_>, peers: &Peers, exchange: Exchange) {
+        self.asked += 1;
+        let stream = StreamId::outbound(Protocol::DialRequest, self.asked);
+        let Exchange { peer, conn, addrs, .. } = &exchange;
+        let (conn, wanted) = (*conn, (addrs.clone(), *peer, stream));
+        let nonce = self.nonces.bind(cx.draw, wanted, peers.serial());
         // autonat-v2 §Overview: in descending order of priority, the wanted one first.
         let encoded = addrs.iter().map(|addr| multiaddr::encode(*addr)).collect();
         // Nothing is left out: fifty of the longest addresses stay far below what servers read.
         let (request, _) = Message::dial_request(encoded, nonce);
-        let exchange = Exchange::new(cx.now, (peer, group, conn), addrs, cold, peers.get(conn));
         self.exchanges.insert(stream, exchange);
         cx.actions.push(Action::OpenStream { conn, stream });
         cx.actions.push(Action::Send { stream, body: request.encode() });

@@ -2,7 +2,7 @@
 
 use crate::peers::{Connection, Peers};
 use crate::words::checkpoint::{Kind, are_counts, saved};
-use crate::words::config::{PROBES_PER_SERVER_MAX, PROBES_PER_SERVER_MIN};
+use crate::words::config::{LOST_PER_SERVER_MIN, PROBES_PER_SERVER_MAX, PROBES_PER_SERVER_MIN};
 use crate::{Addr, Class, ConnId, Duration, Group, Instant, Outcome, PeerId, Protocol, Side};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -38,6 +38,25 @@ const OUTCOMES: [Outcome; 9] = [
     Outcome::Declined,
 ];
 
+/// How often each outcome was seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    outcomes: [u32; OUTCOMES.len()],
+}
+
+impl Tally {
+    pub(super) fn count(&mut self, outcome: Outcome) {
+        if let Some(index) = OUTCOMES.iter().position(|one| *one == outcome) {
+            self.outcomes[index] = self.outcomes[index].saturating_add(1);
+        }
+    }
+
+    /// Every outcome that was seen.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Outcome, u32)> + '_ {
+        OUTCOMES.into_iter().zip(self.outcomes).filter(|(_, count)| *count > 0)
+    }
+}
+
 /// One server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Server {
@@ -46,13 +65,15 @@ pub(crate) struct Server {
     pub(crate) remote: Addr,
     /// Servers are numbered in the order of meeting.
     pub(crate) met: u64,
-    outcomes: [u32; OUTCOMES.len()],
+    outcomes: Tally,
     distrusted_until: Option<Instant>,
     rest_until: Option<Instant>,
     strikes: u32,
     refused_until: BTreeMap<Class, Instant>,
     /// When the requests of the last minute were sent.
     recent: Vec<Instant>,
+    /// When requests were given up with their connections in the last minute.
+    lost: Vec<Instant>,
     in_flight: usize,
     /// Classes over which we ever were connected to it, so that packets of ours went there.
     classes: BTreeSet<Class>,
@@ -90,12 +111,12 @@ impl Server {
 
     /// Every outcome that occurred, with its count.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = (Outcome, u32)> + '_ {
-        OUTCOMES.into_iter().zip(self.outcomes).filter(|(_, count)| *count > 0)
+        self.outcomes.iter()
     }
 
     /// Whether it has answered, or failed to, at least once.
     pub(crate) fn has_history(&self) -> bool {
-        self.outcomes.iter().any(|count| *count > 0)
+        self.outcomes.iter().next().is_some()
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -177,7 +198,7 @@ impl Server {
     /// A probe of it ended so. Only what is about the server changes here.
     pub(super) fn ended(&mut self, now: Instant, class: Class, outcome: Outcome) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.count(outcome);
+        self.outcomes.count(outcome);
         match outcome {
             Outcome::Proved | Outcome::DialFailed => self.strikes = 0,
             Outcome::Refused => {
@@ -196,7 +217,7 @@ impl Server {
     /// A proof came after its probe had ended otherwise: it counts all the same.
     pub(super) fn proved_late(&mut self) {
         self.distrusted_until = None;
-        self.count(Outcome::Proved);
+        self.outcomes.count(Outcome::Proved);
     }
 
     /// It offers to dial back on this connection. Returns the class of it if that is the first of the
@@ -214,16 +235,23 @@ impl Server {
         heard.then_some(class)
     }
 
-    /// A probe of it ended by nobody's fault: counted, and no reason for a rest.
-    pub(super) fn cut_off(&mut self, outcome: Outcome) {
+    /// A probe of it ended by nobody's fault: no reason for a rest. Most likely it never came there, so
+    /// that another one may be sent in its place.
+    pub(super) fn cut_off(&mut self, now: Instant, outcome: Outcome) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.count(outcome);
+        self.outcomes.count(outcome);
+        self.lost.retain(|at| now < *at + WINDOW);
+        if outcome != Outcome::Proved && self.lost.len() < LOST_PER_SERVER_MIN {
+            // The oldest, whose place would have been free first.
+            let oldest = (!self.recent.is_empty()).then(|| self.recent.remove(0));
+            self.lost.extend(oldest.map(|_| now));
+        }
     }
 
-    fn count(&mut self, outcome: Outcome) {
-        if let Some(index) = OUTCOMES.iter().position(|one| *one == outcome) {
-            self.outcomes[index] = self.outcomes[index].saturating_add(1);
-        }
+    /// Whether it has a connection beyond this serial number that is not in doubt.
+    pub(super) fn is_at_hand_since(&self, peers: &Peers, serial: u64) -> bool {
+        let mut all = self.conns.iter().filter_map(|conn| peers.get(*conn));
+        all.any(|one| !one.is_in_doubt() && one.serial > serial)
     }
 }
 
@@ -271,12 +299,13 @@ impl Servers {
                 conns: Vec::new(),
                 remote: connection.remote,
                 met: self.met,
-                outcomes: [0; OUTCOMES.len()],
+                outcomes: Tally::default(),
                 distrusted_until: None,
                 rest_until: None,
                 strikes: 0,
                 refused_until: BTreeMap::new(),
                 recent: Vec::new(),
+                lost: Vec::new(),
                 in_flight: 0,
                 classes: BTreeSet::new(),
                 dialled: false,
@@ -318,16 +347,18 @@ impl Servers {
     }
 }
 
+saved!(struct Tally { outcomes as any() });
 saved!(struct Server {
     conns,
     remote,
     met as id(Kind::Server),
-    outcomes as any(),
+    outcomes,
     distrusted_until as ahead(),
     rest_until as ahead(),
     strikes as up_to(STRIKES_MAX),
     refused_until as current(|now, until: &Instant| now < *until),
     recent as recent(WINDOW),
+    lost as recent(WINDOW),
     in_flight,
     classes,
     dialled,

@@ -6,6 +6,10 @@ use alloc::vec::Vec;
 /// How much farther than the nearest a relay may be: the larger of this many milliseconds (Tailscale's
 /// hysteresis) and a fifth (design §3 *relay*). Load is spread wider as it grows, over longer ways.
 const NEAR: Duration = Duration::from_millis(10);
+/// How full the emptier of two may be, thousandths, before those count as well that are within
+/// [`NEAR`] but more than a fifth farther than the nearest; ours: three quarters. Where relays are
+/// very near, ten milliseconds are several times the way. Load is spread less as it grows.
+const CROWDED: u16 = 750;
 /// By how much another relay must beat an incumbent, milliseconds (Tailscale's value), and by a
 /// third besides. Changes get rarer as it grows.
 const BETTER_BY: Duration = Duration::from_millis(10);
@@ -22,20 +26,33 @@ pub(super) struct Entry {
 }
 
 /// One of the relays: in a network that is not `taken` where there is one, near, and by the power
-/// of two choices the emptier one.
+/// of two choices the emptier one. Whoever lies within a fifth of the nearest comes before the
+/// others that are near, unless it is crowded.
 pub(super) fn choose(draw: &mut dyn Draw, entries: &[Entry], taken: &[Group]) -> Option<PeerId> {
     let apart: Vec<Entry> =
         entries.iter().filter(|one| !taken.contains(&one.group)).copied().collect();
     let entries = if apart.is_empty() { entries } else { &apart };
     let best = entries.iter().map(|one| one.rtt).min()?;
-    let farthest = best + NEAR.max(best / 5);
-    let eligible: Vec<&Entry> = entries.iter().filter(|one| one.rtt <= farthest).collect();
-    let (first, rest) = draw_one(draw, &eligible)?;
-    let Some((second, _)) = draw_one(draw, &rest) else {
-        return Some(first.peer);
+    let within = |span: Duration| -> Vec<&Entry> {
+        entries.iter().filter(|one| one.rtt <= best + span).collect()
     };
-    let load = |one: &Entry| one.load.unwrap_or(LOAD_ASSUMED);
-    Some(if load(second) < load(first) { second.peer } else { first.peer })
+    let (nearest, near) = (within(best / 5), within(NEAR.max(best / 5)));
+    let first = emptier(draw, &nearest)?;
+    if load(first) < CROWDED || near.len() == nearest.len() {
+        return Some(first.peer);
+    }
+    emptier(draw, &near).map(|one| one.peer)
+}
+
+/// Of two that are drawn, the emptier one.
+fn emptier<'a>(draw: &mut dyn Draw, of: &[&'a Entry]) -> Option<&'a Entry> {
+    let (first, rest) = draw_one(draw, of)?;
+    let second = draw_one(draw, &rest).map(|(second, _)| second);
+    Some(second.filter(|second| load(second) < load(first)).unwrap_or(first))
+}
+
+fn load(one: &Entry) -> u16 {
+    one.load.unwrap_or(LOAD_ASSUMED)
 }
 
 /// Whether a relay at this distance replaces one at that.
@@ -106,6 +123,22 @@ mod tests {
         let alike = [entry(1, 20, 500), entry(2, 20, None)];
         assert_eq!(chosen(&alike, &[], &[0, 0]), Some(0), "the first drawn");
         assert_eq!(chosen(&alike, &[], &[1, 0]), Some(1));
+    }
+
+    #[test]
+    fn who_is_within_a_fifth_comes_first_unless_it_is_crowded() {
+        let all = |load: u16| [entry(1, 5, load), entry(2, 14, 0), entry(3, 15, 0)];
+        for draws in [[0, 0], [0, 1], [1, 0], [9, 9]] {
+            assert_eq!(
+                chosen(&all(749), &[], &draws),
+                Some(0),
+                "14 ms is nearly three times the way"
+            );
+        }
+        assert_eq!(chosen(&all(750), &[], &[0, 0]), Some(1), "the nearest is crowded");
+        assert_eq!(chosen(&all(750), &[], &[2, 0]), Some(2));
+        let full = [entry(1, 5, 900), entry(2, 14, 950)];
+        assert_eq!(chosen(&full, &[], &[1, 0]), Some(0), "the other is fuller");
     }
 
     #[test]

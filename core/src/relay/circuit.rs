@@ -11,8 +11,8 @@ use crate::wire::relay::{HopMessage, StopMessage};
 use crate::words::checkpoint::saved;
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, CircuitFailure, CircuitId, ConnId, Connected, Cx, Deadline, Duration, Instant, Oddity,
-    PeerId, Protocol, ProtocolSet, RelayAction, RelayStatus, StreamFailure, StreamId, Wake,
+    Action, CircuitFailure, CircuitId, CircuitLimit, ConnId, Connected, Cx, Deadline, Duration,
+    Instant, Oddity, PeerId, RelayAction, RelayStatus, StreamFailure, StreamId, Wake,
 };
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -28,6 +28,9 @@ const WANTED_TIMEOUT: Duration = Duration::from_secs(15);
 const BROUGHT_MAX: usize = 64;
 /// Of them by one connection, number; ours: a quarter of all.
 const BROUGHT_PER_CONN_MAX: usize = 16;
+/// Of them by peers that granted us nothing, number; ours: a quarter of all. They are told so once they
+/// have spoken, and cannot keep relays out by silence. When full, a further one of theirs is reset.
+const STRANGE_MAX: usize = 16;
 /// How long a relay may take to say who wants to reach us, ours: as long as a question of identify.
 const BROUGHT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Circuits that one relay may bring in a minute, number; ours: one a second. Handshakes that we do
@@ -36,10 +39,10 @@ pub(super) const BROUGHT_PER_RELAY_MIN: usize = 60;
 /// How long handshakes over a circuit are counted, ours: longer than any takes.
 const UPGRADE_MAX: Duration = Duration::from_secs(30);
 
-/// A circuit that the application wants.
+/// A circuit that the application wants, or the room itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Wanted {
-    circuit: CircuitId,
+    circuit: Option<CircuitId>,
     conn: ConnId,
     peer: PeerId,
     overdue_at: Instant,
@@ -49,6 +52,8 @@ struct Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Brought {
     conn: ConnId,
+    /// The peer has granted us no reservation.
+    strange: bool,
     overdue_at: Instant,
 }
 
@@ -57,6 +62,9 @@ struct Brought {
 struct Upgrading {
     conn: ConnId,
     peer: PeerId,
+    /// A relay brought it.
+    brought: bool,
+    limit: CircuitLimit,
     overdue_at: Instant,
 }
 
@@ -65,7 +73,7 @@ struct Upgrading {
 pub(super) struct Circuits {
     wanted: BTreeMap<StreamId, Wanted>,
     brought: BTreeMap<StreamId, Brought>,
-    /// At most as many as of both.
+    /// At most as many as of both, wanted ones counted from when they are wanted.
     upgrading: BTreeMap<StreamId, Upgrading>,
 }
 
@@ -78,33 +86,43 @@ impl Circuits {
         (circuit, conn, peer): (CircuitId, ConnId, PeerId),
         stream: StreamId,
     ) -> Result<(), Oddity> {
-        if self.wanted.values().any(|one| one.circuit == circuit) {
+        if self.wanted.values().any(|one| one.circuit == Some(circuit)) {
             return Err(Oddity::ReusedId);
         }
+        self.open(cx, ground, (Some(circuit), conn, peer), stream);
+        Ok(())
+    }
+
+    /// Ask a relay for a circuit. If that cannot be, it is none that is being opened.
+    pub(super) fn open(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ground: &Ground<'_>,
+        (circuit, conn, peer): (Option<CircuitId>, ConnId, PeerId),
+        stream: StreamId,
+    ) {
         let relay = ground.peers.get(conn).filter(|one| !one.relayed);
-        let Some(relay) = relay.filter(|_| ground.config.relay.is_some()) else {
+        if relay.is_none() || ground.config.relay.is_none() {
             fail(cx, circuit, CircuitFailure::NoRelay);
-            return Ok(());
-        };
-        let silent = relay.protocols == ProtocolSet::NONE;
-        if !silent && !relay.protocols.contains(Protocol::Hop) {
-            fail(cx, circuit, CircuitFailure::Unsupported);
-            return Ok(());
+            return;
         }
-        if self.wanted.len() >= WANTED_MAX || self.upgrading.len() >= WANTED_MAX + BROUGHT_MAX {
+        // Whether it relays is told by the stream alone: one that is wound down does not list hop any
+        // more, and still serves what it granted.
+        let under_way = self.wanted.len() + self.upgrading.len();
+        if self.wanted.len() >= WANTED_MAX || under_way >= WANTED_MAX + BROUGHT_MAX {
             fail(cx, circuit, CircuitFailure::TooMany);
-            return Ok(());
+            return;
         }
         let overdue_at = cx.now + WANTED_TIMEOUT;
         self.wanted.insert(stream, Wanted { circuit, conn, peer, overdue_at });
         cx.actions.push(Action::OpenStream { conn, stream });
         cx.actions.push(Action::Send { stream, body: HopMessage::Connect { peer }.encode() });
-        Ok(())
     }
 
     /// Nobody waits for it any more. It may just have failed, or stand.
     pub(super) fn forget(&mut self, cx: &mut Cx<'_>, circuit: CircuitId) {
-        let of = |(stream, one): (&StreamId, &Wanted)| (one.circuit == circuit).then_some(*stream);
+        let of =
+            |(stream, one): (&StreamId, &Wanted)| (one.circuit == Some(circuit)).then_some(*stream);
         if let Some(stream) = self.wanted.iter().find_map(of) {
             self.wanted.remove(&stream);
             cx.actions.push(Action::ResetStream { stream });
@@ -128,8 +146,8 @@ impl Circuits {
         match HopMessage::decode(body) {
             Ok(HopMessage::Status { status: RelayStatus::Ok, limit, .. }) => {
                 let overdue_at = cx.now + UPGRADE_MAX;
-                self.upgrading.insert(stream, Upgrading { conn, peer, overdue_at });
-                let circuit = Some(circuit);
+                let upgrading = Upgrading { conn, peer, brought: false, limit, overdue_at };
+                self.upgrading.insert(stream, upgrading);
                 let upgrade = RelayAction::Upgrade { stream, peer, circuit, limit };
                 cx.actions.push(Action::Relay(upgrade));
                 Ok(())
@@ -175,19 +193,22 @@ impl Circuits {
         }
     }
 
-    /// A relay is about to bring a circuit.
+    /// A relay is about to bring a circuit; or a peer that is `strange`, having granted us nothing.
     pub(super) fn opened(
         &mut self,
         cx: &mut Cx<'_>,
         ground: &Ground<'_>,
-        conn: ConnId,
+        (conn, strange): (ConnId, bool),
         stream: StreamId,
     ) -> Result<(), Oddity> {
         if self.brought.contains_key(&stream) {
             return Err(Oddity::ReusedId);
         }
         let of_conn = self.brought.values().filter(|one| one.conn == conn).count();
-        let is_full = self.brought.len() >= BROUGHT_MAX || of_conn >= BROUGHT_PER_CONN_MAX;
+        let strangers = self.brought.values().filter(|one| one.strange).count();
+        let is_full = self.brought.len() >= BROUGHT_MAX
+            || of_conn >= BROUGHT_PER_CONN_MAX
+            || strange && strangers >= STRANGE_MAX;
         let oddity = if ground.peers.get(conn).is_none() {
             Some(Oddity::UnknownConnection)
         } else if ground.config.relay.is_none() {
@@ -199,7 +220,8 @@ impl Circuits {
             cx.actions.push(Action::ResetStream { stream });
             return Err(oddity);
         }
-        self.brought.insert(stream, Brought { conn, overdue_at: cx.now + BROUGHT_TIMEOUT });
+        let overdue_at = cx.now + BROUGHT_TIMEOUT;
+        self.brought.insert(stream, Brought { conn, strange, overdue_at });
         Ok(())
     }
 
@@ -229,9 +251,10 @@ impl Circuits {
                 return Err(Oddity::MalformedFrame);
             }
         };
-        let of_conn = self.upgrading.values().filter(|one| one.conn == conn).count();
+        let of_conn = self.upgrading.values().filter(|one| one.conn == conn && one.brought);
+        let under_way = self.wanted.len() + self.upgrading.len();
         let is_full =
-            self.upgrading.len() >= WANTED_MAX + BROUGHT_MAX || of_conn >= BROUGHT_PER_CONN_MAX;
+            under_way >= WANTED_MAX + BROUGHT_MAX || of_conn.count() >= BROUGHT_PER_CONN_MAX;
         let verdict = if peer == ground.identity.to_peer_id() {
             Err(RelayStatus::PermissionDenied)
         } else if is_full {
@@ -246,7 +269,7 @@ impl Circuits {
         let body = StopMessage::Status { status: RelayStatus::Ok }.encode();
         cx.actions.push(Action::Send { stream, body });
         let overdue_at = cx.now + UPGRADE_MAX;
-        self.upgrading.insert(stream, Upgrading { conn, peer, overdue_at });
+        self.upgrading.insert(stream, Upgrading { conn, peer, brought: true, limit, overdue_at });
         let upgrade = RelayAction::Upgrade { stream, peer, circuit: None, limit };
         cx.actions.push(Action::Relay(upgrade));
         Ok(())
@@ -258,16 +281,20 @@ impl Circuits {
         self.upgrading.remove(&stream);
     }
 
-    /// A circuit stands.
-    pub(super) fn connected(&mut self, facts: &Connected) {
+    /// Whether the circuit on this stream of ours may yet stand.
+    pub(super) fn is_opening(&self, stream: StreamId) -> bool {
+        self.is_wanted(stream) || self.upgrading.contains_key(&stream)
+    }
+
+    /// A circuit stands: on which stream, and what it may carry.
+    pub(super) fn connected(&mut self, facts: &Connected) -> Option<(StreamId, CircuitLimit)> {
         if !facts.relayed {
-            return;
+            return None;
         }
         let of =
             |(stream, one): (&StreamId, &Upgrading)| (one.peer == facts.peer).then_some(*stream);
-        if let Some(stream) = self.upgrading.iter().find_map(of) {
-            self.upgrading.remove(&stream);
-        }
+        let stream = self.upgrading.iter().find_map(of)?;
+        self.upgrading.remove(&stream).map(|one| (stream, one.limit))
     }
 
     /// A connection is gone, and every stream on it.
@@ -293,7 +320,7 @@ impl Circuits {
             cx.actions.push(Action::ResetStream { stream });
         }
         let late = self.wanted.iter().filter(|(_, one)| one.overdue_at <= now);
-        let late: Vec<(StreamId, CircuitId)> =
+        let late: Vec<(StreamId, Option<CircuitId>)> =
             late.map(|(stream, one)| (*stream, one.circuit)).collect();
         for (stream, circuit) in late {
             self.wanted.remove(&stream);
@@ -318,13 +345,16 @@ impl Circuits {
 
     pub(super) fn keeps(&self, conn: ConnId) -> bool {
         self.wanted.values().any(|one| one.conn == conn)
-            || self.brought.values().any(|one| one.conn == conn)
+            || self.brought.values().any(|one| one.conn == conn && !one.strange)
             || self.upgrading.values().any(|one| one.conn == conn)
     }
 }
 
-fn fail(cx: &mut Cx<'_>, circuit: CircuitId, reason: CircuitFailure) {
-    cx.actions.push(Action::Relay(RelayAction::CircuitFailed { circuit, reason }));
+/// Tell the application; the room looks for itself.
+fn fail(cx: &mut Cx<'_>, circuit: Option<CircuitId>, reason: CircuitFailure) {
+    if let Some(circuit) = circuit {
+        cx.actions.push(Action::Relay(RelayAction::CircuitFailed { circuit, reason }));
+    }
 }
 
 /// The relay is told no.
@@ -334,6 +364,6 @@ fn answer(cx: &mut Cx<'_>, stream: StreamId, status: RelayStatus) {
 }
 
 saved!(struct Wanted { circuit, conn, peer, overdue_at });
-saved!(struct Brought { conn, overdue_at });
-saved!(struct Upgrading { conn, peer, overdue_at });
+saved!(struct Brought { conn, strange, overdue_at });
+saved!(struct Upgrading { conn, peer, brought, limit, overdue_at });
 saved!(struct Circuits { wanted, brought, upgrading });

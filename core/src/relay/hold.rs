@@ -192,10 +192,13 @@ impl Relays {
         };
         // What was granted holds until it ends; meanwhile another relay is asked, and this one
         // again.
-        held.fading = Some(failure);
+        let was_relied_on = held.fading.replace(failure).is_none();
         let again = reservation::retry_at(now, held.until, failure, held.tries);
         held.renewal = again.map_or(Renewal::Never, Renewal::At);
         held.tries = held.tries.saturating_add(1);
+        if was_relied_on {
+            self.hurry_if_alone(cx, Some(peer));
+        }
     }
 
     /// Give up what is overdue, and end what has run out.
@@ -243,9 +246,11 @@ impl Relays {
             let conn = known.conn(ground).map(|(conn, _)| conn);
             let relays = known.relays(ground);
             if conn.is_none() {
+                known.dialled = false;
+            }
+            if !known.is_connected() {
                 // circuit-v2 §Reservation: it ends with the last connection.
                 known.granted_until = None;
-                known.dialled = false;
             }
             let begins_to_relay = relays == Some(true) && known.listed != Some(true);
             match &known.standing {
@@ -258,7 +263,10 @@ impl Relays {
                 }
                 Standing::Held(_) => match conn {
                     None => self.fail(cx, ground, peer, RelayFailure::Disconnected),
-                    Some(conn) => self.look_after_held(cx.now, ground, (peer, conn), relays),
+                    Some(conn) => {
+                        let said = (relays, begins_to_relay);
+                        self.look_after_held(cx, ground, (peer, conn), said);
+                    }
                 },
                 Standing::Idle if relays == Some(false) && ground.relay(peer).is_some() => {
                     self.fail(cx, ground, peer, RelayFailure::Unsupported);
@@ -276,10 +284,10 @@ impl Relays {
 
     fn look_after_held(
         &mut self,
-        now: Instant,
+        cx: &mut Cx<'_>,
         ground: &Ground<'_>,
         (peer, conn): (PeerId, crate::ConnId),
-        relays: Option<bool>,
+        (relays, begins_to_relay): (Option<bool>, bool),
     ) {
         let Some(known) = self.known.get(&peer) else {
             return;
@@ -289,6 +297,9 @@ impl Relays {
         };
         let stands = known.has(ground, held.conn);
         let asks_in_vain = known.exchange().is_some_and(|one| !known.has(ground, one.conn));
+        if asks_in_vain {
+            self.break_off(cx, ground, peer);
+        }
         let Some(held) = self.known.get_mut(&peer).and_then(Known::held_mut) else {
             return;
         };
@@ -296,7 +307,7 @@ impl Relays {
             held.conn = conn;
         }
         if asks_in_vain {
-            held.renewal = Renewal::At(now);
+            held.renewal = Renewal::At(cx.now);
         }
         let drains = held.fading == Some(RelayFailure::Unsupported);
         match relays {
@@ -306,9 +317,11 @@ impl Relays {
                 if matches!(held.renewal, Renewal::At(_)) {
                     held.renewal = Renewal::Never;
                 }
+                self.hurry_if_alone(cx, Some(peer));
             }
-            Some(true) if drains && held.renewal == Renewal::Never => {
-                held.renewal = Renewal::At(now);
+            // Where it only went on saying so, it would be asked in vain again and again.
+            Some(true) if drains && begins_to_relay && held.renewal == Renewal::Never => {
+                held.renewal = Renewal::At(cx.now);
             }
             Some(_) | None => {}
         }
@@ -348,11 +361,11 @@ impl Relays {
         if known.was_steady(cx.now) {
             known.strikes = 0;
         }
-        let served = known.serves();
+        let held = known.held().is_some();
         let strikes = known.strikes;
         known.strikes = strikes.saturating_add(1);
         let is_alone = !self.known.iter().any(|(one, known)| *one != peer && known.serves());
-        if served {
+        if held {
             self.hurry_if_alone(cx, Some(peer));
         }
         let span = rest::rest(cx.draw, failure, strikes, is_alone);
@@ -360,30 +373,63 @@ impl Relays {
     }
 
     /// Where no relay serves us, `but` for one that is being lost, cut short the rests that are the
-    /// network's fault.
+    /// network's fault; where one is being lost, every other one as well: what others said while it
+    /// served us may be long over.
     pub(super) fn hurry_if_alone(&mut self, cx: &mut Cx<'_>, but: Option<PeerId>) {
         let soon = cx.now + HURRY;
-        let late = |known: &Known| match known.standing {
-            Standing::Resting { failure, until } => soon < until && rest::is_networks(failure),
+        let may_hurry = |failure| match but {
+            Some(_) => rest::alone_max(failure).is_some(),
+            None => rest::is_networks(failure),
+        };
+        let late = self.resting(|failure, until| soon < until && may_hurry(failure));
+        let serves = |(peer, known): (&PeerId, &Known)| Some(*peer) != but && known.serves();
+        let is_alone = self.is_needed() && !self.known.iter().any(serves);
+        if !is_alone || late.is_empty() || self.hurries.take(cx.now, HURRIES_MIN).is_err() {
+            return;
+        }
+        for (peer, failure) in late {
+            self.enter(cx, peer, Standing::Resting { failure, until: soon });
+        }
+    }
+
+    /// While no relay serves us nobody rests for long, and who denied a renewal is asked again before
+    /// the reservation ends.
+    pub(super) fn shorten_rests(&mut self, cx: &mut Cx<'_>) {
+        if !self.is_needed() || self.known.values().any(Known::serves) {
+            return;
+        }
+        let now = cx.now;
+        let longest = |failure| rest::alone_max(failure).map(|max| now + max + max / 4);
+        let late = |failure, until| longest(failure).is_some_and(|most| most < until);
+        for (peer, failure) in self.resting(late) {
+            let until = longest(failure).unwrap_or(now);
+            self.enter(cx, peer, Standing::Resting { failure, until });
+        }
+        for held in self.known.values_mut().filter_map(Known::held_mut) {
+            // Who is wound down says so himself when he relays again.
+            let denied = held.fading.filter(|failure| *failure != RelayFailure::Unsupported);
+            let again = denied.and_then(rest::alone_max).map(|max| now + max);
+            if let (Renewal::Never, Some(at)) = (held.renewal, again) {
+                held.renewal = Renewal::At(at);
+            }
+        }
+    }
+
+    /// Who rests, and why, as far as wanted.
+    fn resting(
+        &self,
+        wanted: impl Fn(RelayFailure, Instant) -> bool,
+    ) -> Vec<(PeerId, RelayFailure)> {
+        let rests = |(peer, known): (&PeerId, &Known)| match known.standing {
+            Standing::Resting { failure, until } => {
+                wanted(failure, until).then_some((*peer, failure))
+            }
             Standing::Idle
             | Standing::Connecting { .. }
             | Standing::Asking(_)
-            | Standing::Held(_) => false,
+            | Standing::Held(_) => None,
         };
-        let serves = |(peer, known): (&PeerId, &Known)| Some(*peer) != but && known.serves();
-        let is_alone = self.is_needed() && !self.known.iter().any(serves);
-        let late = self.known.iter().filter(|(_, known)| is_alone && late(known));
-        let late: Vec<PeerId> = late.map(|(peer, _)| *peer).collect();
-        if late.is_empty() || self.hurries.take(cx.now, HURRIES_MIN).is_err() {
-            return;
-        }
-        for peer in late {
-            if let Some(Standing::Resting { failure, .. }) =
-                self.known.get(&peer).map(|known| known.standing.clone())
-            {
-                self.enter(cx, peer, Standing::Resting { failure, until: soon });
-            }
-        }
+        self.known.iter().filter_map(rests).collect()
     }
 
     /// The only place that assigns a standing.

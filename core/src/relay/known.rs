@@ -146,6 +146,17 @@ impl Known {
         said.map(|protocols| protocols.contains(Protocol::Hop)).max()
     }
 
+    /// Whether it may bring us circuits: only who granted us a reservation, and until it ends for the
+    /// relay (CR-43).
+    pub(super) fn may_bring(&self, now: Instant) -> bool {
+        self.granted_until.is_some_and(|until| now < until)
+    }
+
+    /// Whether it could be asked at once: it is connected, and does not say that it does not relay.
+    pub(super) fn is_at_hand(&self, ground: &Ground<'_>) -> bool {
+        self.is_idle() && self.conn(ground).is_some() && self.relays(ground) != Some(false)
+    }
+
     /// Take over what is known of it: what it serves, its distance and its load.
     pub(super) fn measure(&mut self, ground: &Ground<'_>) {
         self.listed = self.relays(ground);

@@ -22,6 +22,7 @@
 
 mod choice;
 mod circuit;
+mod distant;
 mod hold;
 mod known;
 mod need;
@@ -29,23 +30,26 @@ pub(crate) mod plan;
 mod reservation;
 mod rest;
 
+use crate::candidates::Candidates;
 use crate::local::Local;
 use crate::peers::Peers;
+use crate::probe::Probe;
 use crate::reachability::Reachability;
 use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::words::config::RELAYS_MAX;
 use crate::words::deadline::earliest;
 use crate::words::sleep::Sleep;
 use crate::{
-    CircuitAddr, Config, ConnId, Connected, Cx, Deadline, Instant, Notice, Oddity, PeerId,
-    Protocol, PublicKey, Relay, RelayEvent, RelayFailure, RelayNotice, RelayPeer, RelayStatus,
-    StreamEnd, StreamFailure, StreamId, Wake,
+    CircuitAddr, Config, ConnId, Connected, Cx, Deadline, DistantServer, Instant, Notice, Oddity,
+    PeerId, Protocol, PublicKey, Relay, RelayEvent, RelayFailure, RelayNotice, RelayPeer,
+    RelayStatus, StreamEnd, StreamFailure, StreamId, Wake,
 };
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bytes::Bytes;
 
 use circuit::{BROUGHT_PER_RELAY_MIN, Circuits};
+use distant::Distant;
 use known::{Known, Standing};
 use need::{Level, Need};
 use plan::Choosing;
@@ -69,6 +73,11 @@ pub(crate) struct Ground<'a> {
 }
 
 impl Ground<'_> {
+    /// A server behind a relay, as it is configured.
+    fn distant(&self, peer: PeerId) -> Option<&'_ DistantServer> {
+        self.config.relay.as_ref()?.distant_servers.iter().find(|one| one.peer == peer)
+    }
+
     /// The relay as it is configured.
     fn relay(&self, peer: PeerId) -> Option<&RelayPeer> {
         let relays = self.config.relay.as_ref()?.relays.iter();
@@ -82,6 +91,7 @@ pub(crate) struct Relays {
     need: Need,
     known: BTreeMap<PeerId, Known>,
     circuits: Circuits,
+    distant: Distant,
     choosing: Choosing,
     /// Connected and measured, and asked as soon as a reservation is lost.
     spare: Option<PeerId>,
@@ -119,7 +129,11 @@ impl Relays {
                 Ok(())
             }
             RelayEvent::ConnectFailed { peer, addr, reason } => {
-                self.connect_failed(cx, ground, (peer, addr), reason)
+                let is_distant = self.distant_unreachable(cx, ground, (peer, addr));
+                match self.connect_failed(cx, ground, (peer, addr), reason) {
+                    Err(Oddity::UnknownDial) if is_distant => Ok(()),
+                    done => done,
+                }
             }
             RelayEvent::UpgradeFailed { stream } => {
                 self.circuits.upgrade_failed(stream);
@@ -132,7 +146,9 @@ impl Relays {
 
     /// A connection stands; it may be a circuit, or one to a relay.
     pub(crate) fn connected(&mut self, cx: &mut Cx<'_>, facts: &Connected) {
-        self.circuits.connected(facts);
+        if let Some((stream, limit)) = self.circuits.connected(facts) {
+            self.distant.connected(cx.now, (stream, facts.conn), limit);
+        }
         if !facts.relayed {
             // The network may be back.
             self.hurry_if_alone(cx, None);
@@ -153,7 +169,12 @@ impl Relays {
         stream: StreamId,
     ) -> Result<(), Oddity> {
         match stream.protocol {
-            Protocol::Stop => self.circuits.opened(cx, ground, conn, stream),
+            Protocol::Stop => {
+                let peer = ground.peers.get(conn).map(|one| one.peer);
+                let relay = peer.and_then(|peer| self.known.get(&peer));
+                let strange = !relay.is_some_and(|relay| relay.may_bring(cx.now));
+                self.circuits.opened(cx, ground, (conn, strange), stream)
+            }
             // Its frames are already under way.
             Protocol::Hop
             | Protocol::Identify
@@ -224,6 +245,7 @@ impl Relays {
     pub(crate) fn resumed(&mut self, sleep: Sleep) {
         self.need.resumed(sleep);
         self.circuits.resumed(sleep);
+        self.distant.resumed(sleep);
         self.choosing.resumed(sleep);
         self.known.values_mut().for_each(|known| known.resumed(sleep));
     }
@@ -234,6 +256,7 @@ impl Relays {
         &mut self,
         cx: &mut Cx<'_>,
         ground: &Ground<'_>,
+        (probe, candidates): (&Probe, &Candidates),
         reachability: &Reachability,
     ) -> bool {
         let Some(config) = &ground.config.relay else {
@@ -251,10 +274,12 @@ impl Relays {
         self.reconcile(cx, ground, changed);
         self.expire(cx, ground);
         self.look_after(cx, ground);
+        self.shorten_rests(cx);
         self.known.values_mut().for_each(|known| known.measure(ground));
         self.plan(cx, ground, config);
         self.renew(cx, ground);
         self.circuits.advance(cx);
+        self.seek_strangers(cx, ground, (probe, candidates));
         self.tell();
         let vital = self.vital(ground);
         let is_other = vital != self.vital;
@@ -266,14 +291,18 @@ impl Relays {
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         let limited = self.limited_until.map(|at| Deadline::new(at, Wake::RelayDue));
         let all = self.known.values().filter_map(Known::deadline).min();
-        [limited, all, self.need.deadline(), self.choosing.deadline(), self.circuits.deadline()]
+        let circuits = earliest(self.circuits.deadline(), self.distant.deadline());
+        [limited, all, self.need.deadline(), self.choosing.deadline(), circuits]
             .into_iter()
             .fold(None, earliest)
     }
 
     /// Whether a connection is needed here.
     pub(crate) fn keeps(&self, conn: ConnId) -> bool {
-        self.vital.contains(&conn) || self.circuits.keeps(conn) || self.is_measuring(conn)
+        self.vital.contains(&conn)
+            || self.circuits.keeps(conn)
+            || self.distant.keeps(conn)
+            || self.is_measuring(conn)
     }
 
     /// Whether it must be noticed soon if this connection dies.
@@ -410,9 +439,7 @@ fn admit(
     if connection.relayed {
         return Err(RelayStatus::PermissionDenied);
     }
-    // Only who granted us a reservation, and until it ends for the relay (CR-43).
-    let granted = |known: &&mut Known| known.granted_until.is_some_and(|until| now < until);
-    let relay = known.get_mut(&connection.peer).filter(granted);
+    let relay = known.get_mut(&connection.peer).filter(|known| known.may_bring(now));
     let relay = relay.ok_or(RelayStatus::NoReservation)?;
     let taken = relay.brought.take(now, BROUGHT_PER_RELAY_MIN);
     taken.map_err(|_| RelayStatus::ResourceLimitExceeded)
@@ -422,6 +449,7 @@ saved!(struct Relays {
     need,
     known,
     circuits,
+    distant,
     choosing,
     spare,
     challenge_at as ahead(),

@@ -35,6 +35,9 @@ const CHOICE_MIN: Duration = Duration::from_millis(20);
 /// How often an incumbent may be challenged, ours: round trips vary, and peers have to be told.
 const CHALLENGE_PAUSE: Duration = Duration::from_secs(300);
 
+/// The round trip to a relay where none is known, ours: longer than any that is believed.
+const RTT_UNKNOWN: Duration = Duration::from_secs(3_600);
+
 const _: () = assert!(ASKS_NEW_MIN < ASKS_MIN);
 
 /// How far the choice of a relay is.
@@ -122,7 +125,7 @@ impl Relays {
         for (peer, known) in self.known.iter().filter(|(_, known)| known.serves()) {
             let allow_private = ground.config.allow_private;
             let group = known.conn(ground).map(|(_, one)| Group::of(one.remote.ip, allow_private));
-            serving.push((known.rtt.unwrap_or(Duration::MAX), *peer, group));
+            serving.push((known.rtt.unwrap_or(RTT_UNKNOWN), *peer, group));
         }
         serving.sort();
         let shares = |place: usize| {
@@ -186,7 +189,6 @@ impl Relays {
         let entries = self.entries(ground);
         let spare = self.spare.filter(|peer| entries.iter().any(|one| one.peer == *peer));
         if spare.is_some() {
-            self.spare = None;
             return spare;
         }
         if self.choosing != Choosing::Open {
@@ -221,10 +223,9 @@ impl Relays {
     /// Keep one more at hand where all are wanted.
     fn keep_spare(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>, target: usize) {
         let is_full = self.need.level() == Level::Full;
-        let is_usable = |known: &Known| {
-            known.is_idle() && known.conn(ground).is_some() && known.relays(ground) != Some(false)
+        let usable = |peer: &PeerId| {
+            is_full && self.known.get(peer).is_some_and(|known| known.is_at_hand(ground))
         };
-        let usable = |peer: &PeerId| is_full && self.known.get(peer).is_some_and(is_usable);
         self.spare = self.spare.filter(usable);
         if is_full && self.spare.is_none() && self.missing(target) == 0 {
             let entries = self.entries(ground);
@@ -244,7 +245,7 @@ impl Relays {
             self.known.values().filter(|known| wanted(known)).count()
         };
         let mut dialling = count(&Known::is_connecting);
-        let at_hand = count(&|known| known.is_idle() && known.conn(ground).is_some());
+        let at_hand = count(&|known| known.is_at_hand(ground));
         let wanted = if held { MEASURED_MIN.saturating_sub(at_hand) } else { DIALS_AT_ONCE_MAX };
         let is_apart = |(peer, known): (&PeerId, &Known)| {
             let is_configured = ground.relay(*peer).is_some_and(|relay| !relay.addrs.is_empty());

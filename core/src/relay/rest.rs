@@ -8,8 +8,17 @@ use alloc::vec::Vec;
 const WINDOW: Duration = Duration::from_secs(60);
 /// Failures in a row that lengthen the rest, number: from there on it is the longest.
 const STRIKES_MAX: u32 = 8;
-/// The longest rest that is the network's fault where no relay serves us, ours: a minute.
+/// The longest rest where no relay serves us, ours: a minute where it may be over at any moment.
 const ALONE_MAX: Duration = Duration::from_secs(60);
+/// The longest of one that cannot be dialled there, for as long as it has not failed too often, ours: nobody
+/// tells that an uplink is back, and until a dial finds out nobody can reach us. A dial that nothing
+/// answers costs some five packets.
+const ALONE_QUICK_MAX: Duration = Duration::from_secs(10);
+/// How many failures in a row are not too often, number; ours: some five minutes of them.
+const ALONE_QUICK_STRIKES: u32 = 20;
+/// The same of a relay that denied us, ours: two minutes. It is asked thirty times an hour then,
+/// by who has nobody else.
+const ALONE_DENIED_MAX: Duration = Duration::from_secs(120);
 /// How soon a relay that the network kept from us is tried again where there is no other, ours:
 /// the uplink may be back, and as yet be settling.
 pub(super) const HURRY: Duration = Duration::from_secs(1);
@@ -42,7 +51,9 @@ pub(super) fn rest(
     is_alone: bool,
 ) -> Duration {
     let (first, longest) = bounds(failure);
-    let longest = if is_alone && is_networks(failure) { longest.min(ALONE_MAX) } else { longest };
+    let is_quick = matches!(failure, RelayFailure::Unreachable(_)) && strikes < ALONE_QUICK_STRIKES;
+    let alone = if is_quick { Some(ALONE_QUICK_MAX) } else { alone_max(failure) };
+    let longest = alone.filter(|_| is_alone).unwrap_or(longest).min(longest);
     let span = (first * 2u32.saturating_pow(strikes.min(STRIKES_MAX))).min(longest);
     spread(draw, span, span / 4)
 }
@@ -56,6 +67,21 @@ pub(super) const fn is_networks(failure: RelayFailure) -> bool {
         | RelayFailure::Denied
         | RelayFailure::BadAnswer
         | RelayFailure::BadVoucher => false,
+    }
+}
+
+/// How long a relay rests at most while no relay serves us; `None`: as long as ever, since it does
+/// not speak the protocol as it must.
+pub(super) const fn alone_max(failure: RelayFailure) -> Option<Duration> {
+    match failure {
+        RelayFailure::Unreachable(_)
+        | RelayFailure::TimedOut
+        | RelayFailure::Disconnected
+        | RelayFailure::Full
+        // It was wound down, most likely, and may be another process by now.
+        | RelayFailure::Unsupported => Some(ALONE_MAX),
+        RelayFailure::Denied => Some(ALONE_DENIED_MAX),
+        RelayFailure::BadAnswer | RelayFailure::BadVoucher => None,
     }
 }
 
@@ -113,8 +139,20 @@ mod tests {
         assert_eq!(of(RelayFailure::Disconnected, u32::MAX), 75_000);
         assert_eq!(of(RelayFailure::Unreachable(DialFailure::Refused), 0), 6_250);
         assert_eq!(of(RelayFailure::TimedOut, 9), 375_000);
-        assert_eq!(rest(&mut Highest, RelayFailure::TimedOut, 9, true).as_millis(), 75_000);
+        let alone = |failure, strikes| rest(&mut Highest, failure, strikes, true).as_millis();
+        assert_eq!(alone(RelayFailure::TimedOut, 9), 75_000);
+        assert_eq!(alone(RelayFailure::Disconnected, 9), 75_000);
+        let unreachable = RelayFailure::Unreachable(DialFailure::TimedOut);
+        assert_eq!(alone(unreachable, 0), 6_250);
+        assert_eq!(alone(unreachable, 19), 12_500);
+        assert_eq!(alone(unreachable, 20), 75_000);
+        assert_eq!(of(unreachable, 19), 750_000, "another serves meanwhile");
         assert_eq!(of(RelayFailure::Full, 3), 600_000);
+        assert_eq!(alone(RelayFailure::Full, 9), 75_000);
+        assert_eq!(alone(RelayFailure::Unsupported, 9), 75_000);
+        assert_eq!(alone(RelayFailure::Denied, 9), 150_000);
+        assert_eq!(alone(RelayFailure::BadVoucher, 9), of(RelayFailure::BadVoucher, 0));
+        assert_eq!(alone(RelayFailure::Disconnected, 0), 625);
         assert_eq!(of(RelayFailure::Denied, 0), of(RelayFailure::Denied, 9));
     }
 

@@ -163,6 +163,10 @@ pub struct RelayConfig {
     pub reservations: usize,
     /// Whether connected peers that list hop in identify may be asked as well.
     pub use_connected: bool,
+    /// AutoNAT servers that are reached through relays and never contacted otherwise: they show whether
+    /// strangers get in. Each is asked about an address once while its word holds, and paid for it.
+    /// Up to [`DISTANT_SERVERS_MAX`].
+    pub distant_servers: Vec<DistantServer>,
 }
 
 impl Default for RelayConfig {
@@ -173,6 +177,7 @@ impl Default for RelayConfig {
             // Ours: while one is replaced the other serves.
             reservations: 2,
             use_connected: true,
+            distant_servers: Vec::new(),
         }
     }
 }
@@ -184,6 +189,15 @@ pub struct RelayPeer {
     pub peer: PeerId,
     /// Its addresses, best first; up to [`RELAY_ADDRS_MAX`].
     pub addrs: Vec<Addr>,
+}
+
+/// A server behind a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DistantServer {
+    /// The server. It holds a reservation with the relay.
+    pub peer: PeerId,
+    /// The relay.
+    pub relay: RelayPeer,
 }
 
 /// When reservations are held.
@@ -301,6 +315,12 @@ pub enum ConfigError {
         /// How many were given.
         given: usize,
     },
+    /// Too many servers behind relays.
+    #[error("{given} servers behind relays, at most {max} fit", max = DISTANT_SERVERS_MAX)]
+    TooManyDistantServers {
+        /// How many were given.
+        given: usize,
+    },
     /// Too many addresses of one relay.
     #[error("{given} addresses of one relay, at most {max} fit", max = RELAY_ADDRS_MAX)]
     TooManyRelayAddrs {
@@ -357,6 +377,9 @@ pub const MAPPING_DESCRIPTION_MAX: usize = 32;
 pub const GATEWAY_REQUESTS_MIN: usize = 120;
 /// Relays that are configured, number; ours. When full, `Agent::new` refuses the configuration.
 pub const RELAYS_MAX: usize = 64;
+/// Servers behind relays that are configured, number; ours. When full, `Agent::new` refuses the
+/// configuration.
+pub const DISTANT_SERVERS_MAX: usize = 8;
 /// Addresses of one configured relay, number; ours. When full, `Agent::new` refuses the
 /// configuration.
 pub const RELAY_ADDRS_MAX: usize = 8;
@@ -409,6 +432,12 @@ pub const PROBES_MAX: usize = 8;
 pub const PROBES_PER_SERVER_MAX: usize = 2;
 /// Probes a minute at one server, number; ours: go-libp2p refuses above 12.
 pub const PROBES_PER_SERVER_MIN: usize = 8;
+/// Requests a minute that one server may see, number; go-libp2p refuses more. When full, the server is
+/// asked later.
+pub const REQUESTS_PER_SERVER_MIN: usize = PROBES_PER_SERVER_MIN + LOST_PER_SERVER_MIN;
+/// Probes a minute at one server beyond the others, in place of as many that were given up with their
+/// connections, number; ours. When full, those count as well.
+pub const LOST_PER_SERVER_MIN: usize = 4;
 
 const _: () = assert!(PROBES_PER_SERVER_MAX <= PROBES_MAX);
 const _: () = assert!(SERVERS_ASKED_MAX <= 255);

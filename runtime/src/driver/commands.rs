@@ -7,7 +7,6 @@ use super::{Driver, Role};
 use crate::net::Established;
 use crate::node::{DialError, ListenError, OpenError, Route, Stream};
 use crate::traits::Runtime;
-use async_channel::TrySendError;
 use futures::channel::oneshot;
 use multiaddr::Multiaddr;
 use portolan_core::{
@@ -238,12 +237,9 @@ impl<R: Runtime> Driver<R> {
         // The wish counts as use: the connection must not close for idleness under it.
         conn.idle_since = now;
         let order = Order::OpenForApplication { protocol, reply };
-        let (order, error) = match conn.hold.orders.try_send(order) {
-            Ok(()) => return,
-            Err(TrySendError::Full(order)) => (order, OpenError::TooManyStreams),
-            Err(TrySendError::Closed(order)) => (order, OpenError::Lost),
-        };
-        if let Order::OpenForApplication { reply, .. } = order {
+        let Err(refused) = conn.hold.orders.try_send(order) else { return };
+        let error = if refused.is_full() { OpenError::TooManyStreams } else { OpenError::Lost };
+        if let Order::OpenForApplication { reply, .. } = refused.into_inner() {
             drop(reply.send(Err(error)));
         }
     }

@@ -17,7 +17,7 @@ use crate::node::{Doors, OpenError, Stream, Uses};
 use crate::time::timeout;
 use crate::traits::Runtime;
 use async_channel::{Receiver, Sender};
-use futures::channel::oneshot;
+use futures::channel::{mpsc, oneshot};
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, select};
@@ -52,7 +52,7 @@ pub(crate) struct Common<R> {
 /// The driver's hold on a connection.
 #[derive(Debug)]
 pub(crate) struct Hold {
-    pub(crate) orders: Sender<Order>,
+    pub(crate) orders: mpsc::Sender<Order>,
     pub(crate) uses: Arc<Uses>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Connection<R: Runtime> {
     muxer: Muxer,
     /// Whether the peer may open streams: on a dial-back it may not.
     serves: bool,
-    orders: Receiver<Order>,
+    orders: mpsc::Receiver<Order>,
     uses: Arc<Uses>,
     returns: Receiver<()>,
     /// Inbound streams whose protocol is being agreed on.
@@ -88,7 +88,8 @@ impl<R: Runtime> Connection<R> {
         muxer: Muxer,
         serves: bool,
     ) -> (Connection<R>, Hold) {
-        let (sender, orders) = async_channel::bounded(CONNECTION_QUEUE_MAX);
+        // It takes memory for what waits, and none for what could.
+        let (sender, orders) = mpsc::channel(CONNECTION_QUEUE_MAX);
         let (uses, returns) = Uses::new();
         let (stands, over) = async_channel::bounded(1);
         let hold = Hold { orders: sender, uses: uses.clone() };
@@ -140,10 +141,10 @@ impl<R: Runtime> Connection<R> {
                     Ok(stream) => self.arrived(stream),
                     Err(MuxerError::Closed | MuxerError::TooManyStreams) => return End::Lost,
                 },
-                order = self.orders.recv().fuse() => match order {
-                    Err(_) => return End::Told,
-                    Ok(Order::Open { stream, ordered }) => self.open(stream, ordered),
-                    Ok(Order::OpenForApplication { protocol, reply }) => {
+                order = self.orders.next().fuse() => match order {
+                    None => return End::Told,
+                    Some(Order::Open { stream, ordered }) => self.open(stream, ordered),
+                    Some(Order::OpenForApplication { protocol, reply }) => {
                         self.open_for_application(protocol, reply);
                     }
                 },

@@ -463,6 +463,9 @@ impl<R: Runtime> Driver<R> {
                 idle.push(id);
             }
         }
+        if !idle.is_empty() {
+            self.parts.hub.connections_changed();
+        }
         for conn in idle {
             tracing::debug!(%conn, "closing an idle connection");
             self.table.close(conn, true);

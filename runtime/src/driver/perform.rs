@@ -43,8 +43,10 @@ impl<R: Runtime> Driver<R> {
         let (orders, ordered) = Orders::channel();
         let order = Order::Open { stream, ordered };
         // A full queue means that the connection does not keep up: one stream less.
-        let taken =
-            self.table.open_conn(conn).is_some_and(|conn| conn.hold.orders.try_send(order).is_ok());
+        let taken = self
+            .table
+            .open_conn_mut(conn)
+            .is_some_and(|conn| conn.hold.orders.try_send(order).is_ok());
         if !taken || self.table.add_stream(conn, stream, orders).is_err() {
             let reason = StreamFailure::Failed;
             self.found.push_back(Event::StreamFailed { stream, reason });

@@ -223,8 +223,11 @@ impl<R: Runtime> Driver<R> {
         circuit: CircuitId,
         result: Result<Established, net::DialError>,
     ) {
-        // Where nobody waits any more, nobody needs the connection.
-        let Some(wish) = self.circuits.wishes.get(&circuit) else { return };
+        let Some(wish) = self.circuits.wishes.get(&circuit) else {
+            // Nobody waits any more, and nobody needs the connection; the dial was counted until now.
+            self.dials = self.dials.saturating_sub(1);
+            return;
+        };
         let relay = wish.relay;
         let conn = match result {
             Ok(found) => match self.admit(found, Role::Peer) {
@@ -251,7 +254,10 @@ impl<R: Runtime> Driver<R> {
     /// Nobody waits for a circuit any more. Where it stands already, its connection is welcome.
     pub(super) fn circuit_forgotten(&mut self, circuit: CircuitId) {
         let Some(wish) = self.circuits.wishes.remove(&circuit) else { return };
-        self.dials = self.dials.saturating_sub(1);
+        // A dial that is under way goes on to its own end.
+        if wish.stage != Stage::Reaching {
+            self.dials = self.dials.saturating_sub(1);
+        }
         if wish.stage == Stage::Asked {
             self.feed(Event::Relay(RelayEvent::CircuitForgotten { circuit }));
         }

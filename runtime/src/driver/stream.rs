@@ -208,10 +208,10 @@ impl<R: Runtime> Exchange<R> {
         Over::Gone
     }
 
-    /// A stream that is reset with its connection is not told by itself: that the connection is over is
-    /// told next, and is nobody's fault.
+    /// A stream that ends with its connection is not told by itself: that the connection is over is
+    /// told next, and is nobody's fault. Over yamux it would look as if the peer had finished.
     async fn closed(&self, end: StreamEnd) {
-        if end != StreamEnd::Reset || !self.muxer.is_over() {
+        if !self.muxer.is_over() {
             self.facts.tell(Fact::StreamClosed { stream: self.stream, end }).await;
         }
     }

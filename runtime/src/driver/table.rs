@@ -119,8 +119,8 @@ impl Table {
     }
 
     /// A connection that is not about to close.
-    pub(crate) fn open_conn(&self, conn: ConnId) -> Option<&Conn> {
-        self.conns.get(&conn).filter(|conn| !conn.closing)
+    pub(crate) fn open_conn_mut(&mut self, conn: ConnId) -> Option<&mut Conn> {
+        self.conns.get_mut(&conn).filter(|conn| !conn.closing)
     }
 
     /// All connections, oldest first.
@@ -174,7 +174,7 @@ impl Table {
     pub(crate) fn close(&mut self, conn: ConnId, finish: bool) {
         let Some(conn) = self.conns.get_mut(&conn) else { return };
         conn.closing = true;
-        conn.hold.orders.close();
+        conn.hold.orders.close_channel();
         let streams = conn.streams.iter().filter(|_| finish);
         for (_, orders) in streams.filter_map(|stream| self.streams.get(stream)) {
             orders.finish();

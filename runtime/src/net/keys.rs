@@ -2,10 +2,12 @@
 
 use super::NetConfig;
 use super::error::SetupError;
+use super::reset;
 use libp2p_identity::Keypair;
 use portolan_core::{Duration, PeerId};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{IdleTimeout, TransportConfig, VarInt};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// QUIC version 1 and no other.
@@ -30,6 +32,7 @@ const INCOMING_BUFFERS: u64 = 4 * 1_024 * 1_024;
 /// One identity, ready for handshakes.
 pub(super) struct Keys {
     pub(super) peer: PeerId,
+    keypair: Keypair,
     pub(super) noise: libp2p_noise::Config,
     pub(super) tls: libp2p_tls::Config,
     pub(super) quic_client: quinn::ClientConfig,
@@ -41,6 +44,7 @@ impl Keys {
         let transport = Arc::new(transport(config));
         Ok(Keys {
             peer: keypair.public().to_peer_id(),
+            keypair: keypair.clone(),
             noise: libp2p_noise::Config::new(keypair)
                 .map_err(|error| SetupError::new("noise", error))?,
             tls: libp2p_tls::Config::new(keypair).map_err(|error| SetupError::new("tls", error))?,
@@ -48,13 +52,14 @@ impl Keys {
             quic_server: quic_server(keypair, transport, config)?,
         })
     }
-}
 
-/// The configuration that every endpoint starts from.
-pub(super) fn endpoint() -> quinn::EndpointConfig {
-    let mut endpoint = quinn::EndpointConfig::default();
-    endpoint.supported_versions(vec![QUIC_VERSION]);
-    endpoint
+    /// The configuration of the endpoint whose socket is at this address.
+    pub(super) fn endpoint(&self, local: SocketAddr) -> quinn::EndpointConfig {
+        let mut endpoint = quinn::EndpointConfig::default();
+        endpoint.supported_versions(vec![QUIC_VERSION]);
+        reset::outlive(&mut endpoint, &self.keypair, local);
+        endpoint
+    }
 }
 
 fn quic_client(

@@ -20,6 +20,7 @@ mod keys;
 mod lingering;
 mod muxer;
 mod quic;
+mod reset;
 mod tcp;
 mod yamux;
 

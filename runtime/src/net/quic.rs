@@ -1,7 +1,7 @@
 //! QUIC: endpoints with libp2p's TLS certificates, one UDP socket each.
 
 use super::error::{DialError, HandshakeError, ListenError, MuxerError};
-use super::keys::{self, Keys};
+use super::keys::Keys;
 use super::muxer::{Muxer, RawStream, StreamKind};
 use super::{Established, Knock, Patience, Shared, missed, unless_stopped};
 use crate::sockets;
@@ -84,7 +84,8 @@ fn bind<R: Runtime>(
     let socket = sockets::bind_udp(local)?;
     let (open, closed) = async_channel::bounded(1);
     let runtime = Arc::new(Held { runtime: shared.runtime.quic(), _open: open });
-    let endpoint = Endpoint::new(keys::endpoint(), server, socket, runtime)?;
+    let config = shared.keys.endpoint(socket.local_addr()?);
+    let endpoint = Endpoint::new(config, server, socket, runtime)?;
     Ok(Socket { endpoint, closed })
 }
 

@@ -2,7 +2,7 @@
 
 use multiaddr::{Multiaddr, Protocol};
 use portolan_core::wire::multiaddr::to_multiaddr;
-use portolan_core::{Addr, PeerId};
+use portolan_core::{Addr, DistantServer, PeerId, RelayPeer};
 use std::net::IpAddr;
 
 /// What is wrong with a multiaddr that was to be listened on or dialled.
@@ -15,6 +15,9 @@ pub enum AddressError {
     /// It goes through a relay.
     #[error("goes through a relay; a direct address is needed")]
     Relayed,
+    /// It does not go through a relay.
+    #[error("must go on with /p2p/RELAY-ID/p2p-circuit/p2p/PEER-ID")]
+    NotRelayed,
     /// It goes through a relay whose peer id it does not name.
     #[error("must name the relay with /p2p/PEER-ID before /p2p-circuit")]
     NoRelay,
@@ -108,6 +111,21 @@ pub(crate) fn route(addr: &Multiaddr) -> Result<Route, AddressError> {
         },
     };
     Ok(Route::Circuit(CircuitRoute { relay, addr, peer }))
+}
+
+/// The server behind a relay to which a multiaddr leads.
+///
+/// # Errors
+/// What is wrong with it; it may not leave out the relay's address.
+pub fn distant_server(addr: &Multiaddr) -> Result<DistantServer, AddressError> {
+    match route(addr)? {
+        Route::Direct(..) => Err(AddressError::NotRelayed),
+        Route::Circuit(CircuitRoute { addr: None, .. }) => Err(AddressError::NoIp),
+        Route::Circuit(CircuitRoute { relay, addr: Some(addr), peer }) => {
+            let relay = RelayPeer { peer: relay, addrs: vec![addr] };
+            Ok(DistantServer { peer, relay })
+        }
+    }
 }
 
 /// The multiaddr at which `peer` is reached through a relay at `addr`.

@@ -10,7 +10,9 @@ mod notices;
 mod stream;
 
 pub use crate::driver::{ConnectionInfo, Dialled, Limits};
-pub use address::{AddressError, circuit_address, destination, dial_address, listen_address};
+pub use address::{
+    AddressError, circuit_address, destination, dial_address, distant_server, listen_address,
+};
 pub use builder::Builder;
 pub use error::{DialError, ListenError, OpenError, ReportError, StartError, Stopped};
 pub use notices::{ConnectionChanges, NOTICES_MAX, Noticed, Notices};
@@ -86,7 +88,8 @@ impl<R: Runtime> Node<R> {
     /// Or connect through a relay: to such an address with
     /// `/p2p/RELAY/p2p-circuit/p2p/PEER-ID` at its end. A connection with the relay is used if there is
     /// a direct one, and then the relay's address may be left out. Needs
-    /// [`Config::relay`](portolan_core::Config). Who stops waiting stops such a dial.
+    /// [`Config::relay`](portolan_core::Config). Who stops waiting stops such a dial once the relay
+    /// is reached.
     ///
     /// # Errors
     /// See [`DialError`]; each names the address.

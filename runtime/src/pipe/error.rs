@@ -13,8 +13,9 @@ pub enum PipeError {
     /// The other side ended it.
     #[error("the session was ended by the peer: {0}")]
     Reset(ResetCode),
-    /// No connection with the peer could be had for as long as the session was kept.
-    #[error("the session was lost: no connection with the peer for {0:?}")]
+    /// For as long as a session is kept no connection with the peer could be had, or none over which
+    /// anything arrived.
+    #[error("the session was lost: for {0:?} no connection with the peer got anything across")]
     Lost(portolan_core::Duration),
     /// The other side broke the protocol.
     #[error("the peer broke the protocol: {0}")]

@@ -8,7 +8,7 @@ use crate::traits::Runtime;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use portolan_core::wire::pipe::ResetCode;
-use portolan_core::{ConnId, Duration};
+use portolan_core::{ConnId, Duration, Instant};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -20,6 +20,10 @@ pub(super) struct Holder<R: Runtime> {
     carrier: Option<Carrier>,
     /// How much had arrived when the last carrier began.
     began_at: u64,
+    /// Since when there is no carrier, or none over which what waits has got anywhere.
+    adrift_since: Option<Instant>,
+    /// How much had arrived by then.
+    adrift_at: u64,
     bound: Option<(Bound, BoxFuture<'static, ()>)>,
 }
 
@@ -47,7 +51,16 @@ pub(super) enum Change {
 
 impl<R: Runtime> Holder<R> {
     pub(super) fn new(runtime: R, config: PipeConfig, shared: Arc<Shared>) -> Holder<R> {
-        Holder { runtime, config, shared, carrier: None, began_at: 0, bound: None }
+        Holder {
+            runtime,
+            config,
+            shared,
+            carrier: None,
+            began_at: 0,
+            adrift_since: None,
+            adrift_at: 0,
+            bound: None,
+        }
     }
 
     /// The connection of the present carrier.
@@ -116,6 +129,7 @@ impl<R: Runtime> Holder<R> {
             }
             End::Lost | End::Reset(ResetCode::Superseded) => {
                 self.carrier = None;
+                self.drift();
                 return Change::Lost;
             }
             End::Reset(code) => {
@@ -130,6 +144,26 @@ impl<R: Runtime> Holder<R> {
         Change::Ended
     }
 
+    /// The time without a carrier begins; or goes on, where what waits has not got anywhere since it
+    /// began. Otherwise carriers that carry nothing would be asked for without end.
+    fn drift(&mut self) {
+        let now = self.runtime.now();
+        let (progress, waits) = {
+            let state = self.shared.lock();
+            (state.session.progress(), state.session.waits())
+        };
+        if self.adrift_since.is_none() || progress > self.adrift_at || !waits {
+            self.adrift_since = Some(now);
+            self.adrift_at = progress;
+        }
+    }
+
+    /// What is left of the time without a carrier.
+    fn patience(&self) -> Duration {
+        let since = self.adrift_since.map(|since| self.runtime.now().since(since));
+        self.config.keep.saturating_sub(since.unwrap_or_default())
+    }
+
     fn poll_bound(&mut self, cx: &mut Context<'_>) -> Poll<Change> {
         let wanted = {
             let state = self.shared.lock();
@@ -142,7 +176,11 @@ impl<R: Runtime> Holder<R> {
         };
         if self.bound.as_ref().map(|(bound, _)| *bound) != wanted {
             let sleep = |bound| {
-                let span = if bound == Bound::Linger { LINGER } else { self.config.keep };
+                let span = match bound {
+                    Bound::Linger => LINGER,
+                    Bound::Keep => self.patience(),
+                    Bound::Forget => self.config.keep,
+                };
                 (bound, self.runtime.sleep(span).boxed())
             };
             self.bound = wanted.map(sleep);

@@ -83,6 +83,8 @@ struct Sending {
     sent: u64,
     /// The highest position that any carrier was given.
     reached: u64,
+    /// The position up to which the other side has everything, as far as it said so.
+    arrived: u64,
     /// The offset from which the other side takes no bytes yet.
     limit: u64,
     /// The window that the other side said.
@@ -125,6 +127,7 @@ impl Session {
                 acknowledged: 0,
                 sent: 0,
                 reached: 0,
+                arrived: 0,
                 limit: 0,
                 window: 0,
                 has_ended: false,
@@ -201,7 +204,15 @@ impl Session {
 
     /// How much has arrived, here and there; it only grows.
     pub(super) fn progress(&self) -> u64 {
-        self.receiving.position() + self.sending.position()
+        self.receiving.position() + self.sending.arrived
+    }
+
+    /// Whether something could go out that has not arrived.
+    pub(super) fn waits(&self) -> bool {
+        let Sending { has_ended, end_acknowledged, arrived, limit, .. } = self.sending;
+        let total = self.sending.total();
+        let end_waits = has_ended && !end_acknowledged && total <= limit && arrived <= total;
+        arrived < total.min(limit) || end_waits
     }
 
     /// Whether the other side needs nothing more from this one.
@@ -251,6 +262,7 @@ impl Session {
         sending.window = window.map_or(sending.window, u64::from);
         sending.limit = sending.limit.max(sending.acknowledged.saturating_add(sending.window));
         sending.sent = received.max(sending.position());
+        sending.arrived = sending.arrived.max(sending.sent);
         self.receiving.told = None;
         self.is_known = true;
         self.done_sent = false;
@@ -343,6 +355,9 @@ impl Sending {
         let freed = offset.saturating_sub(self.acknowledged);
         self.kept.drain(..usize::try_from(freed).unwrap_or(usize::MAX).min(self.kept.len()));
         self.acknowledged += freed;
+        // An older carrier may have brought it after the present one's first frame was written.
+        self.sent = self.sent.max(self.position());
+        self.arrived = self.arrived.max(self.position());
         self.limit = self.limit.max(self.acknowledged.saturating_add(self.window));
         if self.kept.is_empty() && self.has_ended {
             self.kept = VecDeque::new();

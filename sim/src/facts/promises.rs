@@ -349,7 +349,7 @@ impl Promises {
         }
         let flying: usize = servers.values().map(|(flying, _)| flying).sum();
         let over = |(flying, lately): &(usize, usize)| {
-            *flying > config::PROBES_PER_SERVER_MAX || *lately > config::PROBES_PER_SERVER_MIN
+            *flying > config::PROBES_PER_SERVER_MAX || *lately > config::REQUESTS_PER_SERVER_MIN
         };
         if flying > config::PROBES_MAX || servers.values().any(over) {
             return Err(format!("{flying} probes in flight; in flight and lately: {servers:?}"));

@@ -229,7 +229,7 @@ impl Book {
         let times = self.asked.entry(peer).or_default();
         times.retain(|at| now.since(*at) < Duration::from_secs(60));
         times.push(now);
-        if times.len() > config::PROBES_PER_SERVER_MIN {
+        if times.len() > config::REQUESTS_PER_SERVER_MIN {
             return Err(format!("{} probes a minute at one server", times.len()));
         }
         Ok(())

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use portolan_core::wire::multiaddr;
 use portolan_core::wire::relay::{HopMessage, Reservation, StopMessage, Voucher};
 use portolan_core::{
-    Addr, BridgeEnd, CircuitId, CircuitLimit, ConnId, Duration, Event, PeerId, Protocol,
-    RelayConfig, RelayEvent, RelayNeed, RelayPeer, RelayServerConfig, RelayStatus,
+    Addr, BridgeEnd, CircuitId, CircuitLimit, ConnId, DistantServer, Duration, Event, PeerId,
+    Protocol, RelayConfig, RelayEvent, RelayNeed, RelayPeer, RelayServerConfig, RelayStatus,
 };
 
 impl World {
@@ -164,6 +164,10 @@ pub(super) fn used(words: &mut Words<'_>, names: &mut Names) -> Result<RelayConf
     while let Some(Known { name, addrs }) = words.take_if::<Known>() {
         config.relays.push(RelayPeer { peer: names.peer(&name), addrs });
     }
+    while let Some(Distant { name, relay }) = words.take_if::<Distant>() {
+        let relay = RelayPeer { peer: names.peer(&relay.name), addrs: relay.addrs };
+        config.distant_servers.push(DistantServer { peer: names.peer(&name), relay });
+    }
     config.need = match words.option::<Need>("need")? {
         Some(Need(need)) => need,
         None => config.need,
@@ -187,6 +191,21 @@ impl Word for Known {
         let (name, addrs) = word.split_once('@').unwrap_or((word, ""));
         let addrs = addrs.split(',').filter(|addr| !addr.is_empty()).map(Addr::read);
         Some(Known { name: Name::read(name)?, addrs: addrs.collect::<Option<_>>()? })
+    }
+}
+
+/// `S1:R1@ADDRESS`, a server behind a relay.
+struct Distant {
+    name: Name,
+    relay: Known,
+}
+
+impl Word for Distant {
+    const EXPECTED: &'static str = "a server such as S1:R1@/ip4/44.0.0.1/tcp/4001";
+
+    fn read(word: &str) -> Option<Distant> {
+        let (name, relay) = word.split_once(':')?;
+        Some(Distant { name: Name::read(name)?, relay: Known::read(relay)? })
     }
 }
 

@@ -4,6 +4,7 @@ use super::conn::Purpose;
 use super::node::{Hand, unix};
 use super::{NodeId, Occurrence, Told, World};
 use crate::watch::Step;
+use portolan_core::Notice;
 use portolan_core::transcript::Mark;
 use portolan_core::{Action, Actions, Cx, Event, Protocol, Side, StreamId};
 
@@ -20,6 +21,9 @@ impl World {
         }
         self.counts.events += 1;
         it.steps += 1;
+        if let Event::Relay(event) = &event {
+            it.contract.happened(event);
+        }
         let now = self.now;
         let mut actions = std::mem::take(&mut self.actions);
         let mut hand = Hand(it.key);
@@ -73,6 +77,7 @@ impl World {
             Action::Send { stream, body } => {
                 let identifies = is_identify(stream);
                 let body = if identifies { self.twisted(node, body) } else { body };
+                let body = self.bent(node, stream, body);
                 self.say_on(node, stream, body);
             }
             Action::CloseStream { stream } => self.finish_stream(node, stream),
@@ -87,13 +92,17 @@ impl World {
                 }
             }
             Action::Notify(notice) => {
+                if let Notice::Relay(news) = &notice {
+                    self.keeps_table(node, news);
+                }
                 if let Some(told) = &mut self.told {
                     told.push(Told { at: self.now, node: NodeId(node), notice });
                 }
             }
             Action::Mapping(action) => self.orders(node, action),
+            Action::Relay(action) => self.relays(node, action),
             // An order that this world does not know is a gap in the world.
-            other @ (Action::Relay(_) | _) => unreachable!("{other:?}"),
+            other => unreachable!("{other:?}"),
         }
     }
 

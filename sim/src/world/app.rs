@@ -2,8 +2,8 @@
 //! nobody needs, keeping QUIC alive.
 
 use super::conn::{EndId, Phase, Purpose};
-use super::{Occurrence, World};
-use portolan_core::{ConnId, DialFailure, Duration, Event, Instant, Transport};
+use super::{CallEnd, Occurrence, World};
+use portolan_core::{ConnId, DialFailure, Duration, Event, Instant, RelayEvent, Transport};
 
 /// How long the application waits for a connection: connecting and handshakes, the runtime's
 /// values together.
@@ -70,6 +70,12 @@ impl World {
             }
             Purpose::Scripted(number) => self.script_dialled(node, number, None),
             Purpose::Stranger => {}
+            Purpose::Relay(peer, addr) => {
+                let event = Event::Relay(RelayEvent::ConnectFailed { peer, addr, reason });
+                self.later(Duration::ZERO, Occurrence::Tells { node, event });
+            }
+            Purpose::Call(call) => self.call_ends(node, call, CallEnd::NoRelay(reason)),
+            Purpose::Circuit { stream, call, .. } => self.not_upgraded(node, stream, call),
         }
     }
 
@@ -106,7 +112,8 @@ impl World {
                 self.close(id);
                 continue;
             }
-            if transport == Transport::Quic && !self.keeps_alive(id) {
+            let is_carried = self.end(id).is_some_and(|end| end.via.is_some());
+            if !is_carried && transport == Transport::Quic && !self.keeps_alive(id) {
                 self.check_quic(id, heard_at);
             }
         }
@@ -147,6 +154,10 @@ impl World {
             }
             self.bury(id.0);
         }
+        self.bridges.retain(|(of, _), _| *of != node);
+        self.nodes[node].calls.clear();
+        self.nodes[node].granted.clear();
+        self.nodes[node].contract = crate::relays::Relays::default();
         self.nodes[node].conns.clear();
         self.nodes[node].streams.clear();
         for target in &mut self.nodes[node].targets {

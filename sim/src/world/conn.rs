@@ -12,7 +12,7 @@
 
 use bytes::Bytes;
 use portolan_core::{
-    Addr, ConnId, DialId, Duration, Instant, PeerId, Protocol, StreamId, Transport,
+    Addr, CircuitId, ConnId, DialId, Duration, Instant, PeerId, Protocol, StreamId, Transport,
 };
 use std::collections::BTreeMap;
 
@@ -119,6 +119,16 @@ pub(super) enum Said {
     Reset {
         key: Key,
     },
+    /// What the end `from` of a circuit says, on the stream that carries it.
+    Carry {
+        key: Key,
+        circuit: u64,
+        from: Role,
+        said: Vec<Said>,
+        bytes: usize,
+    },
+    /// So many bytes of an application's.
+    Blob(usize),
     Close,
 }
 
@@ -138,6 +148,8 @@ impl Said {
             Said::Hand(_) => HAND_BYTES,
             Said::Open { .. } | Said::Opened { .. } | Said::Unsupported { .. } => OPEN_BYTES,
             Said::Frame { body, .. } => body.len() + HEADER_BYTES,
+            Said::Carry { bytes, .. } => bytes + HEADER_BYTES,
+            Said::Blob(bytes) => *bytes,
             Said::Finish { .. } | Said::Reset { .. } | Said::Close => HEADER_BYTES,
         }
     }
@@ -163,6 +175,34 @@ pub(super) enum Purpose {
     Scripted(u64),
     /// A plain stranger, who hangs up after a while.
     Stranger,
+    /// Core wants to reach a relay, at this address.
+    Relay(PeerId, Addr),
+    /// The application wants to reach a relay, for this call.
+    Call(CircuitId),
+    /// Hands are shaken over this stream; whom to find at its other end, and the call.
+    Circuit { stream: StreamId, peer: PeerId, call: Option<CircuitId> },
+}
+
+/// Who speaks on a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Voice {
+    /// Core does.
+    Core,
+    /// A script of the world's.
+    Script,
+    /// It was taken as a circuit from this peer, of whom nothing has come yet.
+    Awaits(PeerId),
+    /// It carries this end of a circuit.
+    Circuit(EndId),
+    /// It is passed on, by the bridge that the initiator's stream names.
+    Bridge(StreamId),
+}
+
+/// The stream that carries an end of a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Via {
+    pub(super) carrier: EndId,
+    pub(super) key: Key,
 }
 
 /// How far one side is.
@@ -185,8 +225,7 @@ pub(super) struct StreamEnd {
     pub(super) theirs_done: bool,
     /// Said before the protocol was agreed, where streams wait for that.
     pub(super) held: Option<Vec<Said>>,
-    /// Not core's: a script of the world's speaks here.
-    pub(super) scripted: bool,
+    pub(super) voice: Voice,
 }
 
 /// One side's half of a connection.
@@ -202,6 +241,10 @@ pub(super) struct End {
     pub(super) phase: Phase,
     pub(super) id: Option<ConnId>,
     pub(super) purpose: Option<Purpose>,
+    /// What carries it, where it is a circuit's; no packet of its own leaves then.
+    pub(super) via: Option<Via>,
+    /// Bytes of an application's that came in.
+    pub(super) poured: usize,
     pub(super) rtt: Duration,
     pub(super) streams: BTreeMap<StreamId, StreamEnd>,
     pub(super) by_key: BTreeMap<Key, StreamId>,
@@ -230,6 +273,8 @@ impl End {
             phase: Phase::Opening,
             id: None,
             purpose: None,
+            via: None,
+            poured: 0,
             rtt: Duration::ZERO,
             streams: BTreeMap::new(),
             by_key: BTreeMap::new(),

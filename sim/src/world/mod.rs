@@ -13,17 +13,21 @@
 
 mod act;
 mod app;
+mod circuit;
 mod conn;
 mod faults;
 mod lan;
 mod node;
 mod packets;
+mod relay;
 mod talk;
 mod truth;
 mod vice;
 
+pub use circuit::CallEnd;
 pub use conn::Costs;
 pub use node::{Entered, NODES_MAX, Node, NodeConfig, NodeId, WorldNames};
+pub use relay::{Refusal, RelayMood};
 pub use truth::{Expected, STRANGER, Truth};
 pub use vice::Vice;
 
@@ -32,7 +36,7 @@ use crate::net::{Fabric, HostId, Landing, Packet, RouterId};
 use crate::watch::{Violation, Watch};
 use conn::{Conn, EndId, Part};
 use portolan_core::transcript::Scribe;
-use portolan_core::{Actions, Addr, ConfigError, Duration, Event, Instant, Notice};
+use portolan_core::{Actions, Addr, ConfigError, Duration, Event, Instant, Notice, StreamId};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -66,6 +70,8 @@ enum Occurrence {
     ScriptDials { node: usize, number: u64 },
     /// A plain stranger hangs up.
     HangsUp { end: EndId },
+    /// Hands that are shaken over a stream have had their time.
+    UpgradeOver { end: EndId, stream: StreamId },
     /// A machine that was suspended runs again.
     Resumes { node: usize },
     /// Something happens in a network whose router maps ports.
@@ -144,6 +150,8 @@ pub struct World {
     /// Which node runs on a host.
     residents: BTreeMap<HostId, usize>,
     conns: BTreeMap<u64, Conn>,
+    /// By the relay and the initiator's stream.
+    bridges: BTreeMap<(usize, StreamId), circuit::Bridge>,
     /// Networks whose router maps ports.
     lans: BTreeMap<RouterId, lan::Lan>,
     /// Ends that have said something in this moment.
@@ -173,6 +181,7 @@ impl World {
             nodes: Vec::new(),
             residents: BTreeMap::new(),
             conns: BTreeMap::new(),
+            bridges: BTreeMap::new(),
             lans: BTreeMap::new(),
             unsent: Vec::new(),
             watch: Watch::default(),
@@ -285,6 +294,11 @@ impl World {
         }
     }
 
+    /// When the next thing happens.
+    pub fn next_at(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse(due)| due.at)
+    }
+
     /// Let things happen until a moment.
     ///
     /// # Errors
@@ -321,6 +335,7 @@ impl World {
             Occurrence::Redials { node, target } => self.redials(node, target),
             Occurrence::ScriptDials { node, number } => self.script_dials(node, number),
             Occurrence::HangsUp { end } => self.close(end),
+            Occurrence::UpgradeOver { end, stream } => self.upgrade_over(end, stream),
             Occurrence::Resumes { node } => self.resumes(node),
             Occurrence::OnLan { router, what } => self.on_lan(router, what),
         }

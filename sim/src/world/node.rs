@@ -1,30 +1,35 @@
 //! A node: the unchanged core on a host, with its sockets, its application and its chance.
 
+use super::circuit::Call;
 use super::conn::{Costs, EndId};
+use super::relay::RelayMood;
 use super::vice::{Request, Vice};
 use crate::dice::Dice;
 use crate::net::HostId;
+use crate::relays::Relays;
 use crate::router::host::Sockets;
 use bytes::Bytes;
 use libp2p_identity::Keypair;
 use portolan_core::transcript::{Names, Scribe};
 use portolan_core::{
-    Addr, Agent, Class, Config, ConfigError, ConnId, Event, Family, Instant, ListenerId, PeerId,
-    Signer, StreamId, Transport, UnixTime,
+    Addr, Agent, CircuitId, Class, Config, ConfigError, ConnId, Event, Family, Instant, ListenerId,
+    PeerId, Protocol, Signer, StreamId, Transport, UnixTime,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 
 /// Nodes that a world can have, number; their keys are made once.
-pub const NODES_MAX: usize = 96;
+pub const NODES_MAX: usize = 512;
+/// Nodes whose keys were made before there could be more, number: they keep them.
+const NODES_FIRST: usize = 96;
 /// The wall clock when a world begins.
 const UNIX_START_MS: u64 = 1_700_000_000_000;
 /// The first port that is not listened on.
 const EPHEMERAL_MIN: u16 = 40_000;
 
 static KEYS: LazyLock<Vec<Keypair>> = LazyLock::new(|| {
-    // Two for each node: its own, and that of its dial-backs.
+    // Two for each node: see `keys_of`.
     let key = |n: usize| {
         let mut seed = [0x5a; 32];
         seed[..8].copy_from_slice(&n.to_le_bytes());
@@ -32,6 +37,11 @@ static KEYS: LazyLock<Vec<Keypair>> = LazyLock::new(|| {
     };
     (0..2 * NODES_MAX).map(key).collect()
 });
+
+/// The places of a node's own key and of that of its dial-backs.
+const fn keys_of(number: usize) -> [usize; 2] {
+    if number < NODES_FIRST { [number, NODES_FIRST + number] } else { [2 * number, 2 * number + 1] }
+}
 
 /// A node of the world, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,6 +135,15 @@ pub struct Node {
     pub(super) ledger: Option<Bytes>,
     /// Which run of its process it is.
     pub(super) run: u32,
+    /// Which orders about relays it could carry out.
+    pub(super) contract: Relays,
+    /// How it is as a relay.
+    pub(super) mood: RelayMood,
+    /// Who holds a reservation with it, as it says.
+    pub(super) granted: BTreeSet<PeerId>,
+    /// What its application wants of relays.
+    pub(super) calls: BTreeMap<CircuitId, Call>,
+    pub(super) next_call: u64,
 }
 
 impl Node {
@@ -134,7 +153,8 @@ impl Node {
         draw: Dice,
         twinned: bool,
     ) -> Result<Node, ConfigError> {
-        let key = &KEYS[number];
+        let [own, dials] = keys_of(number);
+        let key = &KEYS[own];
         let agent = Agent::new(config.core.clone(), key.public())?;
         let twin = twinned.then(|| Box::new((agent.clone(), draw.clone())));
         Ok(Node {
@@ -142,7 +162,7 @@ impl Node {
             host: config.host,
             key,
             peer: key.public().to_peer_id(),
-            dial_peer: KEYS[NODES_MAX + number].public().to_peer_id(),
+            dial_peer: KEYS[dials].public().to_peer_id(),
             agent,
             twin,
             draw,
@@ -173,6 +193,11 @@ impl Node {
             sockets: Sockets::default(),
             ledger: None,
             run: 0,
+            contract: Relays::default(),
+            mood: RelayMood::default(),
+            granted: BTreeSet::new(),
+            calls: BTreeMap::new(),
+            next_call: 0,
         })
     }
 
@@ -219,6 +244,18 @@ impl Node {
     /// Whether it dials back for others, and from where beside its own address.
     pub(super) fn serves(&self) -> Option<&[IpAddr]> {
         self.core.dial_back.as_ref().map(|limits| limits.sources.as_slice())
+    }
+
+    /// Whether its runtime takes streams of this protocol.
+    pub(super) fn offers(&self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::DialRequest => self.serves().is_some(),
+            Protocol::Hop => self.core.relay_server.is_some(),
+            Protocol::Stop => self.core.relay.is_some(),
+            Protocol::Identify | Protocol::IdentifyPush | Protocol::Ping | Protocol::DialBack => {
+                true
+            }
+        }
     }
 
     /// Whether a socket of it listens at this address of its host.

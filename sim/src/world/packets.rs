@@ -22,7 +22,9 @@ impl World {
         let Some(ip) = ip.filter(|ip| self.fabric.ips(host).contains(ip)) else {
             return self.dial_failed(node, purpose, DialFailure::LocalFault);
         };
-        let local = if let Purpose::Target(_) = purpose {
+        let keeps_port =
+            matches!(purpose, Purpose::Target(_) | Purpose::Relay(..) | Purpose::Call(_));
+        let local = if keeps_port {
             let from_listener = |end: &End| end.node == node && end.remote == to;
             let live = |conn: &Conn| {
                 [Role::Dialer, Role::Listener].into_iter().any(|role| {
@@ -37,7 +39,7 @@ impl World {
         };
         let it = &mut self.nodes[node];
         it.first_dial_at.get_or_insert(self.now);
-        let own = matches!(purpose, Purpose::Target(_) | Purpose::Stranger);
+        let own = keeps_port || purpose == Purpose::Stranger;
         let peer = if own { it.peer } else { it.dial_peer };
         let mut dialer = End::new(self.now, node, (local, to), peer);
         dialer.purpose = Some(purpose);
@@ -49,7 +51,7 @@ impl World {
         );
         self.later(timeout, Occurrence::DialOver { conn });
         self.open_again(conn, 0);
-        if matches!(purpose, Purpose::Target(_) | Purpose::Stranger) {
+        if own {
             // The runtime tells of every first packet, before anything can come of it.
             self.feed(node, Event::Contacted { ip: to.ip });
         }
@@ -96,7 +98,10 @@ impl World {
         it.dialer.phase = Phase::Gone;
         let (node, purpose) = (it.dialer.node, it.dialer.purpose);
         // The other side hears of it by a reset, if it was there at all.
-        if it.listener.as_ref().is_some_and(|end| end.phase != Phase::Gone) {
+        let via = it.dialer.via;
+        if let Some(via) = via {
+            self.reset_carrier(via);
+        } else if it.listener.as_ref().is_some_and(|end| end.phase != Phase::Gone) {
             let packet = Packet::bare(it.dialer.local, it.dialer.remote, PacketKind::Refuse);
             self.send((conn, Role::Dialer), packet, Part::Refuse);
         }
@@ -293,6 +298,9 @@ impl World {
         }
         let said = std::mem::take(&mut it.outbox);
         let bytes = said.iter().map(Said::bytes).sum();
+        if let Some(via) = it.via {
+            return self.carry(via, end, said, bytes);
+        }
         let seq = it.next_out;
         it.next_out += 1;
         it.pending.insert(seq, Segment { said, bytes, first_sent: now, tries: 0 });

@@ -1,6 +1,6 @@
 //! What the two sides of a connection say to each other: handshakes, streams, frames, farewells.
 
-use super::conn::{EndId, Phase, Purpose, Role, Said, StreamEnd};
+use super::conn::{EndId, Phase, Purpose, Role, Said, StreamEnd, Voice};
 use super::{Occurrence, World};
 use bytes::Bytes;
 use portolan_core::{
@@ -34,7 +34,9 @@ impl World {
             | Said::Unsupported { .. }
             | Said::Frame { .. }
             | Said::Finish { .. }
-            | Said::Reset { .. } => {}
+            | Said::Reset { .. }
+            | Said::Carry { .. }
+            | Said::Blob(_) => {}
         }
         match said {
             Said::Open { key, protocol } => self.stream_asked(end, key, protocol),
@@ -43,6 +45,14 @@ impl World {
             Said::Frame { key, body } => self.frame_came(end, key, body),
             Said::Finish { key } => self.stream_ended(end, key, Ended::Finished),
             Said::Reset { key } => self.stream_ended(end, key, Ended::Reset),
+            Said::Carry { key, circuit, from, said, bytes } => {
+                self.carried((end, key), (circuit, from), said, bytes);
+            }
+            Said::Blob(bytes) => {
+                if let Some(it) = self.end_mut(end) {
+                    it.poured += bytes;
+                }
+            }
             Said::Hand(_) | Said::Close => {}
         }
     }
@@ -71,10 +81,8 @@ impl World {
         let (node, local, remote, purpose, rtt) =
             (it.node, it.local, it.remote, it.purpose, it.rtt);
         let Some(peer) = self.end((conn, role.other())).map(|other| other.peer) else { return };
-        if let Some(Purpose::Target(target)) = purpose
-            && self.nodes[node].targets[target].peer != peer
-        {
-            return self.abandon(conn, DialFailure::Handshake);
+        if self.awaited(node, purpose).is_some_and(|awaited| awaited != peer) {
+            return self.broken_off(end);
         }
         let own = peer == self.nodes[node].peer || peer == self.nodes[node].dial_peer;
         if own && role == Role::Listener {
@@ -92,36 +100,43 @@ impl World {
             Some(Purpose::Scripted(number)) => return self.script_dialled(node, number, Some(end)),
             Some(Purpose::Stranger) => self.later(STRANGER_STAYS, Occurrence::HangsUp { end }),
             Some(Purpose::Target(target)) => self.target_up(node, target, id),
-            Some(Purpose::DialBack(_)) | None => {}
+            Some(Purpose::Circuit { call: Some(call), .. }) => self.call_stands(node, call, id),
+            Some(Purpose::DialBack(_) | Purpose::Relay(..)) => {}
+            Some(Purpose::Call(_) | Purpose::Circuit { call: None, .. }) | None => {}
         }
         let dial = match purpose {
             Some(Purpose::DialBack(dial)) => Some(dial),
             Some(Purpose::Target(_) | Purpose::Scripted(_) | Purpose::Stranger) | None => None,
+            Some(Purpose::Relay(..) | Purpose::Call(_) | Purpose::Circuit { .. }) => None,
         };
-        if dial.is_none() {
+        let relayed = self.end(end).is_some_and(|end| end.via.is_some());
+        if dial.is_none() && !relayed {
             self.nodes[node].heard.insert(remote.class());
         }
         let side = if role == Role::Dialer { Side::Outbound } else { Side::Inbound };
-        let measured = side == Side::Outbound || local.transport == Transport::Quic;
+        let measured = relayed || side == Side::Outbound || local.transport == Transport::Quic;
         let rtt = measured.then_some(rtt);
-        let facts = Connected { conn: id, peer, side, local, remote, relayed: false, dial, rtt };
+        let facts = Connected { conn: id, peer, side, local, remote, relayed, dial, rtt };
         self.feed(node, Event::Connected(facts));
+        if let Some(Purpose::Call(call)) = purpose {
+            self.call_asks(node, call, id);
+        }
     }
 
     fn stream_asked(&mut self, end: EndId, key: (Role, u32), protocol: Protocol) {
         let Some(it) = self.end(end) else { return };
         let (node, id, serves) = (it.node, it.id, it.serves());
-        let offered = protocol != Protocol::DialRequest || self.nodes[node].serves().is_some();
+        let offered = self.nodes[node].offers(protocol);
         let Some(conn) = id.filter(|_| serves && offered) else {
             return self.say(end, Said::Unsupported { key });
         };
         let scripted = protocol == Protocol::DialRequest && self.is_scripted(node);
+        let voice = if scripted { Voice::Script } else { Voice::Core };
         self.nodes[node].next_stream += 1;
         let stream = StreamId::inbound(protocol, self.nodes[node].next_stream);
         self.nodes[node].streams.insert(stream, end);
         if let Some(it) = self.end_mut(end) {
-            let fresh =
-                StreamEnd { key, ours_done: false, theirs_done: false, held: None, scripted };
+            let fresh = StreamEnd { key, ours_done: false, theirs_done: false, held: None, voice };
             it.insert_stream(stream, fresh);
         }
         self.say(end, Said::Opened { key });
@@ -134,12 +149,12 @@ impl World {
         let Some(it) = self.end_mut(end) else { return };
         let Some(stream) = it.by_key.get(&key).copied() else { return };
         let Some(known) = it.streams.get_mut(&stream) else { return };
-        let (held, scripted) = (known.held.take(), known.scripted);
+        let (held, voice) = (known.held.take(), known.voice);
         let (node, id) = (it.node, it.id);
         for said in held.into_iter().flatten() {
             self.say(end, said);
         }
-        if let Some(conn) = id.filter(|_| !scripted) {
+        if let Some(conn) = id.filter(|_| voice == Voice::Core) {
             self.feed(node, Event::StreamOpened { conn, stream });
         }
     }
@@ -148,9 +163,9 @@ impl World {
         let Some(it) = self.end_mut(end) else { return };
         let Some(stream) = it.by_key.get(&key).copied() else { return };
         let node = it.node;
-        let scripted = it.remove_stream(stream).is_some_and(|known| known.scripted);
+        let voice = it.remove_stream(stream).map_or(Voice::Core, |known| known.voice);
         self.nodes[node].streams.remove(&stream);
-        if !scripted {
+        if voice == Voice::Core {
             let reason = StreamFailure::Unsupported;
             self.feed(node, Event::StreamFailed { stream, reason });
         }
@@ -162,11 +177,13 @@ impl World {
         it.used_at = now;
         let Some(stream) = it.by_key.get(&key).copied() else { return };
         let Some(known) = it.streams.get(&stream) else { return };
-        let (node, scripted) = (it.node, known.scripted);
-        if scripted {
-            self.script_asked(node, stream, &body);
-        } else {
-            self.feed(node, Event::Frame { stream, body });
+        let (node, voice) = (it.node, known.voice);
+        match voice {
+            Voice::Script => self.script_asked(node, stream, &body),
+            Voice::Core if self.is_turned_down(end, stream, &body) => {}
+            Voice::Core => self.feed(node, Event::Frame { stream, body }),
+            // Nobody frames what belongs to a circuit.
+            Voice::Awaits(_) | Voice::Circuit(_) | Voice::Bridge(_) => {}
         }
     }
 
@@ -176,13 +193,17 @@ impl World {
         let node = it.node;
         let Some(known) = it.streams.get_mut(&stream) else { return };
         known.theirs_done = true;
-        let (scripted, over) = (known.scripted, known.ours_done || how != Ended::Finished);
+        let (voice, over) = (known.voice, known.ours_done || how != Ended::Finished);
         if over {
             it.remove_stream(stream);
             self.nodes[node].streams.remove(&stream);
         }
-        if !scripted {
-            self.feed(node, Event::StreamClosed { stream, end: how });
+        match voice {
+            Voice::Script => {}
+            Voice::Core => self.feed(node, Event::StreamClosed { stream, end: how }),
+            Voice::Awaits(_) | Voice::Circuit(_) | Voice::Bridge(_) => {
+                self.carrier_ended((end, key), stream, voice, how);
+            }
         }
     }
 
@@ -194,20 +215,28 @@ impl World {
         }
         self.say(end, Said::Close);
         self.flush(end);
-        if let Some(it) = self.end_mut(end) {
-            it.phase = Phase::Leaving;
-        }
+        let Some(it) = self.end_mut(end) else { return };
+        let via = it.via;
+        // What is carried arrives, or the carrier does not stand any more.
+        it.phase = if via.is_some() { Phase::Gone } else { Phase::Leaving };
         self.gone(end, false);
+        if let Some(via) = via {
+            self.finish_carrier(via);
+            self.bury(end.0);
+        }
     }
 
     /// The other side closed.
     fn left(&mut self, end: EndId) {
         let Some(it) = self.end_mut(end) else { return };
-        let was_up = it.is_up();
+        let (was_up, via) = (it.is_up(), it.via);
         it.phase = Phase::Gone;
         it.pending.clear();
         if was_up {
             self.gone(end, true);
+        }
+        if let Some(via) = via {
+            self.finish_carrier(via);
         }
         self.part((end.0, end.1.other()));
         self.bury(end.0);
@@ -218,6 +247,9 @@ impl World {
         let Some(it) = self.end_mut(end) else { return };
         let was_up = it.is_up();
         let shaking = it.phase == Phase::Shaking;
+        if let Some(via) = it.via {
+            return self.circuit_broken(end, via);
+        }
         it.phase = Phase::Gone;
         it.pending.clear();
         if was_up {
@@ -239,18 +271,19 @@ impl World {
 
     /// Tell the node that a connection is gone. `lost` streams are told first or not at all, as
     /// both happens in the field.
-    fn gone(&mut self, end: EndId, lost: bool) {
+    pub(super) fn gone(&mut self, end: EndId, lost: bool) {
         let Some(it) = self.end_mut(end) else { return };
         let (node, id) = (it.node, it.id.take());
-        let streams: Vec<(StreamId, bool)> =
-            it.streams.iter().map(|(stream, known)| (*stream, known.scripted)).collect();
+        let streams: Vec<(StreamId, Voice)> =
+            it.streams.iter().map(|(stream, known)| (*stream, known.voice)).collect();
         it.streams.clear();
         it.by_key.clear();
         let Some(conn) = id else { return };
         let tells = lost && self.dice.percent(50);
-        for (stream, scripted) in streams {
+        for (stream, voice) in streams {
             self.nodes[node].streams.remove(&stream);
-            if tells && !scripted {
+            self.carrier_lost(node, stream, voice);
+            if tells && voice == Voice::Core {
                 let end = Ended::Reset;
                 let event = Event::StreamClosed { stream, end };
                 self.later(Duration::ZERO, Occurrence::Tells { node, event });
@@ -326,7 +359,8 @@ impl World {
         let key = (end.1, it.next_key);
         it.next_key += 1;
         let held = waits.then(Vec::new);
-        let fresh = StreamEnd { key, ours_done: false, theirs_done: false, held, scripted };
+        let voice = if scripted { Voice::Script } else { Voice::Core };
+        let fresh = StreamEnd { key, ours_done: false, theirs_done: false, held, voice };
         it.insert_stream(stream, fresh);
         self.nodes[node].streams.insert(stream, end);
         self.say(end, Said::Open { key, protocol: stream.protocol });

@@ -139,7 +139,8 @@ impl World {
             if *role != super::conn::Role::Dialer {
                 continue;
             }
-            let far = conn.listener.as_ref().filter(|end| end.phase == Phase::Up);
+            let far = conn.listener.as_ref();
+            let far = far.filter(|end| end.phase == Phase::Up && end.via.is_none());
             let Some(far) = far else { continue };
             let seen = far.remote;
             if Family::of(seen.ip) != class.family || self.nodes[far.node].vice.is_some() {
@@ -160,7 +161,7 @@ impl World {
             .values()
             .filter_map(|(conn, role)| {
                 let end = self.conns.get(conn)?.end(role.other())?;
-                (end.phase == Phase::Up).then_some(end.node)
+                (end.phase == Phase::Up && end.via.is_none()).then_some(end.node)
             })
             .collect();
         peers.into_iter().filter(|peer| {

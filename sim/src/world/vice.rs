@@ -232,7 +232,8 @@ impl World {
             Some(Vice::Poisons(addr)) => Some(addr),
             _ => None,
         };
-        if poison.is_none() && self.signs {
+        let load = self.nodes[node].mood.claims_load;
+        if poison.is_none() && load.is_none() && self.signs {
             return body;
         }
         let Ok(mut identify) = Identify::decode(&body) else { return body };
@@ -240,6 +241,8 @@ impl World {
             identify.public_key = None;
             identify.signed_peer_record = None;
         }
+        // Only who relays says how full it is.
+        identify.relay_load = identify.relay_load.map(|told| load.unwrap_or(told));
         // A word about another protocol would be ignored.
         let seen = identify.observed.as_ref().and_then(|bytes| multiaddr::decode(bytes).ok());
         if let (Some(addr), Some(Decoded::Direct { addr: seen, .. })) = (poison, seen) {

@@ -50,7 +50,15 @@ impl Application {
         let mut args = each("--listen", listen);
         args.extend(options.iter().cloned());
         args.extend(["--runtime".to_owned(), on.name().to_owned()]);
-        let mut child = launch(host, APPLICATION, &args)?;
+        Application::launch(host, APPLICATION, &args)
+    }
+
+    /// Start what speaks like one, whatever it is, and wait until it listens.
+    ///
+    /// # Errors
+    /// If it does not start; what it said is in the error.
+    pub fn launch(host: &Host, face: &str, args: &[String]) -> io::Result<Application> {
+        let mut child = launch(host, face, args)?;
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("stdout is a pipe"))?;
         let lines = lines(stdout, usize::MAX);
         let mut started = Application { child, lines, told: Vec::new() };
@@ -66,11 +74,26 @@ impl Application {
         ready.unwrap_or_default()
     }
 
+    /// What it listened on when it was ready, with its peer id.
+    pub fn addrs(&self) -> Vec<String> {
+        let ready = self.told.iter().find(|event| event["event"] == "ready");
+        let addrs = ready.and_then(|event| event["addrs"].as_array()).into_iter().flatten();
+        addrs.filter_map(|addr| addr.as_str().map(str::to_owned)).collect()
+    }
+
     /// Have it do something with an address, and return whether it could; if not, with what it said.
     ///
     /// # Errors
     /// If it has ended or hangs.
     pub fn order(&mut self, verb: &str, addr: &str) -> io::Result<Result<(), String>> {
+        Ok(self.ask(verb, addr)?.map(drop))
+    }
+
+    /// Have it do something with an address, and return what it said of it; if it could not, why.
+    ///
+    /// # Errors
+    /// If it has ended or hangs.
+    pub fn ask(&mut self, verb: &str, addr: &str) -> io::Result<Result<Value, String>> {
         let from = self.told.len();
         let stdin = self.child.stdin.as_mut().ok_or_else(|| io::Error::other("stdin is a pipe"))?;
         writeln!(stdin, "{}", json!({ "do": verb, "addr": addr }))?;
@@ -79,7 +102,10 @@ impl Application {
         };
         let event = self.wait(from, DONE_WITHIN, ended);
         let event = event.ok_or_else(|| io::Error::other(format!("{verb} {addr} hangs")))?;
-        Ok(event["error"].as_str().map_or(Ok(()), |error| Err(error.to_owned())))
+        Ok(match event["error"].as_str() {
+            Some(error) => Err(error.to_owned()),
+            None => Ok(event),
+        })
     }
 
     /// Have it shut its node down, and wait until it is gone.

@@ -28,6 +28,7 @@ pub mod others;
 pub mod peers;
 pub mod plan;
 pub mod program;
+pub mod relayed;
 pub mod results;
 pub mod router_daemon;
 pub mod rules;

@@ -326,6 +326,24 @@ impl Bench {
         self.actions.iter().rev().find_map(said)
     }
 
+    /// A peer opens so many streams for circuits and says nothing; how many of them stand.
+    pub(super) fn fall_silent(&mut self, conn: ConnId, count: u64) -> usize {
+        let first = self.inbound + 1;
+        self.inbound += count;
+        let streams =
+            (first..first + count).map(|number| StreamId::inbound(Protocol::Stop, number));
+        let stands = |bench: &Bench, stream: StreamId| {
+            let reset = Action::ResetStream { stream };
+            bench.actions.iter().all(|(_, action)| *action != reset)
+        };
+        let mut standing = 0;
+        for stream in streams {
+            self.happen(Event::StreamOpened { conn, stream });
+            standing += usize::from(stands(self, stream));
+        }
+        standing
+    }
+
     fn perform(&mut self, action: &Action) {
         if let Action::Relay(RelayAction::Connect { peer, addr }) = action {
             self.dial(*peer, *addr);

@@ -170,11 +170,11 @@ fn every_refusal_has_its_own_rest() {
     for (answer, expected, least, most) in [
         (says(RelayStatus::ReservationRefused), RelayFailure::Full, 58, 75),
         (says(RelayStatus::ResourceLimitExceeded), RelayFailure::Full, 58, 75),
-        (says(RelayStatus::PermissionDenied), RelayFailure::Denied, 3_500, 4_500),
+        (says(RelayStatus::PermissionDenied), RelayFailure::Denied, 118, 150),
         (says(RelayStatus::Unknown(7)), RelayFailure::BadAnswer, 298, 375),
         (says(RelayStatus::Ok), RelayFailure::BadAnswer, 298, 375),
         (Answer::Babbles, RelayFailure::BadAnswer, 298, 375),
-        (Answer::Unsupported, RelayFailure::Unsupported, 3_500, 4_500),
+        (Answer::Unsupported, RelayFailure::Unsupported, 58, 75),
         (Answer::Silent, RelayFailure::TimedOut, 8, 13),
     ] {
         let mut bench = single(&[10]);
@@ -192,6 +192,24 @@ fn every_refusal_has_its_own_rest() {
 }
 
 #[test]
+fn who_denied_rests_for_long_while_another_serves_and_no_longer() {
+    let mut bench = bench(&[10, 25]);
+    bench.players[0].answer = Answer::Says(RelayStatus::PermissionDenied);
+    bench.seconds(200);
+    assert_eq!(bench.told(), [1]);
+    let asked = bench.players[0].asks.len();
+    let long = rests(&bench, 0);
+    assert!((3_300..=4_500).contains(&long), "{long} s");
+    bench.players[0].answer = Answer::Grants;
+    bench.seconds(1_000);
+    assert_eq!(bench.players[0].asks.len(), asked, "it is left alone");
+    bench.players[1].up = false;
+    bench.disconnect(1);
+    bench.seconds(2);
+    assert_eq!(bench.told(), [0], "there is nobody else");
+}
+
+#[test]
 fn who_cannot_be_dialled_is_dialled_less_and_less() {
     let mut players = players(&[10]);
     players[0].up = false;
@@ -201,10 +219,26 @@ fn who_cannot_be_dialled_is_dialled_less_and_less() {
     assert_eq!(failure(&bench, 0), Some(unreachable));
     bench.seconds(3_600);
     let dials = bench.players[0].dials.len();
-    assert!((45..70).contains(&dials), "{dials} in an hour");
+    assert!((60..85).contains(&dials), "{dials} in an hour");
     bench.players[0].up = true;
     bench.seconds(80);
     assert_eq!(bench.told(), [0]);
+}
+
+#[test]
+fn after_minutes_without_an_uplink_relays_are_back_within_seconds() {
+    for away in [20, 60, 150] {
+        let mut bench = bench(&[10, 25, 40]);
+        bench.seconds(61);
+        for player in &mut bench.players {
+            (player.dead, player.up) = (true, false);
+        }
+        bench.seconds(away);
+        assert_eq!(bench.told(), []);
+        bench.players.iter_mut().for_each(|player| player.up = true);
+        bench.seconds(13);
+        assert_eq!(bench.told().len(), 2, "after {away} s without an uplink");
+    }
 }
 
 #[test]
@@ -275,6 +309,37 @@ fn a_relay_that_drains_is_replaced_first_and_told_until_the_end() {
 }
 
 #[test]
+fn a_relay_that_says_one_thing_and_does_another_is_not_asked_without_end() {
+    let mut bench = single(&[10, 25]);
+    bench.seconds(1);
+    bench.players[0].answer = Answer::Unsupported;
+    let asked = bench.players[0].asks.len();
+    // It still lists hop. Its renewal fails, and the other one takes its place.
+    bench.seconds(3_000);
+    assert!(bench.told().contains(&1), "{:?}", bench.told());
+    assert_eq!(bench.players[0].asks.len(), asked + 1, "once is enough");
+    is_sound(&bench);
+}
+
+#[test]
+fn strangers_cannot_keep_relays_out() {
+    let mut players = players(&[10, 25]);
+    players[1].hop = false;
+    let mut bench = Bench::new(1, players, 1, |_, asked| asked.reservations = 1);
+    bench.seconds(2);
+    let limit = CircuitLimit::default();
+    let body = StopMessage::Connect { peer: PeerId::random(), limit }.encode();
+    let relay = bench.players[0].conn.expect("it is asked");
+    let strangers: Vec<ConnId> = (0..5).map(|_| bench.connect(1, Side::Inbound)).collect();
+    let taken: usize = strangers.iter().map(|one| bench.fall_silent(*one, 16)).sum();
+    assert_eq!(taken, 16, "of all strangers together");
+    bench.seconds(1);
+    assert!(!bench.agent.keeps(strangers[4]), "nobody is kept for it");
+    assert_eq!(bench.bring(relay, body), Some(RelayStatus::Ok));
+    is_sound(&bench);
+}
+
+#[test]
 fn wrong_clocks_do_no_harm() {
     for (ahead, most) in [(7_200, 14), (-7_200, 8), (3_590, 130), (-1_700_000_000, 8)] {
         let mut bench = single(&[10]);
@@ -325,6 +390,16 @@ fn the_wish_for_a_circuit_is_fulfilled_or_fails_for_a_reason() {
         panic!("{upgrade:?}");
     };
     assert_eq!((to, circuit, limit.bytes), (peer, Some(CIRCUIT), Some(1 << 17)));
+    bench.happen(Event::Relay(RelayEvent::UpgradeFailed { stream }));
+
+    bench.players[0].hop = false;
+    bench.push(0);
+    want(&mut bench, CIRCUIT, conn);
+    bench.seconds(1);
+    let upgrade = bench.relay_actions().pop();
+    let Some(RelayAction::Upgrade { stream, .. }) = upgrade else {
+        panic!("a relay that drains serves what it granted: {upgrade:?}");
+    };
     bench.happen(Event::Relay(RelayEvent::UpgradeFailed { stream }));
 
     bench.players[0].answer = Answer::Says(RelayStatus::NoReservation);

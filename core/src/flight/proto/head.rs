@@ -7,9 +7,9 @@ use super::values::{
 };
 use crate::flight::{Head, NOW_MAX};
 use crate::{
-    Addr, Class, Config, DialBackConfig, Family, Instant, MappingConfig, MappingProtocol,
-    NodeState, PeerId, PublicKey, RelayConfig, RelayNeed, RelayPeer, RelayServerConfig, Transport,
-    UnixTime,
+    Addr, Class, Config, DialBackConfig, DistantServer, Family, Instant, MappingConfig,
+    MappingProtocol, NodeState, PeerId, PublicKey, RelayConfig, RelayNeed, RelayPeer,
+    RelayServerConfig, Transport, UnixTime,
 };
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -137,6 +137,17 @@ struct RelayConfigMessage {
     reservations: u64,
     #[prost(bool, tag = "4")]
     use_connected: bool,
+    #[prost(message, repeated, tag = "5")]
+    distant_servers: Vec<DistantServerMessage>,
+}
+
+/// `portolan.flight.DistantServer`
+#[derive(Clone, PartialEq, prost::Message)]
+struct DistantServerMessage {
+    #[prost(bytes = "bytes", tag = "1")]
+    peer: Bytes,
+    #[prost(message, optional, tag = "2")]
+    relay: Option<RelayPeerMessage>,
 }
 
 /// `portolan.flight.RelayPeer`
@@ -387,18 +398,37 @@ impl PortMessage {
     }
 }
 
+impl From<&RelayPeer> for RelayPeerMessage {
+    fn from(relay: &RelayPeer) -> RelayPeerMessage {
+        let RelayPeer { peer: who, addrs } = relay;
+        let addrs = addrs.iter().copied().map(AddrMessage::from);
+        RelayPeerMessage { peer: peer(*who), addrs: addrs.collect() }
+    }
+}
+
+impl TryFrom<RelayPeerMessage> for RelayPeer {
+    type Error = Unknown;
+
+    fn try_from(message: RelayPeerMessage) -> Result<RelayPeer, Unknown> {
+        let RelayPeerMessage { peer, addrs } = message;
+        let addrs = addrs.into_iter().map(Addr::try_from).collect::<Result<_, _>>()?;
+        Ok(RelayPeer { peer: peer_id(&peer)?, addrs })
+    }
+}
+
 impl From<&RelayConfig> for RelayConfigMessage {
     fn from(config: &RelayConfig) -> RelayConfigMessage {
-        let RelayConfig { relays, need, reservations, use_connected } = config;
-        let relays = relays.iter().map(|RelayPeer { peer: who, addrs }| RelayPeerMessage {
-            peer: peer(*who),
-            addrs: addrs.iter().copied().map(AddrMessage::from).collect(),
+        let RelayConfig { relays, need, reservations, use_connected, distant_servers } = config;
+        let distant = distant_servers.iter().map(|one| DistantServerMessage {
+            peer: peer(one.peer),
+            relay: Some(RelayPeerMessage::from(&one.relay)),
         });
         RelayConfigMessage {
-            relays: relays.collect(),
+            relays: relays.iter().map(RelayPeerMessage::from).collect(),
             need: need.number(),
             reservations: wide(*reservations),
             use_connected: *use_connected,
+            distant_servers: distant.collect(),
         }
     }
 }
@@ -407,16 +437,19 @@ impl TryFrom<RelayConfigMessage> for RelayConfig {
     type Error = Unknown;
 
     fn try_from(message: RelayConfigMessage) -> Result<RelayConfig, Unknown> {
-        let RelayConfigMessage { relays, need, reservations, use_connected } = message;
-        let relay = |RelayPeerMessage { peer, addrs }| {
-            let addrs = addrs.into_iter().map(Addr::try_from).collect::<Result<_, _>>()?;
-            Ok::<_, Unknown>(RelayPeer { peer: peer_id(&peer)?, addrs })
+        let RelayConfigMessage { relays, need, reservations, use_connected, distant_servers } =
+            message;
+        let distant = |DistantServerMessage { peer, relay }| {
+            let relay = relay.ok_or(Unknown("a server behind no relay"))?;
+            let relay = RelayPeer::try_from(relay)?;
+            Ok::<_, Unknown>(DistantServer { peer: peer_id(&peer)?, relay })
         };
         Ok(RelayConfig {
-            relays: relays.into_iter().map(relay).collect::<Result<_, _>>()?,
+            relays: relays.into_iter().map(RelayPeer::try_from).collect::<Result<_, _>>()?,
             need: RelayNeed::numbered(need, "a need of relays that is not known")?,
             reservations: narrow(reservations)?,
             use_connected,
+            distant_servers: distant_servers.into_iter().map(distant).collect::<Result<_, _>>()?,
         })
     }
 }

@@ -103,6 +103,15 @@ pub(super) fn source(sources: &[IpAddr], target: Addr, caller: &Caller) -> Optio
     sources.iter().copied().find(fits).map(|source| source.to_canonical())
 }
 
+/// The IP that a dial leaves from on behalf of who came over a circuit, where no source is chosen: the one
+/// that we have on the way to its relay, which the requester need not have met. `None` where it is no IP
+/// as the target sees them.
+pub(super) fn unmet(target: Addr, caller: &Caller) -> Option<IpAddr> {
+    let own = caller.local.ip.to_canonical();
+    let fits = Family::of(own) == Family::of(target.ip) && ip_scope(own) == ip_scope(target.ip);
+    (caller.relayed && fits).then_some(own)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +128,17 @@ mod tests {
         let local = Addr::tcp(ip(HERE), 4001);
         let remote = Addr::tcp(ip(from), 1);
         Caller { peer: PeerId::random(), local, remote, relayed: false, rtt: None }
+    }
+
+    #[test]
+    fn who_came_over_a_circuit_is_told_where_a_dial_left_from() {
+        let relayed = Caller { relayed: true, ..caller("44.2.2.2") };
+        let target = |text| Addr::tcp(ip(text), 1);
+        assert_eq!(unmet(target("44.1.1.1"), &relayed), Some(ip(HERE)));
+        assert_eq!(unmet(target("44.1.1.1"), &caller("44.2.2.2")), None, "it has met us");
+        assert_eq!(unmet(target("2600::1"), &relayed), None, "it leaves from another");
+        let inside = Caller { local: target("10.0.0.9"), ..relayed };
+        assert_eq!(unmet(target("44.1.1.1"), &inside), None, "a router gives it another");
     }
 
     #[test]

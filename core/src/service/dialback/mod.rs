@@ -75,7 +75,7 @@ struct Flight {
     request: Option<StreamId>,
     /// The connection it made and the stream that carries the nonce.
     landed: Option<(ConnId, StreamId)>,
-    /// The IP of ours that it comes from, where we chose another than the requester knows.
+    /// The IP of ours that it comes from, where that is another than the requester has met.
     source: Option<IpAddr>,
     /// When the slot is free again even if the runtime never reports how the dial ended.
     over_at: Instant,
@@ -412,7 +412,9 @@ impl DialBackServer {
         let timeout = session::dial_timeout(caller.rtt);
         session.dial(cx.now, pick, dial, timeout);
         let over_at = cx.now + session::ANSWER_WITHIN;
-        self.flights.insert(dial, Flight { request: Some(stream), landed: None, source, over_at });
+        let unmet = source.or_else(|| choice::unmet(pick.addr, &caller));
+        let flight = Flight { request: Some(stream), landed: None, source: unmet, over_at };
+        self.flights.insert(dial, flight);
         // autonat-v2 §AutoNAT V2 Protocol: the server MUST NOT dial any other address than this.
         cx.actions.push(Action::Dial(Dial { dial, addr: pick.addr, source, timeout }));
     }

@@ -53,6 +53,23 @@ fn read(session: &mut Session) -> Vec<u8> {
 }
 
 #[test]
+fn what_an_older_carrier_brought_meanwhile_is_not_sent_again() {
+    let (mut opener, mut acceptor) = pair();
+    acceptor.write(b"brought by the first");
+    let hello = opener.hello(ID);
+    tell(&mut acceptor, &mut opener);
+    let answer = admit(&mut acceptor, hello).expect("it is fair").expect("it is the newest");
+    accepted(&mut opener, answer).expect("it is fair");
+    assert_eq!(read(&mut opener), b"brought by the first");
+    tell(&mut opener, &mut acceptor);
+    acceptor.write(b", and more");
+    let said = tell(&mut acceptor, &mut opener);
+    let more = Frame::Data { offset: 20, bytes: Bytes::from_static(b", and more") };
+    assert_eq!(said, [Frame::Ack { position: 0 }, more]);
+    assert_eq!(read(&mut opener), b", and more");
+}
+
+#[test]
 fn bytes_go_both_ways_and_end_one_by_one() {
     let (mut opener, mut acceptor) = pair();
     assert_eq!(opener.write(b"question"), 8);

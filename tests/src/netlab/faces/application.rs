@@ -2,19 +2,21 @@
 //! stdout what its node tells it. It ends with its stdin.
 //!
 //! Commands: `{"do": "listen" | "dial" | "report", "addr": MULTIADDR}`, each answered by
-//! `{"event": "done" | "failed", "addr": …}`. Events beside: `ready`, `verdict`, `class`, `node`, `role`,
-//! `probe`, `candidate`, `advertised`, `dialling`, `mapping`, `gateway`, each with `at_ms` on the node's
-//! clock.
+//! `{"event": "done" | "failed", "addr": …}`; of relays besides `ask`, `echo`, `hold`, `reserve` and
+//! `drain`. Events beside: `ready`, `verdict`, `class`, `node`, `role`, `probe`, `candidate`,
+//! `advertised`, `dialling`, `behaviour`, `mapping`, `gateway`, and of relays `need`, `relay`, `circuits`,
+//! `granted`, `refused`, `ended`, `bridged`, each with `at_ms` on the node's clock.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what a program says")]
 
+use super::relaying::{self, ECHO, Relaying};
 use crate::netlab::peers::On;
 use clap::Parser;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use multiaddr::Multiaddr;
-use portolan_core::{Addr, Config, Mapping, MappingConfig, MappingProtocol, Notice};
+use portolan_core::{Addr, Config, Mapping, MappingConfig, MappingProtocol, Notice, PeerId};
 use portolan_runtime::traits::Runtime;
-use portolan_runtime::{Builder, Limits, Node, Noticed, identity};
+use portolan_runtime::{Builder, Limits, Node, Noticed};
 use portolan_smol::Smol;
 use portolan_tokio::Tokio;
 use serde::Deserialize;
@@ -48,12 +50,18 @@ struct Args {
     /// Where it keeps what routers granted.
     #[arg(long)]
     ledger: Option<PathBuf>,
+    /// Whom it dials as soon as it has started, all at once.
+    #[arg(long)]
+    peer: Vec<Multiaddr>,
+    #[command(flatten)]
+    relaying: Relaying,
 }
 
 #[derive(Debug, Deserialize)]
 struct Command {
     #[serde(rename = "do")]
     verb: String,
+    /// Empty where none is needed.
     addr: Multiaddr,
 }
 
@@ -91,25 +99,41 @@ fn ended(how: Result<(), String>) -> ExitCode {
 }
 
 async fn obey<R: Runtime>(runtime: R, args: Args) -> Result<(), String> {
-    let Args { listen, map, lifetime, ledger, runtime: _ } = args;
+    let Args { listen, map, lifetime, ledger, peer: peers, relaying, runtime: _ } = args;
     let mut config = Config::default();
     // Like most who embed it: a server to others as well.
     config.dial_back = Some(Default::default());
     config.mapping = asking(&map, lifetime)?;
+    relaying.configure(&mut config)?;
     let mut limits = Limits::default();
     limits.idle_timeout = IDLE_FOR;
-    let builder: Builder<R> = Node::builder(runtime, identity::generate());
+    let began = runtime.now();
+    let builder: Builder<R> = Node::builder(runtime.clone(), relaying.keypair()?);
     let builder = ledger.into_iter().fold(builder, Builder::ledger);
-    let builder = listen.into_iter().fold(builder.config(config).limits(limits), Builder::listen);
+    let mut builder =
+        listen.into_iter().fold(builder.config(config).limits(limits), Builder::listen);
     let mut notices = builder.notices();
+    let echoes = builder.accept(ECHO).map_err(|error| error.to_string())?;
     let node = builder.start().await.map_err(|error| error.to_string())?;
-    say(&json!({ "event": "ready", "peer": node.peer_id().to_string() }));
+    runtime.spawn(relaying::echo(runtime.clone(), echoes).boxed());
+    let addrs: Vec<String> = node.listeners().await.iter().map(ToString::to_string).collect();
+    say(&json!({
+        "event": "ready", "peer": node.peer_id().to_string(), "addrs": addrs,
+        "at_ms": millis(began),
+    }));
+    for peer in peers {
+        let (node, dial) = (node.clone(), Command { verb: "dial".to_owned(), addr: peer });
+        let task_runtime = runtime.clone();
+        runtime.spawn(async move { perform(&task_runtime, &node, dial).await }.boxed());
+    }
     let mut commands = std::pin::pin!(commands());
     loop {
         let next = futures::future::select(notices.next(), commands.next()).await;
         match next {
-            futures::future::Either::Left((Some(noticed), _)) => told(&noticed),
-            futures::future::Either::Right((Some(command), _)) => perform(&node, command?).await,
+            futures::future::Either::Left((Some(noticed), _)) => told(&noticed, node.peer_id()),
+            futures::future::Either::Right((Some(command), _)) => {
+                perform(&runtime, &node, command?).await;
+            }
             futures::future::Either::Left((None, _)) => return Err("the node ended".to_owned()),
             futures::future::Either::Right((None, _)) => break,
         }
@@ -148,8 +172,18 @@ fn commands() -> async_channel::Receiver<Result<Command, String>> {
     commands
 }
 
-async fn perform<R: Runtime>(node: &Node<R>, Command { verb, addr }: Command) {
+async fn perform<R: Runtime>(runtime: &R, node: &Node<R>, Command { verb, addr }: Command) {
     let named = addr.to_string();
+    if let Some(done) = relaying::perform(runtime, node, &verb, &addr).await {
+        let (mut event, word) = match done {
+            Ok(event) => (event, "done"),
+            Err(error) => (json!({ "error": error }), "failed"),
+        };
+        event["event"] = word.into();
+        event["addr"] = named.into();
+        event["at_ms"] = millis(node.now()).into();
+        return say(&event);
+    }
     if verb == "dial" {
         say(&json!({ "event": "dialling", "addr": named, "at_ms": millis(node.now()) }));
     }
@@ -165,16 +199,19 @@ async fn perform<R: Runtime>(node: &Node<R>, Command { verb, addr }: Command) {
     });
 }
 
-fn millis(at: portolan_core::Instant) -> u64 {
-    let since = at.since(portolan_core::Instant::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+pub(super) fn millis(at: portolan_core::Instant) -> u64 {
+    millis_of(at.since(portolan_core::Instant::ZERO))
+}
+
+pub(super) fn millis_of(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[allow(
     clippy::wildcard_enum_match_arm,
     reason = "a node tells much that no experiment asks about"
 )]
-fn told(noticed: &Noticed) {
+fn told(noticed: &Noticed, own: PeerId) {
     assert_eq!(noticed.missed, 0, "whoever reads this reads fast enough");
     let mut event = match &noticed.notice {
         Notice::VerdictChanged { addr, state, scope, reason } => json!({
@@ -188,6 +225,10 @@ fn told(noticed: &Noticed) {
         Notice::NodeChanged { state, reason } => json!({
             "event": "node", "state": state.name(), "reason": reason.to_string(),
         }),
+        Notice::MappingInferred { class, mapping, provisional } => json!({
+            "event": "behaviour", "class": class.to_string(), "mapping": format!("{mapping:?}"),
+            "provisional": provisional,
+        }),
         Notice::RoleChanged { may_serve } => json!({ "event": "role", "may_serve": may_serve }),
         Notice::ProbeEnded { addr, outcome, .. } => json!({
             "event": "probe", "addr": addr.to_string(), "outcome": outcome.name(),
@@ -200,6 +241,10 @@ fn told(noticed: &Noticed) {
             let texts = |addrs: &[Addr]| addrs.iter().map(Addr::to_string).collect::<Vec<_>>();
             json!({ "event": "advertised", "added": texts(added), "removed": texts(removed) })
         }
+        Notice::Relay(notice) => match relaying::told(notice, own) {
+            Some(event) => event,
+            None => return,
+        },
         Notice::MappingChanged { internal, mapping } => mapped(*internal, mapping.as_ref()),
         Notice::GatewayAnswered(answer) => json!({
             "event": "gateway", "protocol": answer.protocol.name(),
@@ -224,6 +269,6 @@ fn mapped(internal: Addr, mapping: Option<&Mapping>) -> Value {
     })
 }
 
-fn say(event: &Value) {
+pub(super) fn say(event: &Value) {
     println!("{event}");
 }

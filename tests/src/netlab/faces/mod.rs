@@ -2,6 +2,8 @@
 //! program that the experiments run in a namespace, so that the lab needs no other beside it.
 
 mod application;
+mod relaying;
+mod rust_relay;
 mod scripted;
 
 use super::others;
@@ -15,6 +17,8 @@ pub const PORTOLAN: &str = "portolan";
 pub const APPLICATION: &str = "application";
 /// A server that follows a script instead of the protocol.
 pub const SCRIPTED: &str = "scripted";
+/// A relay of rust-libp2p's.
+pub const RUST_RELAY: &str = "rust-relay";
 
 pub use scripted::{TRICKS, Trick};
 
@@ -31,6 +35,7 @@ pub fn other_face() -> Option<ExitCode> {
         PORTOLAN => Some(portolan::program(named)),
         APPLICATION => Some(application::run(named)),
         SCRIPTED => Some(scripted::run(named)),
+        RUST_RELAY => Some(rust_relay::run(named)),
         _ => None,
     }
 }

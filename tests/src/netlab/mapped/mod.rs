@@ -19,6 +19,7 @@ use super::cells::{PORT, STRANGER, server_ips};
 use super::experiments::socket_address;
 use super::link::Conditions;
 use super::peers::{self, On, Server};
+use super::results::quantile;
 use super::router_daemon::{self, Daemon, Folder, Forward, forwards};
 use super::rules::{Kind, Layer, Router};
 use super::sockets::dial;
@@ -27,6 +28,7 @@ use portolan_core::{Family, MappingProtocol};
 use portolan_sim::net::{Dependence, Refusal};
 use portolan_sim::workers::spread;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
@@ -131,39 +133,39 @@ pub fn pass() -> ExitCode {
     program::set_up();
     let started = Instant::now();
     let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    // Where a router moves, its kernel may go on sending as before what is sent from the same port to the
-    // same server, so that a dial fails now and then: too often for a gate.
-    let is_whole = std::env::var_os("PORTOLAN_LAB_WHOLE").is_some_and(|value| value == "1");
-    let is_told = |story: &Story| is_whole || story.plot != Plot::Moved;
-    let stories = all().filter(|story| is_told(story) && story.name().contains(&wanted));
+    let stories = all().filter(|story| story.name().contains(&wanted));
     let stories: Vec<Story> = stories.collect();
     let mut problems = 0;
-    let mut verdicts = Vec::new();
+    let mut figures: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     let story = |number: u64| stories.get(usize::try_from(number).ok()?);
     spread(
         0..stories.len() as u64,
         JOBS,
-        |number| story(number).map(|story| (story.name(), story.live())),
-        &mut |_, lived: Option<(String, io::Result<Tale>)>| {
-            if let Some((name, lived)) = lived {
+        |number| story(number).map(|story| (*story, story.live())),
+        &mut |_, lived: Option<(Story, io::Result<Tale>)>| {
+            if let Some((story, lived)) = lived {
                 let tale = lived.unwrap_or_else(|error| Tale::failed(&error));
-                println!("{name}: {}", tale.line());
-                let first = tale.times.iter().filter(|(what, _)| *what == VERDICT);
-                verdicts.extend(first.map(|(_, took)| *took));
+                println!("{}: {}", story.name(), tale.line());
+                for (what, took) in &tale.times {
+                    // Every story begins in the same way.
+                    let of = if *what == VERDICT { "all stories" } else { story.plot.name() };
+                    figures.entry(format!("{of}: {what}")).or_default().push(*took);
+                }
                 problems += tale.problems.len();
             }
             true
         },
     );
-    verdicts.sort_unstable();
-    if let Some(median) = verdicts.get(verdicts.len() / 2) {
-        println!("mapping: {VERDICT}: median {median} ms of {}", verdicts.len());
+    for (what, all) in &figures {
+        let at = |percent| quantile(percent, all.iter().copied()).unwrap_or_default();
+        let (median, most) = (at(50), at(100));
+        println!("mapping: {what}: median {median} ms, most {most} ms, of {}", all.len());
     }
     println!("mapping: {} stories in {} s", stories.len(), started.elapsed().as_secs());
     program::ended(problems)
 }
 
-/// The figure of which the median is told.
+/// How soon a story's node is proven reachable for the first time.
 const VERDICT: &str = "first dial to both reachable";
 
 /// Every protocol alone, and all together.
