@@ -7,6 +7,7 @@
 
 #![allow(clippy::print_stdout, reason = "seeds are told to whoever runs the tests")]
 
+use futures::future::join_all;
 use portolan_core::{Addr, Explanation, Notice, Outcome, Reason, State, Transport};
 use portolan_runtime::traits::Runtime;
 use portolan_tests::lab::Lab;
@@ -69,7 +70,7 @@ impl<R: Runtime> World<R> {
     async fn connect(&self) {
         let dials = self.servers.iter().flat_map(ScriptedServer::full_addrs);
         let dials = dials.map(|addr| self.client.node.dial(addr));
-        for dialled in futures::future::join_all(dials).await {
+        for dialled in join_all(dials).await {
             dialled.unwrap_or_else(|error| panic!("{}: {error}", self.name));
         }
     }
@@ -150,7 +151,7 @@ async fn refusals_are_no_evidence<L: Lab>(lab: &L) {
         assert!(explanation.servers.iter().all(|server| !server.distrusted), "{name}");
     };
     let unhelpful = Reason::ServersUnhelpful;
-    futures::join!(
+    join_all([
         case("reject", Behavior::REJECT, Outcome::Rejected, unhelpful),
         case("refuse", Behavior::REFUSE, Outcome::Refused, Reason::ServersRefused),
         case("internal-error", Behavior::INTERNAL_ERROR, Outcome::Error, unhelpful),
@@ -163,7 +164,8 @@ async fn refusals_are_no_evidence<L: Lab>(lab: &L) {
             unhelpful,
         ),
         case("absurd dial data", Behavior::AbsurdDialData, Outcome::Error, unhelpful),
-    );
+    ])
+    .await;
 }
 
 /// Servers that claim a success that was none lose their standing, and prove and refute nothing.
@@ -175,12 +177,13 @@ async fn liars_never_confirm<L: Lab>(lab: &L) {
         world.undecided(&explanation, &[Reason::ServersDistrusted]);
         assert!(explanation.servers.iter().all(|server| server.distrusted), "{name}");
     };
-    futures::join!(
+    join_all([
         case("wrong-nonce", Behavior::WRONG_NONCE),
         case("no-dialback-msg", Behavior::NO_DIAL_BACK_MESSAGE),
         case("OK without dial-back", Behavior::OK_WITHOUT_DIAL_BACK),
         case("nonce on the existing connection", Behavior::NONCE_ON_EXISTING_CONNECTION),
-    );
+    ])
+    .await;
 }
 
 /// A nonce of one address that arrives at another proves neither.
@@ -226,12 +229,13 @@ async fn broken_frames_are_no_evidence<L: Lab>(lab: &L) {
             assert!(stays, "{name}: only the stream is reset");
         }
     };
-    futures::join!(
+    join_all([
         case("oversized frame", BadFrame::Oversized),
         case("truncated frame", BadFrame::Truncated),
         case("garbage", BadFrame::Garbage),
         case("reset", BadFrame::Reset),
-    );
+    ])
+    .await;
 }
 
 /// Servers that keep the client waiting are given up, and the waiting is bounded.
@@ -252,13 +256,14 @@ async fn silence_is_no_evidence<L: Lab>(lab: &L) {
         world.undecided(&given_up.await, &[Reason::ServersUnhelpful]);
     };
     let slow = Behavior::Break(BadFrame::SlowLoris);
-    futures::join!(
+    join_all([
         case("timeout", Behavior::Timeout, Transport::Tcp, &[TCP]),
         case("timeout over QUIC", Behavior::Timeout, Transport::Quic, &[QUIC]),
         case("slow loris", slow.clone(), Transport::Tcp, &[TCP]),
         case("slow loris over QUIC", slow, Transport::Quic, &[QUIC]),
         case("stalled dial-back", Behavior::StalledDialBack, Transport::Tcp, &[TCP]),
-    );
+    ])
+    .await;
 }
 
 /// Dial failures from every server in reach refute, at once or late.
@@ -282,11 +287,12 @@ async fn dial_failures_from_everybody_refute<L: Lab>(lab: &L) {
     let late = Script::from(unreachable.clone()).after(Duration::from_secs(5), Duration::ZERO);
     // The first answer counts, and a later claim of success changes nothing.
     let twice = Behavior::SayTwice(Answer::DIAL_ERROR, Answer::REACHED);
-    futures::join!(
+    join_all([
         case("force-unreachable", times(3, &unreachable), 3),
         case("delay of 5 s", vec![late.clone(), late], 2),
         case("two answers", times(2, &twice), 2),
-    );
+    ])
+    .await;
 }
 
 /// One proof decides, whatever the others say and whatever the prover says afterwards.
@@ -315,7 +321,7 @@ async fn one_proof_decides<L: Lab>(lab: &L) {
     .to_vec();
     mixed.push(Behavior::Honest.into());
     let (tcp, quic) = (Transport::Tcp, Transport::Quic);
-    let worlds = futures::join!(
+    let worlds = join_all([
         case("force-reachable", times(3, &Behavior::FORCE_REACHABLE), tcp),
         case("force-reachable over QUIC", times(3, &Behavior::FORCE_REACHABLE), quic),
         case("p = 0.9", times(5, &Behavior::Probabilistic { honest: 90 }), tcp),
@@ -324,11 +330,12 @@ async fn one_proof_decides<L: Lab>(lab: &L) {
         case("nonce, then a refusal", times(1, &and_then(Answer::REFUSED)), tcp),
         case("four say no, one proves", majority, tcp),
         case("every kind of bad peer, and one good", mixed, tcp),
-    );
+    ])
+    .await;
     // What a prover says after its nonce is not held against the address either.
-    worlds.4.never(State::Unreachable);
-    worlds.5.never(State::Unreachable);
-    worlds.7.never(State::Unreachable);
+    worlds[4].never(State::Unreachable);
+    worlds[5].never(State::Unreachable);
+    worlds[7].never(State::Unreachable);
 }
 
 /// Each address is judged by its own evidence.

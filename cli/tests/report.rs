@@ -5,10 +5,10 @@ mod support;
 
 use portolan::{PeerFate, PeerReport, Report, Timeline};
 use portolan_core::{
-    Addr, AddressExplanation, CircuitLimit, Class, ClassExplanation, Duration, Explanation, Family,
-    FilteringBehavior, Instant, Lease, Mapping, MappingBehavior, MappingProtocol, MappingReason,
-    MappingState, NodeState, Outcome, PeerId, Reason, Relay, RelayFailure, RelayState, Scope,
-    ServerExplanation, Source, Sources, State, Transport,
+    Addr, AddressExplanation, CircuitLimit, Class, ClassExplanation, DistantExplanation, Duration,
+    Explanation, Family, FilteringBehavior, Instant, Lease, Mapping, MappingBehavior,
+    MappingProtocol, MappingReason, MappingState, NodeState, Outcome, PeerId, Reason, Relay,
+    RelayFailure, RelayState, Scope, ServerExplanation, Source, Sources, State, Transport,
 };
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -62,6 +62,10 @@ fn limited() -> Explanation {
     let mut server = ServerExplanation::new(peer(SERVER), at);
     server.outcomes = vec![(Outcome::Proved, 2), (Outcome::DialFailed, 1), (Outcome::Declined, 1)];
     explanation.servers = vec![server];
+    let mut distant = DistantExplanation::new(peer(OTHER), peer(SERVER));
+    distant.outcomes = vec![(Outcome::DialFailed, 1)];
+    distant.dial_data = 98_304;
+    explanation.distant_servers = vec![distant];
     explanation.mappings = mappings();
     explanation.relays = relays();
     explanation
@@ -182,7 +186,11 @@ fn the_document_has_exactly_the_documented_form() {
               "outcomes": { "proved": 2, "dial_failed": 1, "refused": 0, "rejected": 0, "error": 0,
                             "dial_back_error": 0, "timeout": 0, "lie": 0 } },
         ],
-        "distant_servers": [],
+        "distant_servers": [
+            { "peer_id": OTHER, "relay": SERVER, "dial_data_bytes": 98_304,
+              "outcomes": { "proved": 0, "dial_failed": 1, "refused": 0, "rejected": 0, "error": 0,
+                            "dial_back_error": 0, "timeout": 0, "lie": 0 } },
+        ],
         "timeline": [
             { "at_ms": 0, "what": "dialling" },
             { "at_ms": 42, "what": "proved" },
@@ -281,6 +289,10 @@ Relays
 Servers
   server                                                address                     what it said
   {SERVER}  /ip4/198.51.100.7/tcp/4001  proved 2, dial failed 1
+
+Servers asked through relays, whether strangers get in
+  server                                                relay                                                 dial data     what it said
+  {OTHER}  {SERVER}  98,304 bytes  dial failed 1
 
 Other peers
   peer                     what became of it

@@ -139,7 +139,7 @@ impl Report {
         let mut table = Table::new(["server", "relay", "dial data", "what it said"]);
         for server in &self.distant_servers {
             let DistantReport { peer_id, relay, outcomes, dial_data_bytes } = server;
-            let paid = format!("{dial_data_bytes} B");
+            let paid = format!("{} bytes", thousands((*dial_data_bytes).into()));
             table.row([peer_id.clone(), relay.clone(), paid, said(outcomes)]);
         }
         table.write(f)

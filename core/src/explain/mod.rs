@@ -190,6 +190,14 @@ impl ServerExplanation {
     }
 }
 
+impl DistantExplanation {
+    /// A server that was not asked yet.
+    #[must_use]
+    pub const fn new(peer: PeerId, relay: PeerId) -> DistantExplanation {
+        DistantExplanation { peer, relay, outcomes: Vec::new(), dial_data: 0 }
+    }
+}
+
 impl Agent {
     /// Why the verdict is what it is, machine-readable: a snapshot of every verdict with the
     /// evidence behind it.

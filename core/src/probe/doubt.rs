@@ -82,3 +82,55 @@ impl Probe {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Actions, Addr, ConnId, Draw, Group, Instant, PeerId, Protocol, Signer, UnixTime};
+    use alloc::vec;
+    use core::net::Ipv4Addr;
+
+    struct Zero;
+
+    impl Draw for Zero {
+        fn below(&mut self, _: u64) -> u64 {
+            0
+        }
+
+        fn nonce(&mut self) -> u64 {
+            0
+        }
+    }
+
+    impl Signer for Zero {
+        fn sign(&mut self, _: &[u8]) -> Vec<u8> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn a_mapping_that_follows_its_router_takes_back_no_question_about_the_new_address() {
+        let addr = |last| Addr::tcp(Ipv4Addr::new(99, 0, 0, last).into(), 4001);
+        let left_over = |is_news: bool| {
+            let mut probe = Probe::new(false, 1);
+            for (number, addr) in [(1, addr(7)), (2, addr(9))] {
+                let server = (PeerId::random(), Group::prefix(addr.ip), ConnId(number));
+                let exchange = Exchange::new(Instant::ZERO, server, vec![addr], false, None);
+                let stream = StreamId::outbound(Protocol::DialRequest, number);
+                probe.exchanges.insert(stream, exchange);
+            }
+            let mut actions = Actions::new();
+            let mut cx = Cx {
+                now: Instant::ZERO,
+                unix: UnixTime::from_millis(0),
+                draw: &mut Zero,
+                sign: &mut Zero,
+                actions: &mut actions,
+            };
+            probe.left(&mut cx, addr(7).ip, is_news, &Candidates::default());
+            probe.exchanges.values().map(Exchange::addr).collect::<Vec<_>>()
+        };
+        assert_eq!(left_over(true), []);
+        assert_eq!(left_over(false), [addr(9)]);
+    }
+}

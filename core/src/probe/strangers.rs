@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 
 /// How long a stranger's word is enough, ours: three quarters of a proof's life, so that another one comes
 /// before it ends.
-pub(super) const WORD_LIFETIME: Duration = Duration::from_secs(450);
+const WORD_LIFETIME: Duration = Duration::from_secs(450);
 /// Questions remembered, number; ours: every such server about every candidate. When full, no further
 /// one is asked.
 const ASKED_MAX: usize = CANDIDATES_MAX * DISTANT_SERVERS_MAX;

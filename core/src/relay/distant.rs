@@ -9,7 +9,7 @@
 use super::{Ground, Relays};
 use crate::candidates::Candidates;
 use crate::probe::Probe;
-use crate::words::checkpoint::saved;
+use crate::words::checkpoint::{Room, saved};
 use crate::words::deadline::{Deadline, earliest};
 use crate::words::sleep::Sleep;
 use crate::{
@@ -67,6 +67,9 @@ pub(super) struct Distant {
     rests: BTreeMap<PeerId, Rest>,
     /// When the next has something to do.
     due_at: Option<Instant>,
+    /// The revision of the probes at which nobody had anything to do before that; they read all that it
+    /// depends on.
+    seen: Option<[u64; 1]>,
 }
 
 impl Distant {
@@ -114,9 +117,15 @@ impl Distant {
         }
     }
 
+    /// It is the next one's turn.
+    fn done(&mut self) {
+        self.present = None;
+        self.seen = None;
+    }
+
     /// The one whose turn it is was of no help.
     fn failed(&mut self, now: Instant, peer: PeerId) {
-        self.present = None;
+        self.done();
         let strikes = self.rests.get(&peer).map_or(0, |rest| rest.strikes);
         let span = REST_FIRST * 2u32.saturating_pow(strikes.min(STRIKES_MAX));
         let until = now + span.min(REST_MAX);
@@ -171,10 +180,16 @@ impl Relays {
         ground: &Ground<'_>,
         (probe, candidates): (&Probe, &Candidates),
     ) {
-        self.distant.due_at = None;
         if let Some(present) = self.distant.present {
             self.go_on(cx, ground, probe, present);
         }
+        let seen = Some([probe.revision()]);
+        let is_due = self.distant.due_at.is_some_and(|at| at <= cx.now);
+        if self.distant.seen == seen && !is_due {
+            return;
+        }
+        self.distant.seen = seen;
+        self.distant.due_at = None;
         while !self.distant.is_busy()
             && let Some((at, server)) = self.next_stranger(cx.now, ground, (probe, candidates))
         {
@@ -200,8 +215,7 @@ impl Relays {
         Present { peer, stage }: Present,
     ) {
         let Some(server) = ground.distant(peer) else {
-            self.distant.present = None;
-            return;
+            return self.distant.done();
         };
         match stage {
             Stage::Reaching { overdue_at, .. } => {
@@ -231,7 +245,7 @@ impl Relays {
                 match probe.stranger_said(conn) {
                     Some(Outcome::Proved | Outcome::DialFailed) => {
                         self.distant.rests.remove(&peer);
-                        self.distant.present = None;
+                        self.distant.done();
                     }
                     Some(_) | None => self.distant.failed(cx.now, peer),
                 }
@@ -289,7 +303,7 @@ impl Relays {
         if asked {
             present.stage = Stage::Asking { conn };
         } else {
-            self.distant.present = None;
+            self.distant.done();
             cx.actions.push(Action::Disconnect { conn });
         }
     }
@@ -303,4 +317,9 @@ saved!(enum Stage {
 });
 saved!(struct Present { peer, stage });
 saved!(struct Rest { until, strikes as up_to(STRIKES_MAX) });
-saved!(struct Distant { present, rests, due_at as ahead() });
+saved!(struct Distant {
+    present,
+    rests,
+    due_at as ahead(),
+    seen as seen(|seen: [u64; 1]| seen, [Room::Probe]),
+});

@@ -9,10 +9,11 @@ use crate::driver::{
     COMMANDS_MAX, Chance, Common, Driver, Facts, Inputs, KeySigner, Limits, Mapping, Parts,
 };
 use crate::ledger::Ledger;
-use crate::net::{Listening, Net, NetConfig};
+use crate::net::{Arrival, Listening, Net, NetConfig};
 use crate::record::{Record, Recording};
 use crate::routers::Routers;
 use crate::traits::Runtime;
+use async_channel::Receiver;
 use futures::FutureExt;
 use libp2p_identity::Keypair;
 use multiaddr::Multiaddr;
@@ -122,45 +123,31 @@ impl<R: Runtime> Builder<R> {
     /// If the configuration makes no sense, or an address cannot be listened on; then nothing
     /// stays behind.
     pub async fn start(self) -> Result<Node<R>, StartError> {
-        let Builder {
-            runtime,
-            keypair,
-            config,
-            limits,
-            net,
-            listen,
-            recording,
-            ledger,
-            hub,
-            doors,
-        } = self;
-        let config = naming(config, &doors);
+        let (net, arrivals) = Net::new(self.runtime.clone(), &self.keypair, self.net.clone())?;
+        let begun = self.begin(&net, arrivals);
+        if begun.is_err() {
+            // What stands already is closed when the caller hears of it.
+            net.shutdown().await;
+        }
+        begun
+    }
+
+    /// All that needs no waiting, out of the way of the future above: that stays small.
+    fn begin(self, net: &Net<R>, arrivals: Receiver<Arrival>) -> Result<Node<R>, StartError> {
+        let Builder { runtime, keypair, limits, hub, doors, .. } = self;
+        let config = naming(self.config, &doors);
         let served: Arc<[Protocol]> = served(&config).collect();
         let (maps, relays) = (config.mapping.is_some(), config.relay.is_some());
         let agent = Agent::new(config, keypair.public())?;
         let peer = agent.peer_id();
-        let ledger = ledger.filter(|_| maps).map(Ledger::open).transpose()?;
+        let ledger = self.ledger.filter(|_| maps).map(Ledger::open).transpose()?;
         let (ledger, read) = ledger.unzip();
         let mut chance = Chance::new().map_err(StartError::NoRandomness)?;
-        let (net, arrivals) = Net::new(runtime.clone(), &keypair, net)?;
-        let listening = match listen_on(&net, &listen) {
-            Ok(listening) => listening,
-            Err(error) => {
-                // Those that stand already are closed when the caller hears of it.
-                net.shutdown().await;
-                return Err(error.into());
-            }
-        };
+        let listening = listen_on(net, &self.listen)?;
         let begin = |recording| {
             Record::start(recording, chance.key(), &agent, (runtime.now(), runtime.unix()))
         };
-        let record = match recording.map(begin).transpose() {
-            Ok(record) => record,
-            Err(error) => {
-                net.shutdown().await;
-                return Err(error.into());
-            }
-        };
+        let record = self.recording.map(begin).transpose()?;
         let (facts, facts_in) = Facts::channel();
         let common = Common {
             runtime: runtime.clone(),
@@ -172,7 +159,8 @@ impl<R: Runtime> Builder<R> {
         };
         let signer = KeySigner(keypair);
         let hub_too = hub.clone();
-        let parts = Parts { net, agent, chance, signer, record, common, hub: hub_too, relays };
+        let parts =
+            Parts { net: net.clone(), agent, chance, signer, record, common, hub: hub_too, relays };
         let (commands, commands_in) = async_channel::bounded(COMMANDS_MAX);
         let (routers, news) = Routers::new(runtime.clone());
         let mapping = Mapping::new(routers, maps, ledger);

@@ -3,7 +3,6 @@
 use super::others::Retell;
 use super::steps::addr;
 use crate::{DistantServer, RelayConfig, RelayEvent, RelayPeer, RelayServerConfig};
-use alloc::vec::Vec;
 
 /// An event.
 pub(super) fn event(event: &RelayEvent, by: &mut impl Retell) -> RelayEvent {
@@ -25,16 +24,17 @@ pub(super) fn event(event: &RelayEvent, by: &mut impl Retell) -> RelayEvent {
 
 /// How relays are used: they stay in their places, and so do their addresses.
 pub(super) fn used(config: &RelayConfig, by: &mut impl Retell) -> RelayConfig {
-    let mut relay = |RelayPeer { peer, addrs }: &RelayPeer| RelayPeer {
-        peer: by.peer(*peer),
-        addrs: addrs.iter().map(|one| addr(*one, by)).collect(),
-    };
-    let relays = config.relays.iter().map(&mut relay).collect();
-    let relays_of_servers: Vec<RelayPeer> =
-        config.distant_servers.iter().map(|one| relay(&one.relay)).collect();
-    let servers = config.distant_servers.iter().zip(relays_of_servers);
-    let servers = servers.map(|(one, relay)| DistantServer { peer: by.peer(one.peer), relay });
-    RelayConfig { relays, distant_servers: servers.collect(), ..config.clone() }
+    let relays = config.relays.iter().map(|one| relay(one, by)).collect();
+    let distant = config.distant_servers.iter().map(|DistantServer { peer, relay: behind }| {
+        DistantServer { peer: by.peer(*peer), relay: relay(behind, by) }
+    });
+    let distant_servers = distant.collect();
+    RelayConfig { relays, distant_servers, ..config.clone() }
+}
+
+fn relay(RelayPeer { peer, addrs }: &RelayPeer, by: &mut impl Retell) -> RelayPeer {
+    let addrs = addrs.iter().map(|one| addr(*one, by)).collect();
+    RelayPeer { peer: by.peer(*peer), addrs }
 }
 
 /// How we relay for others.
