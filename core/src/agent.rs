@@ -230,6 +230,7 @@ impl Agent {
             Event::Observed { conn, observed } => self.observed(cx, conn, observed),
             Event::Mapping(event) => self.mapped(cx, event),
             Event::Relay(event) => self.relayed(cx, event),
+            Event::Punch(_) => self.note(cx, None, Err(Oddity::UnknownDial)),
             Event::ProtocolsListed { conn, protocols } => {
                 let done = self.peers.told(conn, protocols);
                 self.note(cx, Some(conn), done);
@@ -517,7 +518,8 @@ fn is_service(stream: StreamId) -> bool {
             Side::Outbound,
             Protocol::Identify | Protocol::Ping | Protocol::DialRequest | Protocol::Hop,
         )
-        | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack | Protocol::Stop) => false,
+        | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack | Protocol::Stop)
+        | (_, Protocol::Punch) => false,
     }
 }
 

@@ -39,8 +39,8 @@ pub use reachability::{Reachability, Status, Verdict};
 pub use words::action::{Action, Actions, Dial};
 pub use words::addr::{Addr, Class, Family, Group, IpScope, Transport, ip_scope};
 pub use words::config::{
-    self, Config, ConfigError, DialBackConfig, DistantServer, MappingConfig, RelayConfig,
-    RelayNeed, RelayPeer, RelayServerConfig,
+    self, Config, ConfigError, DialBackConfig, DistantServer, MappingConfig, PunchConfig,
+    RelayConfig, RelayNeed, RelayPeer, RelayServerConfig,
 };
 pub use words::cx::{Cx, Draw, Signer};
 pub use words::deadline::{Deadline, Wake};
@@ -55,6 +55,7 @@ pub use words::mapping::{
 };
 pub use words::notice::{Notice, Oddity, Served};
 pub use words::protocol::{Framing, Protocol, ProtocolSet};
+pub use words::punch::{PunchAction, PunchEvent, PunchFailure, PunchId, PunchNotice, PunchWay};
 pub use words::relay::{
     BridgeEnd, CircuitAddr, CircuitFailure, CircuitId, CircuitLimit, Relay, RelayAction,
     RelayEvent, RelayFailure, RelayLoad, RelayNotice, RelayState, RelayStatus,

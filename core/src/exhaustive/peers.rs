@@ -224,6 +224,7 @@ impl Meeting {
             | Action::Disconnect { .. }
             | Action::Mapping(_)
             | Action::Relay(_)
+            | Action::Punch(_)
             | Action::Notify(_) => Ok(()),
         }
     }

@@ -355,6 +355,7 @@ impl Serving {
             | Action::ResetStream { .. }
             | Action::Mapping(_)
             | Action::Relay(_)
+            | Action::Punch(_)
             | Action::Notify(_) => Ok(()),
         }
     }

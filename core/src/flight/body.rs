@@ -14,9 +14,11 @@ use prost::encoding::{DecodeContext, decode_key, decode_varint, skip_field};
 /// A body as it is kept: dial data zeroed and, with a mask, every nonce replaced.
 pub(super) fn normal(stream: StreamId, body: &Bytes, mask: Option<&Mask>) -> Bytes {
     let shape = match stream.protocol {
-        Protocol::Identify | Protocol::IdentifyPush | Protocol::Hop | Protocol::Stop => {
-            return body.clone();
-        }
+        Protocol::Identify
+        | Protocol::IdentifyPush
+        | Protocol::Hop
+        | Protocol::Stop
+        | Protocol::Punch => return body.clone(),
         Protocol::Ping => {
             let Some(mask) = mask else { return body.clone() };
             let mut bytes = body.to_vec();

@@ -181,7 +181,8 @@ impl Relays {
             | Protocol::IdentifyPush
             | Protocol::Ping
             | Protocol::DialRequest
-            | Protocol::DialBack => Ok(()),
+            | Protocol::DialBack
+            | Protocol::Punch => Ok(()),
         }
     }
 

@@ -167,9 +167,8 @@ impl Service {
                 Side::Outbound,
                 Protocol::Identify | Protocol::Ping | Protocol::DialRequest | Protocol::Hop,
             )
-            | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack | Protocol::Stop) => {
-                Err(Oddity::UnknownStream)
-            }
+            | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack | Protocol::Stop)
+            | (_, Protocol::Punch) => Err(Oddity::UnknownStream),
         }
     }
 
@@ -197,6 +196,7 @@ impl Service {
                 Some(server) => server.frame(cx, view, stream, body),
                 None => Err(Oddity::UnknownStream),
             },
+            Protocol::Punch => Err(Oddity::UnknownStream),
         }
     }
 
@@ -229,6 +229,7 @@ impl Service {
                     server.closed(cx, stream, end);
                 }
             }
+            Protocol::Punch => {}
         }
         match end {
             StreamEnd::BadFrame => Err(Oddity::MalformedFrame),
@@ -365,6 +366,7 @@ fn served(config: &Config) -> ProtocolSet {
         (config.dial_back.is_some(), Protocol::DialRequest),
         (config.relay_server.is_some(), Protocol::Hop),
         (config.relay.is_some(), Protocol::Stop),
+        (config.punch.is_some(), Protocol::Punch),
     ];
     let offered = offered.into_iter().filter(|(is_offered, _)| *is_offered);
     offered.fold(set, |set, (_, protocol)| set.with(protocol))

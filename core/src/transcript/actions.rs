@@ -1,7 +1,7 @@
 //! Orders and news.
 
 use super::text::span;
-use super::{Names, Scribe, frames, mapping, relay};
+use super::{Names, Scribe, frames, mapping, punch, relay};
 use crate::{Action, Addr, Notice, Scope, Side, Sources, State};
 use alloc::format;
 use alloc::string::String;
@@ -24,6 +24,7 @@ pub(super) fn text<N: Names>(scribe: &Scribe<N>, action: &Action) -> String {
         Action::Disconnect { conn } => format!("disconnect {}", scribe.conn(*conn)),
         Action::Mapping(action) => mapping::action(action),
         Action::Relay(action) => relay::action(scribe, action),
+        Action::Punch(action) => punch::action(scribe, action),
         Action::Notify(news) => format!("* {}", notice(scribe, news)),
     }
 }
@@ -79,6 +80,7 @@ fn notice<N: Names>(scribe: &Scribe<N>, notice: &Notice) -> String {
         }
         Notice::GatewayAnswered(answer) => mapping::answered(answer),
         Notice::Relay(news) => relay::notice(scribe, news),
+        Notice::Punch(news) => punch::notice(scribe, news),
     }
 }
 

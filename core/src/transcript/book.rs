@@ -71,7 +71,8 @@ impl Book {
             | Event::Observed { .. }
             | Event::ProtocolsListed { .. }
             | Event::Mapping(_)
-            | Event::Relay(_) => {}
+            | Event::Relay(_)
+            | Event::Punch(_) => {}
         }
     }
 
@@ -96,6 +97,7 @@ impl Book {
             | Action::Disconnect { .. }
             | Action::Mapping(_)
             | Action::Relay(_)
+            | Action::Punch(_)
             | Action::Notify(_) => {}
         }
     }

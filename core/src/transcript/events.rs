@@ -1,7 +1,7 @@
 //! Facts.
 
 use super::text::{list, span};
-use super::{Names, Scribe, frames, mapping, relay};
+use super::{Names, Scribe, frames, mapping, punch, relay};
 use crate::words::config::INTERFACES_MAX;
 use crate::{Connected, Event, Protocol, ProtocolSet, Side, StreamEnd, StreamFailure};
 use alloc::format;
@@ -55,6 +55,7 @@ pub(super) fn text<N: Names>(scribe: &Scribe<N>, event: &Event) -> String {
         }
         Event::Mapping(event) => mapping::event(event),
         Event::Relay(event) => relay::event(scribe, event),
+        Event::Punch(event) => punch::event(event),
     }
 }
 

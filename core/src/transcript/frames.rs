@@ -1,13 +1,14 @@
 //! What the body of a frame says.
 
 use super::text::{foreign, hex, list, quoted};
-use super::{Names, relay};
+use super::{Names, punch, relay};
 use crate::wire::autonat::{
     DialBack, DialBackResponse, DialBackStatus, DialStatus, Message, ResponseStatus,
 };
 use crate::wire::identify::Identify;
 use crate::wire::multiaddr::Multiaddr;
 use crate::wire::peer_record::PeerRecord;
+use crate::wire::punch::PunchMessage;
 use crate::wire::relay::{HopMessage, StopMessage};
 use crate::{Protocol, PublicKey, Side, StreamId};
 use alloc::format;
@@ -37,6 +38,7 @@ pub(super) fn frame(names: &impl Names, stream: StreamId, sender: Side, body: &B
         }),
         Protocol::Hop => HopMessage::decode(body).map(|said| relay::hop(names, &said)),
         Protocol::Stop => StopMessage::decode(body).map(|said| relay::stop(names, &said)),
+        Protocol::Punch => PunchMessage::decode(body).map(|said| punch::said(&said)),
     };
     said.unwrap_or_else(|_| match body.len() {
         0 => "undecodable 0 bytes".into(),

@@ -28,6 +28,7 @@ mod book;
 mod events;
 mod frames;
 mod mapping;
+mod punch;
 mod relay;
 mod text;
 

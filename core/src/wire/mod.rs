@@ -6,6 +6,7 @@
 //! - [`envelope`] (RFC 0002) and [`peer_record`] (RFC 0003) are what identify carries signed.
 //! - [`multiaddr`] is addresses in binary form.
 //! - [`pipe`] is the frames of a session that outlives its connection.
+//! - [`punch`] is DCUtR: the messages by which two peers agree to punch.
 //! - [`relay`] is circuit relay v2: both streams, and the voucher.
 //! - [`nat_pmp`] and [`pcp`] are what hosts and gateways say to each other about mappings,
 //!   and [`upnp`] is the same with routers that speak UPnP.
@@ -31,6 +32,7 @@ pub mod nat_pmp;
 pub mod pcp;
 pub mod peer_record;
 pub mod pipe;
+pub mod punch;
 pub mod relay;
 pub mod upnp;
 

@@ -4,6 +4,7 @@ use super::addr::Addr;
 use super::id::{ConnId, DialId, StreamId};
 use super::mapping::MappingAction;
 use super::notice::Notice;
+use super::punch::PunchAction;
 use super::relay::RelayAction;
 use super::time::Duration;
 use alloc::vec::Vec;
@@ -55,6 +56,8 @@ pub enum Action {
     Mapping(MappingAction),
     /// Do something about relays and circuits.
     Relay(RelayAction),
+    /// Do something about hole punching.
+    Punch(PunchAction),
     /// Tell the application.
     Notify(Notice),
 }

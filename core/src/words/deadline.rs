@@ -67,6 +67,10 @@ pub enum Wake {
     RelayExchangeOverdue,
     /// A circuit that we relay has had its time.
     CircuitOvertime,
+    /// A direct connection is to be tried, or a circuit beside one to be closed.
+    PunchDue,
+    /// An answer or a dial of hole punching is overdue.
+    PunchOverdue,
 }
 
 /// The earliest of two optional deadlines.

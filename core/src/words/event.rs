@@ -4,6 +4,7 @@ use super::addr::Addr;
 use super::id::{ConnId, DialId, ListenerId, PeerId, Side, StreamId};
 use super::mapping::MappingEvent;
 use super::protocol::ProtocolSet;
+use super::punch::PunchEvent;
 use super::relay::RelayEvent;
 use super::time::Duration;
 use alloc::vec::Vec;
@@ -140,6 +141,8 @@ pub enum Event {
     Mapping(MappingEvent),
     /// Something about relays and circuits.
     Relay(RelayEvent),
+    /// Something about hole punching.
+    Punch(PunchEvent),
 }
 
 /// The facts about a connection that finished its handshakes.

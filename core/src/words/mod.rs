@@ -12,6 +12,7 @@ pub(crate) mod judgement;
 pub(crate) mod mapping;
 pub(crate) mod notice;
 pub(crate) mod protocol;
+pub(crate) mod punch;
 pub(crate) mod relay;
 pub(crate) mod sleep;
 pub(crate) mod time;

@@ -4,6 +4,7 @@ use super::addr::{Addr, Class};
 use super::id::{ConnId, PeerId};
 use super::judgement::{MappingBehavior, NodeState, Outcome, Reason, Scope, Sources, State};
 use super::mapping::{GatewayAnswer, Mapping};
+use super::punch::PunchNotice;
 use super::relay::RelayNotice;
 use alloc::vec::Vec;
 
@@ -100,6 +101,8 @@ pub enum Notice {
     },
     /// Something about relays and circuits.
     Relay(RelayNotice),
+    /// Something about hole punching.
+    Punch(PunchNotice),
     /// A wanted mapping was granted, changed or failed, or is not wanted any more.
     MappingChanged {
         /// The address of ours that is mapped.

@@ -17,6 +17,8 @@ pub enum Protocol {
     Hop,
     /// Circuit relay v2: a relay brings a circuit.
     Stop,
+    /// DCUtR: two peers on a circuit agree to punch.
+    Punch,
 }
 
 /// How the runtime cuts one message out of a stream's bytes.
@@ -36,7 +38,7 @@ pub enum Framing {
 
 impl Protocol {
     /// Every protocol, in order.
-    pub const ALL: [Protocol; 7] = [
+    pub const ALL: [Protocol; 8] = [
         Protocol::Identify,
         Protocol::IdentifyPush,
         Protocol::Ping,
@@ -44,6 +46,7 @@ impl Protocol {
         Protocol::DialBack,
         Protocol::Hop,
         Protocol::Stop,
+        Protocol::Punch,
     ];
 
     /// The name that multistream-select negotiates.
@@ -56,6 +59,7 @@ impl Protocol {
             Protocol::DialBack => "/libp2p/autonat/2/dial-back",
             Protocol::Hop => "/libp2p/circuit/relay/0.2.0/hop",
             Protocol::Stop => "/libp2p/circuit/relay/0.2.0/stop",
+            Protocol::Punch => "/libp2p/dcutr",
         }
     }
 
@@ -69,6 +73,7 @@ impl Protocol {
             Protocol::DialBack => "dial-back",
             Protocol::Hop => "hop",
             Protocol::Stop => "stop",
+            Protocol::Punch => "punch",
         }
     }
 
@@ -89,7 +94,8 @@ impl Protocol {
             // go-libp2p's read limit; a DialBack is 9 bytes.
             Protocol::DialBack => Framing::Varint { max: 1_024 },
             // The limit of all three implementations; a reservation takes some hundreds.
-            Protocol::Hop | Protocol::Stop => Framing::Varint { max: 4_096 },
+            // DCUtR §RPC messages has the same.
+            Protocol::Hop | Protocol::Stop | Protocol::Punch => Framing::Varint { max: 4_096 },
         }
     }
 }

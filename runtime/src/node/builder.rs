@@ -185,12 +185,14 @@ fn naming(mut config: Config, doors: &Doors) -> Config {
 fn served(config: &Config) -> impl Iterator<Item = Protocol> {
     let (identify, dial_back) = (config.identify, config.dial_back.is_some());
     let (relay, relay_server) = (config.relay.is_some(), config.relay_server.is_some());
+    let punch = config.punch.is_some();
     Protocol::ALL.into_iter().filter(move |protocol| match protocol {
         Protocol::Identify | Protocol::IdentifyPush => identify,
         Protocol::Ping | Protocol::DialBack => true,
         Protocol::DialRequest => dial_back,
         Protocol::Hop => relay_server,
         Protocol::Stop => relay,
+        Protocol::Punch => punch,
     })
 }
 

@@ -252,6 +252,7 @@ impl Node {
             Protocol::DialRequest => self.serves().is_some(),
             Protocol::Hop => self.core.relay_server.is_some(),
             Protocol::Stop => self.core.relay.is_some(),
+            Protocol::Punch => self.core.punch.is_some(),
             Protocol::Identify | Protocol::IdentifyPush | Protocol::Ping | Protocol::DialBack => {
                 true
             }

@@ -234,6 +234,7 @@ impl Memory {
             | Action::Disconnect { .. }
             | Action::Mapping(_)
             | Action::Relay(_)
+            | Action::Punch(_)
             | Action::Notify(_) => Ok(()),
         }
     }

@@ -1,11 +1,12 @@
 //! Actions as they are hashed. They are never read back: a record holds their digest only.
 
 use super::mapping::{GatewayAnswerMessage, MappingActionMessage, MappingMessage};
+use super::punch::{PunchActionMessage, PunchNoticeMessage};
 use super::relay::{RelayActionMessage, RelayNoticeMessage};
 use super::step::Body;
 use super::values::{AddrMessage, Numbered, Span, Stream, ip, number_or_0, peer, sources};
 use crate::flight::mask::Mask;
-use crate::{Class, Deadline, Notice, Reason, RelayNotice};
+use crate::{Class, Deadline, Notice, Reason};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use bytes::Bytes;
 /// `portolan.flight.Action`
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::flight) struct ActionMessage {
-    #[prost(oneof = "Action", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 15")]
+    #[prost(oneof = "Action", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15")]
     action: Option<Action>,
 }
 
@@ -38,6 +39,8 @@ enum Action {
     Mapping(MappingActionMessage),
     #[prost(message, tag = "9")]
     Relay(RelayActionMessage),
+    #[prost(message, tag = "10")]
+    Punch(PunchActionMessage),
     #[prost(message, tag = "15")]
     Wake(WakeMessage),
 }
@@ -114,6 +117,8 @@ struct NoticeMessage {
     gateway: Option<GatewayAnswerMessage>,
     #[prost(message, optional, boxed, tag = "14")]
     relay: Option<Box<RelayNoticeMessage>>,
+    #[prost(message, optional, boxed, tag = "15")]
+    punch: Option<Box<PunchNoticeMessage>>,
 }
 
 /// `portolan.flight.Class`
@@ -157,6 +162,7 @@ pub(in crate::flight) fn encoded(action: &crate::Action, mask: Option<&Mask>) ->
         crate::Action::Disconnect { conn } => Action::Disconnect(conn.0),
         crate::Action::Mapping(action) => Action::Mapping(action.into()),
         crate::Action::Relay(action) => Action::Relay(action.into()),
+        crate::Action::Punch(action) => Action::Punch(action.into()),
         crate::Action::Notify(notice) => Action::Notify(notice.into()),
     };
     ActionMessage { action: Some(action) }
@@ -238,13 +244,14 @@ impl From<&Notice> for NoticeMessage {
             Notice::GatewayAnswered(answer) => {
                 NoticeMessage { gateway: Some((*answer).into()), ..of(15) }
             }
-            Notice::Relay(notice) => NoticeMessage { relay: boxed(notice), ..of(16) },
+            Notice::Relay(notice) => {
+                NoticeMessage { relay: Some(Box::new(notice.into())), ..of(16) }
+            }
+            Notice::Punch(notice) => {
+                NoticeMessage { punch: Some(Box::new(notice.into())), ..of(17) }
+            }
         }
     }
-}
-
-fn boxed(notice: &RelayNotice) -> Option<Box<RelayNoticeMessage>> {
-    Some(Box::new(notice.into()))
 }
 
 impl From<Class> for ClassMessage {

@@ -8,7 +8,7 @@ use super::values::{
 use crate::flight::{Head, NOW_MAX};
 use crate::{
     Addr, Class, Config, DialBackConfig, DistantServer, Family, Instant, MappingConfig,
-    MappingProtocol, NodeState, PeerId, PublicKey, RelayConfig, RelayNeed, RelayPeer,
+    MappingProtocol, NodeState, PeerId, PublicKey, PunchConfig, RelayConfig, RelayNeed, RelayPeer,
     RelayServerConfig, Transport, UnixTime,
 };
 use alloc::string::String;
@@ -72,6 +72,15 @@ struct ConfigMessage {
     relay: Option<RelayConfigMessage>,
     #[prost(message, optional, tag = "14")]
     relay_server: Option<RelayServerConfigMessage>,
+    #[prost(message, optional, tag = "15")]
+    punch: Option<PunchConfigMessage>,
+}
+
+/// `portolan.flight.PunchConfig`
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct PunchConfigMessage {
+    #[prost(uint64, tag = "1")]
+    predicted_ports: u64,
 }
 
 /// `portolan.flight.ForcedClass`
@@ -244,6 +253,7 @@ impl From<&Config> for ConfigMessage {
             mapping,
             relay,
             relay_server,
+            punch,
         } = config;
         ConfigMessage {
             agent_version: agent_version.clone(),
@@ -260,6 +270,7 @@ impl From<&Config> for ConfigMessage {
             mapping: mapping.as_ref().map(MappingConfigMessage::from),
             relay: relay.as_ref().map(RelayConfigMessage::from),
             relay_server: relay_server.as_ref().map(RelayServerConfigMessage::from),
+            punch: punch.as_ref().map(PunchConfigMessage::from),
         }
     }
 }
@@ -294,6 +305,7 @@ impl TryFrom<ConfigMessage> for Config {
             mapping: optional(message.mapping)?,
             relay: optional(message.relay)?,
             relay_server: optional(message.relay_server)?,
+            punch: optional(message.punch)?,
         })
     }
 }
@@ -451,6 +463,21 @@ impl TryFrom<RelayConfigMessage> for RelayConfig {
             use_connected,
             distant_servers: distant_servers.into_iter().map(distant).collect::<Result<_, _>>()?,
         })
+    }
+}
+
+impl From<&PunchConfig> for PunchConfigMessage {
+    fn from(config: &PunchConfig) -> PunchConfigMessage {
+        let PunchConfig { predicted_ports } = config;
+        PunchConfigMessage { predicted_ports: wide(*predicted_ports) }
+    }
+}
+
+impl TryFrom<PunchConfigMessage> for PunchConfig {
+    type Error = Unknown;
+
+    fn try_from(message: PunchConfigMessage) -> Result<PunchConfig, Unknown> {
+        Ok(PunchConfig { predicted_ports: narrow(message.predicted_ports)? })
     }
 }
 

@@ -7,6 +7,7 @@
 pub(super) mod action;
 pub(super) mod head;
 mod mapping;
+mod punch;
 mod relay;
 pub(super) mod step;
 mod values;

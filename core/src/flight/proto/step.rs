@@ -2,6 +2,7 @@
 
 use super::Unknown;
 use super::mapping::MappingEventMessage;
+use super::punch::PunchEventMessage;
 use super::relay::RelayEventMessage;
 use super::values::{
     AddrMessage, Numbered, Span, Stream, ip, ip_addr, ip_addrs, optional, peer, peer_id, present,
@@ -36,7 +37,7 @@ pub(in crate::flight) struct Step {
     pub(in crate::flight) omitted: Option<u64>,
     #[prost(
         oneof = "Event",
-        tags = "7, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27"
+        tags = "7, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28"
     )]
     event: Option<Event>,
 }
@@ -80,6 +81,8 @@ enum Event {
     Mapping(MappingEventMessage),
     #[prost(message, tag = "27")]
     Relay(RelayEventMessage),
+    #[prost(message, tag = "28")]
+    Punch(PunchEventMessage),
 }
 
 /// `portolan.flight.Drawn`: a nonce, or a number below a bound.
@@ -334,6 +337,7 @@ impl From<&crate::Event> for Event {
             }
             crate::Event::Mapping(event) => Event::Mapping(event.into()),
             crate::Event::Relay(event) => Event::Relay(event.into()),
+            crate::Event::Punch(event) => Event::Punch(event.into()),
         }
     }
 }
@@ -392,6 +396,7 @@ impl TryFrom<Event> for crate::Event {
             }
             Event::Mapping(event) => crate::Event::Mapping(event.try_into()?),
             Event::Relay(event) => crate::Event::Relay(event.try_into()?),
+            Event::Punch(event) => crate::Event::Punch(event.try_into()?),
         })
     }
 }

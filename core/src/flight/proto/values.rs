@@ -3,9 +3,9 @@
 use super::Unknown;
 use crate::{
     Addr, BridgeEnd, DialFailure, Duration, Family, FetchFailure, MappingBehavior, MappingProtocol,
-    MappingState, NodeState, Oddity, Outcome, PeerId, Protocol, ProtocolSet, RelayNeed, RelayState,
-    Scope, Served, Side, Source, Sources, State, StreamEnd, StreamFailure, StreamId, Transport,
-    Wake,
+    MappingState, NodeState, Oddity, Outcome, PeerId, Protocol, ProtocolSet, PunchFailure,
+    PunchWay, RelayNeed, RelayState, Scope, Served, Side, Source, Sources, State, StreamEnd,
+    StreamFailure, StreamId, Transport, Wake,
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -56,6 +56,7 @@ numbers! {
         DialBack = 5,
         Hop = 6,
         Stop = 7,
+        Punch = 8,
     }
     Family {
         Ip4 = 1,
@@ -154,6 +155,8 @@ numbers! {
         CircuitOverdue = 20,
         RelayExchangeOverdue = 21,
         CircuitOvertime = 22,
+        PunchDue = 23,
+        PunchOverdue = 24,
     }
     Oddity {
         UnknownConnection = 1,
@@ -201,6 +204,20 @@ numbers! {
         Asking = 3,
         Reserved = 4,
         Resting = 5,
+    }
+    PunchWay {
+        Plain = 1,
+        Client = 2,
+        Server = 3,
+    }
+    PunchFailure {
+        EndpointDependent = 1,
+        NoCommonAddress = 2,
+        Unsupported = 3,
+        BadAnswer = 4,
+        NotReached = 5,
+        CircuitLost = 6,
+        TooMany = 7,
     }
     RelayNeed {
         Auto = 1,

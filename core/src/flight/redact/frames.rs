@@ -5,6 +5,7 @@ use super::others::Retell;
 use crate::wire::autonat::{DialBack, DialBackResponse, Message};
 use crate::wire::identify::Identify;
 use crate::wire::multiaddr::{self, AddrError, Decoded, Multiaddr};
+use crate::wire::punch::PunchMessage;
 use crate::wire::relay::{HopMessage, Reservation, StopMessage, Voucher};
 use crate::{Protocol, PublicKey, Side, StreamId};
 use ::multiaddr::Protocol as Component;
@@ -53,6 +54,7 @@ pub(super) fn body(stream: StreamId, body: &Bytes, bad: Refused, by: &mut impl R
             HopMessage::decode(body).map(|said| hop(said, bad.voucher, by).encode())
         }
         (Protocol::Stop, _) => StopMessage::decode(body).map(|said| stop(said, by).encode()),
+        (Protocol::Punch, _) => PunchMessage::decode(body).map(|said| punch(said, by).encode()),
     };
     rewritten.unwrap_or_else(|_| refused(body))
 }
@@ -129,6 +131,15 @@ fn hop(said: HopMessage, bad_voucher: bool, by: &mut impl Retell) -> HopMessage 
 /// as bad as a bad one.
 fn voucher(sealed: &Bytes, is_bad: bool) -> Option<Bytes> {
     (is_bad || Voucher::open(sealed).is_err()).then(Bytes::new)
+}
+
+fn punch(said: PunchMessage, by: &mut impl Retell) -> PunchMessage {
+    match said {
+        PunchMessage::Connect { addrs: all, behaviors } => {
+            PunchMessage::Connect { addrs: addrs(&all, by), behaviors }
+        }
+        PunchMessage::Sync => said,
+    }
 }
 
 fn stop(said: StopMessage, by: &mut impl Retell) -> StopMessage {

@@ -36,6 +36,7 @@ fn configured(config: &Config, by: &mut impl Retell) -> Config {
         mapping,
         relay,
         relay_server,
+        punch,
     } = config;
     Config {
         agent_version: by.text(agent_version),
@@ -58,6 +59,7 @@ fn configured(config: &Config, by: &mut impl Retell) -> Config {
         }),
         relay: relay.as_ref().map(|wanted| relays::used(wanted, by)),
         relay_server: relay_server.as_ref().map(|offered| relays::offered(offered, by)),
+        punch: punch.clone(),
     }
 }
 
@@ -96,7 +98,8 @@ pub(super) fn event(event: &Event, bad: Refused, by: &mut impl Retell) -> Event 
         | Event::StreamOpened { .. }
         | Event::StreamFailed { .. }
         | Event::StreamClosed { .. }
-        | Event::ProtocolsListed { .. } => event.clone(),
+        | Event::ProtocolsListed { .. }
+        | Event::Punch(_) => event.clone(),
     }
 }
 

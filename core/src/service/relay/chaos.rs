@@ -164,6 +164,7 @@ impl Books {
                 | Action::Disconnect { .. }
                 | Action::Mapping(_)
                 | Action::Relay(_)
+                | Action::Punch(_)
                 | Action::Notify(_) => panic!("a relay does not {action:?}"),
             }
         }

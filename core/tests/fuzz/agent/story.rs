@@ -12,9 +12,11 @@ use portolan_core::wire::autonat::{
 use portolan_core::wire::identify::Identify;
 use portolan_core::wire::multiaddr;
 use portolan_core::wire::peer_record::PeerRecord;
+use portolan_core::wire::punch::{Behavior, Behaviors, PunchMessage};
 use portolan_core::{
-    Addr, ConnId, Connected, Deadline, DialFailure, DialId, Duration, Event, Framing, Instant,
-    ListenerId, PeerId, Protocol, ProtocolSet, Side, StreamEnd, StreamFailure, StreamId,
+    Addr, ConnId, Connected, Deadline, DialFailure, DialId, Duration, Event, FilteringBehavior,
+    Framing, Instant, ListenerId, MappingBehavior, PeerId, Protocol, ProtocolSet, Side, StreamEnd,
+    StreamFailure, StreamId,
 };
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -385,7 +387,24 @@ fn sensible(facts: &mut Facts<'_>, books: &Books, stream: StreamId, sent: Option
             DialBack { nonce: nonce.unwrap_or(7) }.encode()
         }
         (_, Protocol::Hop | Protocol::Stop) => relays::sensible(facts, books, stream),
+        (_, Protocol::Punch) => punching(facts),
     }
+}
+
+/// What two peers on a circuit say to each other.
+fn punching(facts: &mut Facts<'_>) -> Bytes {
+    if facts.below(3) == 0 {
+        return PunchMessage::Sync.encode();
+    }
+    let addrs = (0..facts.below(5)).map(|_| multiaddr::encode(facts.addr())).collect();
+    let behaviors = match facts.flag() {
+        true => Behaviors::default(),
+        false => Behaviors::of(|_| Behavior {
+            mapping: MappingBehavior::AddressAndPortDependent,
+            filtering: FilteringBehavior::AddressAndPortDependent,
+        }),
+    };
+    PunchMessage::Connect { addrs, behaviors }.encode()
 }
 
 /// The index of an address in a request, mostly the first.

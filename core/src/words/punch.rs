@@ -1,0 +1,159 @@
+//! The vocabulary of hole punching (DCUtR): dials of an attempt, and what is told of it.
+
+use super::addr::{Addr, Class};
+use super::event::DialFailure;
+use super::id::{ConnId, PeerId};
+use super::time::Duration;
+use core::fmt;
+
+/// One dial of an attempt; minted by core, never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PunchId(pub u64);
+
+impl fmt::Display for PunchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{}", self.0)
+    }
+}
+
+/// How one dial of an attempt is made. All leave from the port of a listener of ours, for that is
+/// what the other side knows of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PunchWay {
+    /// As any dial: we are the client, and a refusal is final.
+    Plain,
+    /// We are the client, while the other side opens its own NAT. Over TCP a refusal is answered by
+    /// a new SYN until the time is over.
+    Client,
+    /// We are the server, whoever's packet comes first. TCP: SYNs as for [`PunchWay::Client`], and
+    /// above the connection we listen. QUIC: datagrams of random bytes, at random intervals, which
+    /// open our own NAT; the connection arrives at the listener.
+    Server,
+}
+
+impl PunchWay {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PunchWay::Plain => "plain",
+            PunchWay::Client => "client",
+            PunchWay::Server => "server",
+        }
+    }
+}
+
+/// An order of hole punching.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PunchAction {
+    /// Dial, and expect this peer. Answered by [`Event::Connected`](crate::Event::Connected), with
+    /// the side that the way names, or by [`PunchEvent::Failed`]; of a dial that only sends, and of
+    /// one whose peer's packet was accepted by the listener, the answer is the connection that
+    /// arrives there.
+    Dial {
+        /// The id that a failure carries.
+        punch: PunchId,
+        /// The peer.
+        peer: PeerId,
+        /// Its address.
+        addr: Addr,
+        /// How.
+        way: PunchWay,
+        /// How long the transport may take to connect. The handshakes have a time of their own.
+        timeout: Duration,
+    },
+    /// The attempt is over: stop this dial, and send nothing more for it. Nothing answers. Of a dial
+    /// as the server that is connected already, the handshakes go on: the client has the choice.
+    Cancel {
+        /// The dial; one that has ended is no fault.
+        punch: PunchId,
+    },
+}
+
+/// A fact about hole punching.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PunchEvent {
+    /// A dial of [`PunchAction::Dial`] came to nothing.
+    Failed {
+        /// The dial.
+        punch: PunchId,
+        /// How it failed.
+        reason: DialFailure,
+    },
+}
+
+/// Why there is no direct connection yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum PunchFailure {
+    /// Both NATs map by the endpoint, or one does and the other filters by the port: neither side can
+    /// know where to send.
+    EndpointDependent,
+    /// No transport over which both could be reached: no listener, or no address.
+    NoCommonAddress,
+    /// The peer does not speak the protocol.
+    Unsupported,
+    /// The peer did not answer in time, or what it said makes no sense.
+    BadAnswer,
+    /// Every dial of every attempt failed.
+    NotReached,
+    /// The relayed connection ended meanwhile.
+    CircuitLost,
+    /// Too many attempts are under way.
+    TooMany,
+}
+
+impl PunchFailure {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            PunchFailure::EndpointDependent => "endpoint-dependent",
+            PunchFailure::NoCommonAddress => "no-common-address",
+            PunchFailure::Unsupported => "unsupported",
+            PunchFailure::BadAnswer => "bad-answer",
+            PunchFailure::NotReached => "not-reached",
+            PunchFailure::CircuitLost => "circuit-lost",
+            PunchFailure::TooMany => "too-many",
+        }
+    }
+}
+
+/// News about hole punching.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PunchNotice {
+    /// An attempt at a direct connection begins: its dials follow.
+    Attempted {
+        /// The peer.
+        peer: PeerId,
+        /// The relayed connection.
+        circuit: ConnId,
+        /// Which of the attempts it is, from 1.
+        attempt: u8,
+    },
+    /// The peer is connected directly. The relayed connection is closed a little later.
+    Connected {
+        /// The peer.
+        peer: PeerId,
+        /// The direct connection.
+        conn: ConnId,
+        /// Where it leads.
+        addr: Addr,
+        /// Attempts that were made, number; 0: a plain dial was enough.
+        attempts: u8,
+        /// How long it took, from the relayed connection or from what gave rise to it.
+        took: Duration,
+    },
+    /// There is no direct connection, and none is tried before something changes or a while is over.
+    Failed {
+        /// The peer.
+        peer: PeerId,
+        /// Why.
+        reason: PunchFailure,
+        /// Attempts that were made, number.
+        attempts: u8,
+        /// The class that the reason is about, where it is about one.
+        class: Option<Class>,
+    },
+}
