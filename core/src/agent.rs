@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  Event ─► route ─► one room
-//!           settle:  peers ─► observed ─► mapping ─► candidates ─► probe ─► reachability ─► relay ─► advertise ─► service
+//!           settle:  peers ─► observed ─► mapping ─► candidates ─► probe ─► reachability ─► relay ─► advertise, punch ─► service
 //!                      ▲          ▲           │                                                           │
 //!                      │          └── moved ──┘                                                           │
 //!                      └── contacted: whom we dial ◄──────────────────────────────────────────────────────┘
@@ -28,6 +28,7 @@ use crate::mapping::Mappings;
 use crate::observed::ObservedAddrs;
 use crate::peers::{Learnt, Peers, Worth};
 use crate::probe::Probe;
+use crate::punch::{self, Punching};
 use crate::reachability::{Ground, Reachability, Verdict};
 use crate::relay::{self, Relays};
 use crate::service::Service;
@@ -37,7 +38,8 @@ use crate::words::sleep::Sleep;
 use crate::{
     Action, Addr, Config, ConfigError, ConnId, Connected, Cx, Deadline, Dial, Duration, Event,
     GatewayAnswer, Instant, Mapping, MappingEvent, Notice, Oddity, PeerId, Protocol, PublicKey,
-    Relay, RelayAction, RelayEvent, RelayLoad, Side, State, StreamEnd, StreamFailure, StreamId,
+    PunchAction, Relay, RelayAction, RelayEvent, RelayLoad, Side, State, StreamEnd, StreamFailure,
+    StreamId,
 };
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -58,6 +60,7 @@ pub struct Agent {
     pub(crate) probe: Probe,
     pub(crate) reachability: Reachability,
     pub(crate) relay: Relays,
+    pub(crate) punch: Punching,
     pub(crate) advertise: Advertise,
     service: Service,
     /// The latest moment that was handed in.
@@ -79,6 +82,7 @@ impl Agent {
             probe: Probe::new(config.allow_private, config.addrs_per_request),
             reachability: Reachability::default(),
             relay: Relays::default(),
+            punch: Punching::default(),
             advertise: Advertise::default(),
             service: Service::new(&config, &identity),
             now: Instant::ZERO,
@@ -113,6 +117,7 @@ impl Agent {
             self.probe.deadline(),
             self.reachability.deadline(),
             self.relay.deadline(),
+            self.punch.deadline(),
             self.service.deadline(),
         ]
         .into_iter()
@@ -163,6 +168,7 @@ impl Agent {
         let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
         keeps(&self.peers, &self.probe, self.now, conn)
             || self.relay.keeps(conn)
+            || self.punch.keeps(conn)
             || self.service.keeps(self.now, &view, conn)
     }
 
@@ -218,6 +224,8 @@ impl Agent {
                 } else if is_relay(stream) {
                     let done = self.relay.failed(cx, stream, reason);
                     self.note(cx, None, done);
+                } else if stream.protocol == Protocol::Punch {
+                    self.punch.stream_failed(cx, stream, reason);
                 } else {
                     if reason == StreamFailure::Unsupported {
                         self.peers.unsupported(cx, stream);
@@ -230,7 +238,10 @@ impl Agent {
             Event::Observed { conn, observed } => self.observed(cx, conn, observed),
             Event::Mapping(event) => self.mapped(cx, event),
             Event::Relay(event) => self.relayed(cx, event),
-            Event::Punch(_) => self.note(cx, None, Err(Oddity::UnknownDial)),
+            Event::Punch(event) => {
+                let done = self.punch.record(cx, &event);
+                self.note(cx, None, done);
+            }
             Event::ProtocolsListed { conn, protocols } => {
                 let done = self.peers.told(conn, protocols);
                 self.note(cx, Some(conn), done);
@@ -251,6 +262,7 @@ impl Agent {
         self.probe.resumed(cx, sleep, &self.peers);
         self.reachability.resumed(sleep);
         self.relay.resumed(sleep);
+        self.punch.resumed(sleep);
         self.service.resumed(sleep);
     }
 
@@ -319,6 +331,10 @@ impl Agent {
                 let ground = relays(&self.config, &self.identity, &self.local, &self.peers);
                 self.relay.opened(cx, &ground, conn, stream)
             }
+            (_, Protocol::Punch) => {
+                let (punch, ground) = self.punching();
+                punch.opened(cx, &ground, conn, stream)
+            }
             _ if is_service(stream) => {
                 let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
                 self.service.opened(cx, &view, conn, stream)
@@ -340,6 +356,10 @@ impl Agent {
             _ if is_relay(stream) => {
                 let ground = relays(&self.config, &self.identity, &self.local, &self.peers);
                 self.relay.frame(cx, &ground, stream, body)
+            }
+            (_, Protocol::Punch) => {
+                let (punch, ground) = self.punching();
+                punch.frame(cx, &ground, stream, body)
             }
             _ if is_service(stream) => {
                 let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
@@ -366,6 +386,10 @@ impl Agent {
                 Ok(())
             }
             _ if is_relay(stream) => self.relay.closed(cx, stream, end),
+            (_, Protocol::Punch) => {
+                self.punch.closed(cx, stream, end);
+                Ok(())
+            }
             _ if is_service(stream) => self.service.closed(cx, stream, end),
             _ => {
                 let _ = self.peers.closed(cx, stream, end);
@@ -379,6 +403,8 @@ impl Agent {
     /// What identify taught about a connection goes to the rooms that live on it.
     fn learnt(&mut self, cx: &mut Cx<'_>, conn: ConnId, learnt: Learnt) {
         self.note(cx, Some(conn), learnt.oddity.map_or(Ok(()), Err));
+        let (punch, ground) = self.punching();
+        punch.listed(&ground, conn, &learnt.listed);
         if let Some(observed) = learnt.observed {
             self.observed(cx, conn, observed);
         }
@@ -478,16 +504,29 @@ impl Agent {
             peers.keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, conn, peer));
         }
         self.advertise.advance(cx, reachability, relay);
-        let view = view(local, peers, reachability, &self.advertise);
+        let (punch, ground) = self.punching();
+        punch.advance(cx, &ground);
+        let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
         self.service.advance(cx, &view);
         // Whom we dial has been contacted, from this packet on.
         for action in &cx.actions.as_slice()[first..] {
             if let Action::Dial(Dial { addr, .. })
-            | Action::Relay(RelayAction::Connect { addr, .. }) = action
+            | Action::Relay(RelayAction::Connect { addr, .. })
+            | Action::Punch(PunchAction::Dial { addr, .. }) = action
             {
                 self.peers.contacted(now, addr.ip);
             }
         }
+    }
+
+    /// The room that punches, and what it reads.
+    fn punching(&mut self) -> (&mut Punching, punch::Ground<'_>) {
+        let Agent {
+            config, local, peers, observed, candidates, reachability, relay, punch, ..
+        } = self;
+        let ground =
+            punch::Ground { config, local, peers, observed, candidates, reachability, relay };
+        (punch, ground)
     }
 
     fn note(&mut self, cx: &mut Cx<'_>, conn: Option<ConnId>, done: Result<(), Oddity>) {
@@ -549,6 +588,7 @@ saved!(struct Agent {
     probe,
     reachability,
     relay,
+    punch,
     advertise,
     service,
     now,

@@ -22,6 +22,7 @@ mod mapping;
 mod observed;
 mod peers;
 mod probe;
+mod punch;
 mod reachability;
 mod relay;
 mod service;

@@ -49,12 +49,14 @@ pub(super) struct Said {
 }
 
 /// What an identify taught us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Learnt {
     pub(crate) observed: Option<Addr>,
     pub(crate) protocols: ProtocolSet,
     /// Part of it was wrong and left out.
     pub(crate) oddity: Option<Oddity>,
+    /// Binary multiaddrs where the peer says it listens, if it said so.
+    pub(crate) listed: Vec<Bytes>,
 }
 
 /// What a question that ends brought.
@@ -351,7 +353,8 @@ impl Connection {
         self.protocols = said.protocols.unwrap_or(self.protocols);
         self.relay_load = identify.relay_load.or(self.relay_load);
         let protocols = self.protocols;
-        Learnt { observed, protocols, oddity }
+        let listed = identify.listen_addrs.clone();
+        Learnt { observed, protocols, oddity, listed }
     }
 
     /// RFC 0003: the record must verify, be the peer's own, and be newer than the last one.

@@ -159,6 +159,11 @@ impl Relays {
         true
     }
 
+    /// Whether a circuit is there to show whether strangers get in: nobody may make it a direct one.
+    pub(crate) fn is_for_strangers(&self, conn: ConnId) -> bool {
+        self.distant.keeps(conn)
+    }
+
     /// Dial the relay of a server, at the address with this place in its list. Whether there is one.
     fn reach(&mut self, cx: &mut Cx<'_>, server: &DistantServer, place: usize) -> bool {
         let Some(addr) = server.relay.addrs.get(place).copied() else { return false };

@@ -53,7 +53,7 @@ use distant::Distant;
 use known::{Known, Standing};
 use need::{Level, Need};
 use plan::Choosing;
-use rest::Budget;
+pub(crate) use rest::Budget;
 
 /// Relays that are known, number; ours: all that can be configured, and half as many others that are
 /// connected. About 300 bytes each. When full, further connected ones are not asked.

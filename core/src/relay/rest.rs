@@ -93,14 +93,14 @@ pub(super) fn spread(draw: &mut dyn Draw, least: Duration, more: Duration) -> Du
 
 /// Counts what was tried within the last minute.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     /// As many as were allowed at most.
     recent: Vec<Instant>,
 }
 
 impl Budget {
     /// One more of `most` a minute, which is not zero; or from when on.
-    pub(super) fn take(&mut self, now: Instant, most: usize) -> Result<(), Instant> {
+    pub(crate) fn take(&mut self, now: Instant, most: usize) -> Result<(), Instant> {
         self.recent.retain(|at| now < *at + WINDOW);
         let over = self.recent.len().checked_sub(most);
         match over.and_then(|index| self.recent.get(index)) {

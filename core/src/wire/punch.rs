@@ -60,6 +60,13 @@ impl Default for Behaviors {
     }
 }
 
+impl From<[Behavior; Class::ALL.len()]> for Behaviors {
+    /// In the order of [`Class::ALL`].
+    fn from(all: [Behavior; Class::ALL.len()]) -> Behaviors {
+        Behaviors(all)
+    }
+}
+
 impl Behaviors {
     /// What is known of every class.
     pub fn of(known: impl Fn(Class) -> Behavior) -> Behaviors {

@@ -7,7 +7,7 @@ use portolan_core::wire::autonat::Message;
 use portolan_core::wire::multiaddr::{Decoded, decode};
 use portolan_core::{
     Action, Addr, Class, ConnId, Connected, Dial, DialId, Duration, Event, Instant, ListenerId,
-    PeerId, Protocol, Side, StreamEnd, StreamId, config,
+    PeerId, Protocol, PunchAction, PunchEvent, PunchId, Side, StreamEnd, StreamId, config,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -41,6 +41,8 @@ pub(super) struct Book {
     pub(super) probes: Vec<Probe>,
     routers: Routers,
     relays: Relays,
+    /// Dials of attempts that have not ended.
+    punches: BTreeSet<PunchId>,
     listeners: BTreeMap<ListenerId, Addr>,
     interfaces: Vec<IpAddr>,
     minted: BTreeSet<StreamId>,
@@ -137,6 +139,9 @@ impl Book {
             }
             Event::Mapping(event) => self.routers.happened(event),
             Event::Relay(event) => self.relays.happened(event),
+            Event::Punch(PunchEvent::Failed { punch, .. }) => {
+                self.punches.remove(punch);
+            }
             Event::Tick
             | Event::Resumed { .. }
             | Event::Contacted { .. }
@@ -184,6 +189,17 @@ impl Book {
                     self.writable(stream)?;
                     self.streams.remove(&stream);
                 }
+                Ok(())
+            }
+            Action::Punch(PunchAction::Dial { punch, addr, .. }) => {
+                match addr.port != 0 && self.punches.insert(*punch) {
+                    true => Ok(()),
+                    false => Err(format!("nobody can dial {addr} as {punch}")),
+                }
+            }
+            Action::Punch(PunchAction::Cancel { punch }) => {
+                // One that has ended is no fault.
+                self.punches.remove(punch);
                 Ok(())
             }
             Action::Notify(_) | _ => Ok(()),

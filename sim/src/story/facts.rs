@@ -65,6 +65,9 @@ impl World {
             "circuit" | "circuit-forgotten" | "connect-failed" | "upgrade-failed"
             | "bridge-ended" | "draining" => self.circuits(&verb, words),
             "reserve" | "ask-circuit" | "incoming" | "hop" | "stop" => self.relaying(&verb, words),
+            "punch-offer" | "punch-sync" | "punch-answer" | "punch-failed" => {
+                self.punching(&verb, words)
+            }
             "settle" => {
                 let most = words.take()?;
                 words.done()?;
@@ -400,6 +403,14 @@ impl World {
         let found = self.book.live(conn, Side::Outbound, protocol).last();
         found.ok_or_else(|| {
             format!("expected a stream of ours on {conn} that speaks {}", protocol.word())
+        })
+    }
+
+    /// The last stream of the peer's on this connection that speaks this.
+    pub(super) fn last_theirs(&self, conn: ConnId, protocol: Protocol) -> Result<StreamId, Wrong> {
+        let found = self.book.live(conn, Side::Inbound, protocol).last();
+        found.ok_or_else(|| {
+            format!("expected a stream of the peer's on {conn} that speaks {}", protocol.word())
         })
     }
 

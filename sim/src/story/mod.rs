@@ -9,6 +9,7 @@ mod book;
 mod facts;
 mod frames;
 mod names;
+mod punching;
 mod relays;
 mod routers;
 mod rules;

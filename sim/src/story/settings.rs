@@ -2,7 +2,7 @@
 
 use super::names::Names;
 use super::script::{Word, Words, Wrong};
-use super::{relays, routers};
+use super::{punching, relays, routers};
 use portolan_core::{Addr, Class, Config, DialBackConfig, Duration, NodeState};
 use std::net::IpAddr;
 
@@ -61,6 +61,7 @@ impl Settings {
             "draw" => self.spread = words.take()?,
             "mapping" => self.config.mapping = Some(routers::mapping(&mut words)?),
             "dial-back" => self.config.dial_back = Some(dial_back(&mut words)?),
+            "punch" => self.config.punch = Some(punching::used(&mut words)?),
             "relay" => self.config.relay = Some(relays::used(&mut words, &mut self.names)?),
             "relay-server" => {
                 let offered = relays::offered(&mut words, &mut self.names)?;

@@ -13,6 +13,7 @@ use crate::words::mapping::{
     MappingState,
 };
 use crate::words::protocol::{Protocol, ProtocolSet};
+use crate::words::punch::{PunchFailure, PunchId};
 use crate::words::relay::{CircuitAddr, CircuitId, CircuitLimit, RelayFailure};
 use crate::words::time::{Duration, Instant, UnixTime};
 use alloc::collections::BTreeSet;
@@ -170,6 +171,7 @@ saved!(enum MappingReason {
     11 = GatewayBehindNat { external },
     12 = NotForwarding,
 });
+saved!(struct PunchId(id));
 saved!(struct CircuitId(id));
 saved!(struct CircuitAddr { relay, addr });
 saved!(struct CircuitLimit { duration, bytes });
@@ -238,6 +240,15 @@ saved!(enum Reason {
     15 = Forced,
     16 = NotListening,
     17 = JustStarted,
+});
+saved!(enum PunchFailure {
+    1 = EndpointDependent,
+    2 = NoCommonAddress,
+    3 = Unsupported,
+    4 = BadAnswer,
+    5 = NotReached,
+    6 = CircuitLost,
+    7 = TooMany,
 });
 saved!(enum Wake {
     1 = IdentifyOverdue,

@@ -1,0 +1,361 @@
+//! Circuits that others opened to us: we begin, and are the server.
+
+use super::offer::{self, Offer};
+use super::{ANSWER_TIMEOUT, ATTEMPT_MAX, ATTEMPTS_MAX, Ground, Punching, cancel, dial, stream};
+use crate::wire::punch::PunchMessage;
+use crate::words::checkpoint::saved;
+use crate::words::sleep::Sleep;
+use crate::{
+    Action, Class, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, PunchFailure,
+    PunchId, PunchNotice, Side, StreamEnd, StreamId, Wake,
+};
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+/// Attempts in a row (DCUtR §The Protocol: two retries).
+const ATTEMPTS_IN_A_ROW: u8 = 3;
+/// How long a plain dial of a peer that lists public addresses is waited for before both punch, ours:
+/// it takes three round trips.
+const PLAIN_FIRST: Duration = Duration::from_secs(1);
+/// The first rest after attempts in vain, and the longest, ours. Each doubles it. Less is traffic on
+/// a path that was tried, more is a path through a relay for longer than need be.
+const REST_FIRST: Duration = Duration::from_secs(60);
+const REST_MAX: Duration = Duration::from_secs(3_600);
+/// Rests that lengthen the next, number; from there on it is the longest.
+const STRIKES_MAX: u32 = 6;
+/// How soon news are worth attempts again, ours: news may come in a row.
+const NEWS_MIN: Duration = Duration::from_secs(10);
+
+/// How long a peer is left alone after attempts in vain, and `strikes` times before.
+pub(super) fn rest(strikes: u32) -> Duration {
+    (REST_FIRST * 2u32.saturating_pow(strikes.min(STRIKES_MAX))).min(REST_MAX)
+}
+
+/// One circuit on which we begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Drive {
+    pub(super) peer: PeerId,
+    /// We, or what the peer lists, can be reached otherwise than when it was last tried.
+    pub(super) is_news: bool,
+    began_at: Instant,
+    attempts: u8,
+    /// The shortest round trip that was measured on the circuit.
+    rtt: Option<Duration>,
+    /// Dials of listed addresses, which go on beside what follows them.
+    plain: BTreeSet<PunchId>,
+    stage: Stage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It is its turn as soon as there is room.
+    Ready,
+    /// The other side was told where we may be reached; when the stream is open, it is on its way.
+    Asking { stream: StreamId, asked_at: Option<Instant>, overdue_at: Instant },
+    /// It lists public addresses, and they are dialled before both punch.
+    Plain { stream: StreamId, theirs: Offer, until: Instant },
+    /// It was told to dial, and is about to hear it.
+    Waiting { theirs: Offer, at: Instant },
+    /// We dial.
+    Dialling { dials: BTreeSet<PunchId>, until: Instant },
+    /// It was in vain.
+    Resting { since: Instant, until: Instant },
+}
+
+impl Drive {
+    pub(super) fn new(now: Instant, peer: PeerId) -> Drive {
+        Drive {
+            peer,
+            is_news: false,
+            began_at: now,
+            attempts: 0,
+            rtt: None,
+            plain: BTreeSet::new(),
+            stage: Stage::Ready,
+        }
+    }
+
+    /// It is over: since when it was under way, and how many attempts there were, if it was.
+    /// Streams on a circuit that is gone are gone with it.
+    pub(super) fn end(mut self, cx: &mut Cx<'_>, stands: bool) -> Option<(Instant, u8)> {
+        cancel(cx, &mut self.plain);
+        match &mut self.stage {
+            Stage::Asking { stream, .. } | Stage::Plain { stream, .. } if stands => {
+                cx.actions.push(Action::ResetStream { stream: *stream });
+            }
+            Stage::Dialling { dials, .. } => cancel(cx, dials),
+            Stage::Ready | Stage::Asking { .. } | Stage::Plain { .. } | Stage::Waiting { .. } => {}
+            Stage::Resting { .. } => return None,
+        }
+        Some((self.began_at, self.attempts))
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        !matches!(self.stage, Stage::Resting { .. })
+    }
+
+    /// Whether it counts among the attempts under way.
+    fn is_at_work(&self) -> bool {
+        !matches!(self.stage, Stage::Ready | Stage::Resting { .. })
+    }
+
+    /// A dial failed: whether it is one of these.
+    pub(super) fn failed(&mut self, punch: PunchId) -> bool {
+        let dialled = match &mut self.stage {
+            Stage::Dialling { dials, .. } => dials.remove(&punch),
+            Stage::Ready
+            | Stage::Asking { .. }
+            | Stage::Plain { .. }
+            | Stage::Waiting { .. }
+            | Stage::Resting { .. } => false,
+        };
+        dialled || self.plain.remove(&punch)
+    }
+
+    pub(super) fn resumed(&mut self, sleep: Sleep) {
+        match &mut self.stage {
+            Stage::Asking { overdue_at: at, .. }
+            | Stage::Plain { until: at, .. }
+            | Stage::Waiting { at, .. }
+            | Stage::Dialling { until: at, .. } => sleep.put_off(at),
+            Stage::Ready | Stage::Resting { .. } => {}
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Deadline> {
+        let (at, wake) = match &self.stage {
+            Stage::Ready => return None,
+            Stage::Asking { overdue_at, .. } => (*overdue_at, Wake::PunchOverdue),
+            Stage::Plain { until, .. } | Stage::Dialling { until, .. } => {
+                (*until, Wake::PunchOverdue)
+            }
+            Stage::Waiting { at, .. } => (*at, Wake::PunchDue),
+            Stage::Resting { since, until } if self.is_news => {
+                ((*since + NEWS_MIN).min(*until), Wake::PunchDue)
+            }
+            Stage::Resting { until, .. } => (*until, Wake::PunchDue),
+        };
+        Some(Deadline::new(at, wake))
+    }
+}
+
+impl Punching {
+    /// The circuit on whose stream of ours something is waited for.
+    pub(super) fn asked_on(&self, on: StreamId) -> Option<ConnId> {
+        let asked = |drive: &Drive| match &drive.stage {
+            Stage::Asking { stream, .. } | Stage::Plain { stream, .. } => *stream == on,
+            Stage::Ready
+            | Stage::Waiting { .. }
+            | Stage::Dialling { .. }
+            | Stage::Resting { .. } => false,
+        };
+        self.drives.iter().find(|(_, drive)| asked(drive)).map(|(conn, _)| *conn)
+    }
+
+    /// The other side sends no more on a stream of ours. It may have said all that it has to.
+    pub(super) fn hushed(&mut self, cx: &mut Cx<'_>, stream: StreamId, end: StreamEnd) {
+        let Some(conn) = self.asked_on(stream) else { return };
+        let Some(drive) = self.drives.get_mut(&conn) else { return };
+        let has_answered = matches!(drive.stage, Stage::Plain { .. });
+        if end == StreamEnd::Finished {
+            if has_answered {
+                return;
+            }
+            cx.actions.push(Action::ResetStream { stream });
+        }
+        drive.attempts = drive.attempts.saturating_add(1);
+        self.in_vain(cx, conn, (PunchFailure::BadAnswer, None));
+    }
+
+    /// A stream of ours is open: what we tell is on its way from now on.
+    pub(super) fn asked(&mut self, now: Instant, on: StreamId) {
+        for drive in self.drives.values_mut() {
+            if let Stage::Asking { stream, asked_at, .. } = &mut drive.stage
+                && *stream == on
+            {
+                *asked_at = Some(now);
+            }
+        }
+    }
+
+    /// The other side answers where it may be reached.
+    pub(super) fn answered(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ground: &Ground<'_>,
+        stream: StreamId,
+        body: &Bytes,
+    ) -> Result<(), Oddity> {
+        let conn = self.asked_on(stream).ok_or(Oddity::UnknownStream)?;
+        let Some(drive) = self.drives.get_mut(&conn) else { return Err(Oddity::UnknownStream) };
+        if matches!(drive.stage, Stage::Plain { .. }) {
+            return Err(Oddity::UnexpectedFrame);
+        }
+        let said = PunchMessage::decode(body);
+        let Ok(PunchMessage::Connect { addrs, behaviors }) = said else {
+            cx.actions.push(Action::ResetStream { stream });
+            drive.attempts = drive.attempts.saturating_add(1);
+            self.in_vain(cx, conn, (PunchFailure::BadAnswer, None));
+            return Err(said.map_or(Oddity::MalformedFrame, |_| Oddity::UnexpectedFrame));
+        };
+        let theirs = Offer::read(&addrs, behaviors);
+        let listed = self.listed.get(&conn).cloned().unwrap_or_default();
+        if let Stage::Asking { asked_at: Some(asked_at), .. } = drive.stage {
+            let measured = ground.peers.get(conn).and_then(|one| one.rtt);
+            let samples = [Some(cx.now.since(asked_at)), measured, drive.rtt];
+            drive.rtt = samples.into_iter().flatten().min();
+        }
+        let plain = match drive.attempts {
+            0 => offer::public(ground, &listed),
+            _ => Vec::new(),
+        };
+        let peer = drive.peer;
+        drive.plain = dial(cx, &mut self.minted, peer, plain, ATTEMPT_MAX);
+        let until = if drive.plain.is_empty() { cx.now } else { cx.now + PLAIN_FIRST };
+        drive.stage = Stage::Plain { stream, theirs, until };
+        Ok(())
+    }
+
+    /// An attempt came to nothing: another one follows, or a rest.
+    pub(super) fn in_vain(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        (reason, class): (PunchFailure, Option<Class>),
+    ) {
+        let Some(drive) = self.drives.get_mut(&conn) else { return };
+        let (peer, attempts) = (drive.peer, drive.attempts);
+        if matches!(reason, PunchFailure::BadAnswer | PunchFailure::NotReached)
+            && attempts < ATTEMPTS_IN_A_ROW
+        {
+            drive.stage = Stage::Ready;
+            return;
+        }
+        let until = self.remember(cx.now, peer, reason);
+        if let Some(drive) = self.drives.get_mut(&conn) {
+            cancel(cx, &mut drive.plain);
+            drive.is_news = false;
+            drive.stage = Stage::Resting { since: cx.now, until };
+        }
+        let news = PunchNotice::Failed { peer, reason, attempts, class };
+        cx.actions.notify(Notice::Punch(news));
+    }
+
+    /// Take every circuit as far as it goes by itself.
+    pub(super) fn drive_on(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>) {
+        let all: Vec<ConnId> = self.drives.keys().copied().collect();
+        for conn in all {
+            // Each turn leads to a later stage or to a rest; three attempts have five of them each.
+            while self.turn(cx, ground, conn) {}
+        }
+    }
+
+    /// One turn. Whether there may be another.
+    fn turn(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>, conn: ConnId) -> bool {
+        let Some(drive) = self.drives.get_mut(&conn) else { return false };
+        let now = cx.now;
+        let overdue = drive.deadline().is_some_and(|deadline| deadline.at <= now);
+        match &mut drive.stage {
+            Stage::Ready => self.begin(cx, conn),
+            Stage::Asking { stream, .. } if overdue => {
+                cx.actions.push(Action::ResetStream { stream: *stream });
+                drive.attempts = drive.attempts.saturating_add(1);
+                self.in_vain(cx, conn, (PunchFailure::BadAnswer, None));
+                true
+            }
+            Stage::Plain { .. } if overdue || drive.plain.is_empty() => {
+                self.agree(cx, ground, conn);
+                true
+            }
+            Stage::Waiting { .. } if overdue => {
+                self.punch(cx, ground, conn);
+                true
+            }
+            Stage::Dialling { dials, .. } if overdue || dials.is_empty() => {
+                cancel(cx, dials);
+                self.in_vain(cx, conn, (PunchFailure::NotReached, None));
+                true
+            }
+            Stage::Resting { .. } if overdue => {
+                drive.began_at = now;
+                drive.attempts = 0;
+                drive.is_news = false;
+                self.memory.entry(drive.peer).and_modify(|outcome| outcome.until = now);
+                drive.stage = Stage::Ready;
+                true
+            }
+            Stage::Asking { .. }
+            | Stage::Plain { .. }
+            | Stage::Waiting { .. }
+            | Stage::Dialling { .. }
+            | Stage::Resting { .. } => false,
+        }
+    }
+
+    /// Tell the other side where we may be reached, if it is our turn.
+    fn begin(&mut self, cx: &mut Cx<'_>, conn: ConnId) -> bool {
+        let Some(peer) = self.drives.get(&conn).map(|drive| drive.peer) else { return false };
+        let known = self.memory.get(&peer).filter(|outcome| outcome.until > cx.now).copied();
+        let at_work = self.drives.values().filter(|drive| drive.is_at_work());
+        let (others, same): (Vec<&Drive>, Vec<&Drive>) =
+            at_work.partition(|drive| drive.peer != peer);
+        if known.is_none() && (others.len() >= ATTEMPTS_MAX || !same.is_empty()) {
+            return false;
+        }
+        let told = self.offer.message().encode();
+        let Some(drive) = self.drives.get_mut(&conn) else { return false };
+        if let Some(super::Outcome { until, reason, .. }) = known {
+            drive.stage = Stage::Resting { since: cx.now, until };
+            let attempts = drive.attempts;
+            let news = PunchNotice::Failed { peer, reason, attempts, class: None };
+            cx.actions.notify(Notice::Punch(news));
+            return false;
+        }
+        let stream = stream(&mut self.streams);
+        let overdue_at = cx.now + ANSWER_TIMEOUT;
+        drive.stage = Stage::Asking { stream, asked_at: None, overdue_at };
+        cx.actions.push(Action::OpenStream { conn, stream });
+        cx.actions.push(Action::Send { stream, body: told });
+        false
+    }
+
+    /// Both know where the other may be reached: tell the other side to dial, if that is any use.
+    fn agree(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>, conn: ConnId) {
+        let Some(drive) = self.drives.get_mut(&conn) else { return };
+        let Stage::Plain { stream, theirs, .. } = &drive.stage else { return };
+        let stream = *stream;
+        if let Err(failure) = offer::dials(ground, Side::Inbound, &self.offer, theirs) {
+            cx.actions.push(Action::ResetStream { stream });
+            return self.in_vain(cx, conn, failure);
+        }
+        drive.attempts = drive.attempts.saturating_add(1);
+        let news =
+            PunchNotice::Attempted { peer: drive.peer, circuit: conn, attempt: drive.attempts };
+        // DCUtR §The Protocol: it hears of it half a round trip from now.
+        let at = cx.now + drive.rtt.unwrap_or_default() / 2;
+        drive.stage = Stage::Waiting { theirs: theirs.clone(), at };
+        cx.actions.push(Action::Send { stream, body: PunchMessage::Sync.encode() });
+        cx.actions.push(Action::CloseStream { stream });
+        cx.actions.notify(Notice::Punch(news));
+    }
+
+    /// The other side dials by now, and so do we.
+    fn punch(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>, conn: ConnId) {
+        let Some(drive) = self.drives.get_mut(&conn) else { return };
+        let Stage::Waiting { theirs, .. } = &drive.stage else { return };
+        let dials = offer::dials(ground, Side::Inbound, &self.offer, theirs).unwrap_or_default();
+        let dials = dial(cx, &mut self.minted, drive.peer, dials, ATTEMPT_MAX);
+        drive.stage = Stage::Dialling { dials, until: cx.now + ATTEMPT_MAX };
+    }
+}
+
+saved!(struct Drive { peer, is_news, began_at, attempts, rtt, plain, stage });
+saved!(enum Stage {
+    1 = Ready,
+    2 = Asking { stream, asked_at, overdue_at },
+    3 = Plain { stream, theirs, until },
+    4 = Waiting { theirs, at },
+    5 = Dialling { dials, until },
+    6 = Resting { since, until },
+});

@@ -1,0 +1,178 @@
+//! What is told to the other side, and what is dialled of that which it tells.
+
+use super::{Ground, outlook};
+use crate::candidates::Candidate;
+use crate::wire::multiaddr::{self, Decoded};
+use crate::wire::punch::{Behavior, Behaviors, PunchMessage};
+use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver, saved};
+use crate::{
+    Addr, Class, ConnId, Family, IpScope, PeerId, PunchFailure, PunchWay, Side, Source, State,
+    Transport, ip_scope,
+};
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+/// Addresses that are told or dialled in one class, number; ours: what one attempt sends grows with
+/// it. When full, the weaker ones are left out.
+const CLASS_MAX: usize = 3;
+/// The same where the mapping depends on the endpoint: each was seen by one network and is good for
+/// nobody else, but that the other side opens its filter towards our IP.
+const DEPENDENT_MAX: usize = 1;
+
+/// Where we may be reached, and behind what.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Offer {
+    pub(super) addrs: Vec<Addr>,
+    pub(super) behaviors: Behaviors,
+}
+
+impl Offer {
+    /// What can be told now: observed addresses as well, whether they are proven or not.
+    pub(super) fn of(ground: &Ground<'_>) -> Offer {
+        let behaviors = Behaviors::of(|class| {
+            let mapping = ground.observed.mapping(class);
+            outlook::behavior(mapping, ground.reachability.filtering(class))
+        });
+        let mut addrs = Vec::new();
+        for class in in_order() {
+            let depends = behaviors.get(class).mapping.is_endpoint_dependent();
+            let max = if depends { DEPENDENT_MAX } else { CLASS_MAX };
+            let here = ground.local.listens_in(class);
+            let of = ground.candidates.iter().filter(|one| here && one.addr.class() == class);
+            let of = of.filter(|one| ground.may_be_dialled(one.addr) && ground.is_worth_it(one));
+            addrs.extend(of.map(|one| one.addr).take(max));
+        }
+        Offer { addrs, behaviors }
+    }
+
+    /// What the other side told.
+    pub(super) fn read(addrs: &[Bytes], behaviors: Behaviors) -> Offer {
+        let direct = |bytes: &Bytes| match multiaddr::decode(bytes) {
+            Ok(Decoded::Direct { addr, .. }) => Some(addr),
+            Ok(Decoded::Relayed | Decoded::Other) | Err(_) => None,
+        };
+        Offer { addrs: addrs.iter().filter_map(direct).collect(), behaviors }
+    }
+
+    /// The message that tells it.
+    pub(super) fn message(&self) -> PunchMessage {
+        let addrs = self.addrs.iter().map(|addr| multiaddr::encode(*addr)).collect();
+        PunchMessage::Connect { addrs, behaviors: self.behaviors }
+    }
+}
+
+/// IPv6 first, and QUIC before TCP: it needs fewer packets to stand.
+fn in_order() -> impl Iterator<Item = Class> {
+    let order = [Family::Ip6, Family::Ip4].into_iter();
+    order.flat_map(|family| [Transport::Quic, Transport::Tcp].map(|kind| Class::new(family, kind)))
+}
+
+/// The dials of an attempt: on our side of the circuit, with what both told.
+pub(super) fn dials(
+    ground: &Ground<'_>,
+    side: Side,
+    ours: &Offer,
+    theirs: &Offer,
+) -> Result<Vec<(Addr, PunchWay)>, (PunchFailure, Option<Class>)> {
+    let mut failure = (PunchFailure::NoCommonAddress, None);
+    let mut dials = Vec::new();
+    for class in in_order() {
+        let (own, other) = (ours.behaviors.get(class), theirs.behaviors.get(class));
+        let fit = || dialable(ground, theirs).filter(|addr| addr.class() == class);
+        if fit().next().is_none() {
+            continue;
+        }
+        if !outlook::may_meet(own, other) {
+            failure = (PunchFailure::EndpointDependent, Some(class));
+            continue;
+        }
+        let way = way(side, own);
+        dials.extend(fit().take(CLASS_MAX).map(|addr| (addr, way)));
+    }
+    if dials.is_empty() { Err(failure) } else { Ok(dials) }
+}
+
+/// Who opened the circuit is the client. But where our NAT shows another port to each endpoint, no
+/// packet finds us unless it answers one of ours: then we are a client as well, and come in at the
+/// other side's listener.
+fn way(side: Side, own: Behavior) -> PunchWay {
+    match side {
+        Side::Outbound => PunchWay::Client,
+        Side::Inbound if own.mapping.is_endpoint_dependent() => PunchWay::Client,
+        Side::Inbound => PunchWay::Server,
+    }
+}
+
+/// The other side's addresses that we may dial from a listener of ours: once each, none of our own.
+fn dialable<'a>(ground: &'a Ground<'_>, theirs: &'a Offer) -> impl Iterator<Item = Addr> + 'a {
+    let all = theirs.addrs.iter().enumerate();
+    let fresh = all.filter(|(index, addr)| !theirs.addrs[..*index].contains(addr));
+    fresh.map(|(_, addr)| *addr).filter(|addr| ground.may_punch(*addr))
+}
+
+/// Addresses that a peer lists and that the world can dial, if it tells the truth: the first few.
+pub(super) fn public(ground: &Ground<'_>, listed: &[Addr]) -> Vec<(Addr, PunchWay)> {
+    let fit = listed.iter().filter(|addr| ground.may_punch(**addr));
+    fit.take(CLASS_MAX).map(|addr| (*addr, PunchWay::Plain)).collect()
+}
+
+/// A direct connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Direct {
+    pub(super) conn: ConnId,
+    pub(super) serial: u64,
+    pub(super) addr: Addr,
+}
+
+impl Ground<'_> {
+    fn may_be_dialled(&self, addr: Addr) -> bool {
+        match ip_scope(addr.ip) {
+            IpScope::Global => addr.port != 0,
+            IpScope::Private | IpScope::Loopback => addr.port != 0 && self.config.allow_private,
+            IpScope::LinkLocal | IpScope::Unusable => false,
+        }
+    }
+
+    /// A guess that nobody saw may be anybody's port: it is told once it is proven.
+    fn is_worth_it(&self, candidate: &Candidate) -> bool {
+        let verdict = self.reachability.verdict(candidate.addr);
+        candidate.sources.iter().any(|source| source != Source::Guess)
+            || verdict.is_some_and(|verdict| verdict.state() == State::Reachable)
+    }
+
+    /// Whether an address that somebody names may be sent to: nobody has us scan our own network.
+    fn may_punch(&self, addr: Addr) -> bool {
+        self.may_be_dialled(addr)
+            && self.local.listens_in(addr.class())
+            && self.local.can_dial(Family::of(addr.ip), ip_scope(addr.ip))
+            && !self.local.listens_on(addr)
+            && self.candidates.get(addr).is_none()
+    }
+
+    /// Whether there is a direct connection to this peer, and which is the youngest.
+    pub(super) fn direct(&self, peer: PeerId) -> Option<Direct> {
+        let all = self.peers.iter().filter(|(_, one)| one.peer == peer && !one.relayed);
+        let alive = all.filter(|(_, one)| !one.is_late());
+        let youngest = alive.max_by_key(|(_, one)| one.serial)?;
+        Some(Direct { conn: youngest.0, serial: youngest.1.serial, addr: youngest.1.remote })
+    }
+}
+
+impl Saved for Behaviors {
+    fn save(&self, out: &mut Saver<'_>) {
+        for class in Class::ALL {
+            self.get(class).save(out);
+        }
+    }
+
+    fn load(from: &mut Loader<'_>) -> Result<Behaviors, BadCheckpoint> {
+        let mut all = [Behavior::UNKNOWN; Class::ALL.len()];
+        for one in &mut all {
+            *one = Behavior::load(from)?;
+        }
+        Ok(Behaviors::from(all))
+    }
+}
+
+saved!(struct Behavior { mapping, filtering });
+saved!(struct Offer { addrs, behaviors });

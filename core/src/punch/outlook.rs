@@ -1,0 +1,119 @@
+//! Whether two NATs can be punched at all, and what each side sends to the other.
+
+use crate::wire::punch::Behavior;
+use crate::{FilteringBehavior, MappingBehavior};
+
+/// Whether packets of one side can reach the other once both send. What is not known is hoped for.
+///
+/// An address of ours can be entered where the peer knows it, which takes a mapping that is the same
+/// for everybody, or a filter that lets everybody in on a mapping that stands. The filter lets in
+/// whom we have sent to: the peer's IP is known to us always, its port only where its mapping is the
+/// same for everybody.
+pub(super) fn may_meet(ours: Behavior, theirs: Behavior) -> bool {
+    may_be_entered(ours, theirs) || may_be_entered(theirs, ours)
+}
+
+/// Whether `inner` can be entered by what `outer` sends.
+fn may_be_entered(inner: Behavior, outer: Behavior) -> bool {
+    use FilteringBehavior as Filter;
+    let is_known = !inner.mapping.is_endpoint_dependent();
+    match inner.filtering {
+        Filter::None | Filter::EndpointIndependent => true,
+        Filter::AddressDependent => is_known,
+        Filter::AddressAndPortDependent => is_known && !outer.mapping.is_endpoint_dependent(),
+        // Of a mapping that is known to differ, nobody has yet seen a filter that lets everybody in:
+        // such an address would be proven.
+        Filter::Unknown => is_known,
+    }
+}
+
+/// What is told of a class: a mapping that only two networks disagree on is not known yet.
+pub(super) fn behavior(
+    (mapping, provisional): (MappingBehavior, bool),
+    filtering: FilteringBehavior,
+) -> Behavior {
+    let mapping = if provisional { MappingBehavior::Unknown } else { mapping };
+    Behavior { mapping, filtering }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAPPINGS: [MappingBehavior; 4] = [
+        MappingBehavior::None,
+        MappingBehavior::EndpointIndependent,
+        MappingBehavior::AddressDependent,
+        MappingBehavior::AddressAndPortDependent,
+    ];
+    const FILTERINGS: [FilteringBehavior; 4] = [
+        FilteringBehavior::None,
+        FilteringBehavior::EndpointIndependent,
+        FilteringBehavior::AddressDependent,
+        FilteringBehavior::AddressAndPortDependent,
+    ];
+
+    fn every_behavior() -> impl Iterator<Item = Behavior> {
+        MAPPINGS.into_iter().flat_map(|mapping| {
+            FILTERINGS.into_iter().map(move |filtering| Behavior { mapping, filtering })
+        })
+    }
+
+    /// What the packets do, told without the algebra: the side that knows the other's port sends
+    /// there, both at once.
+    fn meets(a: Behavior, b: Behavior) -> bool {
+        // A packet of `from` to the address at which `to` was seen by others, after `to` has sent to
+        // the address at which `from` was seen.
+        let passes = |from: Behavior, to: Behavior| {
+            let binding_is_there = !to.mapping.is_endpoint_dependent()
+                || to.filtering == FilteringBehavior::EndpointIndependent
+                || to.filtering == FilteringBehavior::None;
+            let port_matches = !from.mapping.is_endpoint_dependent();
+            binding_is_there
+                && match to.filtering {
+                    FilteringBehavior::AddressAndPortDependent => port_matches,
+                    FilteringBehavior::Unknown
+                    | FilteringBehavior::None
+                    | FilteringBehavior::EndpointIndependent
+                    | FilteringBehavior::AddressDependent => true,
+                }
+        };
+        passes(a, b) || passes(b, a)
+    }
+
+    #[test]
+    fn every_pair_is_judged_as_its_packets_fare_and_alike_from_both_sides() {
+        for a in every_behavior() {
+            for b in every_behavior() {
+                assert_eq!(may_meet(a, b), meets(a, b), "{a:?} {b:?}");
+                assert_eq!(may_meet(a, b), may_meet(b, a), "{a:?} {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_hoped_for_but_not_where_both_differ() {
+        let symmetric = Behavior {
+            mapping: MappingBehavior::AddressAndPortDependent,
+            filtering: FilteringBehavior::Unknown,
+        };
+        assert!(may_meet(Behavior::UNKNOWN, Behavior::UNKNOWN));
+        assert!(may_meet(symmetric, Behavior::UNKNOWN));
+        assert!(!may_meet(symmetric, symmetric));
+        let strict = FilteringBehavior::AddressAndPortDependent;
+        let port = Behavior { mapping: MappingBehavior::EndpointIndependent, filtering: strict };
+        assert!(!may_meet(symmetric, port));
+        assert!(may_meet(
+            symmetric,
+            Behavior { filtering: FilteringBehavior::AddressDependent, ..port }
+        ));
+    }
+
+    #[test]
+    fn what_only_two_networks_disagree_on_is_not_known() {
+        let dependent = MappingBehavior::AddressDependent;
+        let filtering = FilteringBehavior::None;
+        assert_eq!(behavior((dependent, false), filtering).mapping, dependent);
+        assert_eq!(behavior((dependent, true), filtering).mapping, MappingBehavior::Unknown);
+    }
+}

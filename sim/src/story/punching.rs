@@ -1,0 +1,124 @@
+//! What the other side of a circuit does to punch, and what the runtime tells of dials.
+
+use super::script::{Word, Words, Wrong};
+use super::world::World;
+use bytes::Bytes;
+use portolan_core::wire::multiaddr::encode;
+use portolan_core::wire::punch::{Behavior, Behaviors, PunchMessage};
+use portolan_core::{
+    Addr, Class, ConnId, Event, FilteringBehavior, MappingBehavior, Protocol, PunchConfig,
+    PunchEvent, PunchId,
+};
+
+impl World {
+    /// `punch-offer`, `punch-sync`, `punch-answer`, `punch-failed`.
+    pub(super) fn punching(&mut self, verb: &str, mut words: Words<'_>) -> Result<(), Wrong> {
+        if verb == "punch-failed" {
+            let (punch, reason) = (words.take::<PunchId>()?, words.take()?);
+            words.done()?;
+            return self.feed(Event::Punch(PunchEvent::Failed { punch, reason }));
+        }
+        let conn: ConnId = words.take()?;
+        match verb {
+            "punch-offer" => {
+                let body = offer(words)?;
+                let stream = self.theirs(conn, Protocol::Punch)?;
+                self.speak(stream, vec![body], false)
+            }
+            "punch-sync" => {
+                words.done()?;
+                let stream = self.last_theirs(conn, Protocol::Punch)?;
+                self.speak(stream, vec![PunchMessage::Sync.encode()], true)
+            }
+            _ => {
+                let stream = self.ours(conn, Protocol::Punch)?;
+                let body = offer(words)?;
+                self.speak(stream, vec![body], false)
+            }
+        }
+    }
+}
+
+/// Addresses, and behind what: `/ip4/…/tcp/4001 ip4/tcp=endpoint-independent:address-dependent`.
+fn offer(mut words: Words<'_>) -> Result<Bytes, Wrong> {
+    let mut addrs = Vec::new();
+    while let Some(addr) = words.take_if::<Addr>() {
+        addrs.push(encode(addr));
+    }
+    let mut known = Vec::new();
+    while let Some(one) = words.take_if::<Known>() {
+        known.push(one);
+    }
+    words.done()?;
+    let behaviors = Behaviors::of(|class| {
+        let found = known.iter().find(|one| one.class == class);
+        found.map_or(Behavior::UNKNOWN, |one| one.behavior)
+    });
+    Ok(PunchMessage::Connect { addrs, behaviors }.encode())
+}
+
+/// What is known of one class.
+struct Known {
+    class: Class,
+    behavior: Behavior,
+}
+
+impl Word for Known {
+    const EXPECTED: &'static str = "a class and its behaviour such as ip4/tcp=none:none";
+
+    fn read(word: &str) -> Option<Known> {
+        let (class, behavior) = word.split_once('=')?;
+        let (mapping, filtering) = behavior.split_once(':')?;
+        let class = Class::ALL.into_iter().find(|one| one.to_string() == class)?;
+        let mapping = [
+            MappingBehavior::None,
+            MappingBehavior::EndpointIndependent,
+            MappingBehavior::AddressDependent,
+            MappingBehavior::AddressAndPortDependent,
+        ]
+        .into_iter()
+        .find(|one| one.name() == mapping)?;
+        let filtering = [
+            FilteringBehavior::Unknown,
+            FilteringBehavior::None,
+            FilteringBehavior::EndpointIndependent,
+            FilteringBehavior::AddressDependent,
+            FilteringBehavior::AddressAndPortDependent,
+        ]
+        .into_iter()
+        .find(|one| one.name() == filtering)?;
+        Some(Known { class, behavior: Behavior { mapping, filtering } })
+    }
+}
+
+impl Word for PunchId {
+    const EXPECTED: &'static str = "a dial of an attempt such as p1";
+
+    fn read(word: &str) -> Option<PunchId> {
+        word.strip_prefix('p')?.parse().ok().map(PunchId)
+    }
+}
+
+/// The words after `config punch`.
+pub(super) fn used(words: &mut Words<'_>) -> Result<PunchConfig, Wrong> {
+    let mut config = PunchConfig::default();
+    if let Some(ports) = words.option::<u32>("ports")? {
+        config.predicted_ports = usize::try_from(ports).map_err(|error| error.to_string())?;
+    }
+    Ok(config)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_behaviour_is_read_and_nothing_else() {
+        let known = Known::read("ip6/quic=address-dependent:unknown").expect("a behaviour");
+        assert_eq!(known.class.to_string(), "ip6/quic");
+        assert_eq!(known.behavior.mapping, MappingBehavior::AddressDependent);
+        for wrong in ["ip4/tcp", "ip4/tcp=none", "ip4/tcp=none:some", "ip5/tcp=none:none"] {
+            assert!(Known::read(wrong).is_none(), "{wrong}");
+        }
+    }
+}
