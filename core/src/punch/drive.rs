@@ -49,7 +49,7 @@ pub(super) struct Drive {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Stage {
-    /// It is its turn as soon as there is room.
+    /// It is its turn as soon as there is room, and an address of ours to be told.
     Ready,
     /// The other side was told where we may be reached; when the stream is open, it is on its way.
     Asking { stream: StreamId, asked_at: Option<Instant>, overdue_at: Instant },
@@ -91,12 +91,8 @@ impl Drive {
         Some((self.began_at, self.attempts))
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        !matches!(self.stage, Stage::Resting { .. })
-    }
-
     /// Whether it counts among the attempts under way.
-    fn is_at_work(&self) -> bool {
+    pub(super) fn is_at_work(&self) -> bool {
         !matches!(self.stage, Stage::Ready | Stage::Resting { .. })
     }
 
@@ -300,7 +296,8 @@ impl Punching {
         let at_work = self.drives.values().filter(|drive| drive.is_at_work());
         let (others, same): (Vec<&Drive>, Vec<&Drive>) =
             at_work.partition(|drive| drive.peer != peer);
-        if known.is_none() && (others.len() >= ATTEMPTS_MAX || !same.is_empty()) {
+        let may = others.len() < ATTEMPTS_MAX && same.is_empty() && !self.offer.addrs.is_empty();
+        if known.is_none() && !may {
             return false;
         }
         let told = self.offer.message().encode();

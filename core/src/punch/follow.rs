@@ -146,10 +146,10 @@ impl Punching {
                 cx.actions.push(Action::CloseStream { stream });
                 let dials = offer::dials(ground, Side::Outbound, &self.offer, theirs);
                 let dials = dials.unwrap_or_default();
-                follow.attempts = follow.attempts.saturating_add(1);
                 follow.stage = if dials.is_empty() {
                     Stage::Over { until: cx.now + AGAIN_WITHIN }
                 } else {
+                    follow.attempts = follow.attempts.saturating_add(1);
                     let peer = follow.peer;
                     let dials = dial(cx, &mut self.minted, peer, dials, ATTEMPT_MAX);
                     Stage::Dialling { dials, until: cx.now + ATTEMPT_MAX }

@@ -257,7 +257,7 @@ impl Punching {
 
     /// Whether a connection is needed here.
     pub(crate) fn keeps(&self, conn: ConnId) -> bool {
-        self.drives.get(&conn).is_some_and(Drive::is_busy) || self.follows.contains_key(&conn)
+        self.drives.get(&conn).is_some_and(Drive::is_at_work) || self.follows.contains_key(&conn)
     }
 
     /// Take over which circuits stand, and beside which there is a direct connection.

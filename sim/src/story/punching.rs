@@ -39,7 +39,7 @@ impl World {
     }
 }
 
-/// Addresses, and behind what: `/ip4/…/tcp/4001 ip4/tcp=endpoint-independent:address-dependent`.
+/// Addresses, and behind what: `/ip4/…/tcp/4001 ip4/tcp:endpoint-independent:address-dependent`.
 fn offer(mut words: Words<'_>) -> Result<Bytes, Wrong> {
     let mut addrs = Vec::new();
     while let Some(addr) = words.take_if::<Addr>() {
@@ -64,11 +64,11 @@ struct Known {
 }
 
 impl Word for Known {
-    const EXPECTED: &'static str = "a class and its behaviour such as ip4/tcp=none:none";
+    const EXPECTED: &'static str = "a class and its behaviour such as ip4/tcp:none:none";
 
     fn read(word: &str) -> Option<Known> {
-        let (class, behavior) = word.split_once('=')?;
-        let (mapping, filtering) = behavior.split_once(':')?;
+        let mut parts = word.split(':');
+        let (class, mapping, filtering) = (parts.next()?, parts.next()?, parts.next()?);
         let class = Class::ALL.into_iter().find(|one| one.to_string() == class)?;
         let mapping = [
             MappingBehavior::None,
@@ -114,10 +114,10 @@ mod tests {
 
     #[test]
     fn a_behaviour_is_read_and_nothing_else() {
-        let known = Known::read("ip6/quic=address-dependent:unknown").expect("a behaviour");
+        let known = Known::read("ip6/quic:address-dependent:unknown").expect("a behaviour");
         assert_eq!(known.class.to_string(), "ip6/quic");
         assert_eq!(known.behavior.mapping, MappingBehavior::AddressDependent);
-        for wrong in ["ip4/tcp", "ip4/tcp=none", "ip4/tcp=none:some", "ip5/tcp=none:none"] {
+        for wrong in ["ip4/tcp", "ip4/tcp:none", "ip4/tcp:none:some", "ip5/tcp:none:none"] {
             assert!(Known::read(wrong).is_none(), "{wrong}");
         }
     }
