@@ -18,6 +18,7 @@
 
 #[cfg(test)]
 mod relaying;
+mod streams;
 mod validate;
 mod view;
 
@@ -45,6 +46,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::IpAddr;
+use streams::{is_relay, is_service};
 use view::view;
 
 /// A node's mind: every decision about its reachability. Clone it, compare it, replay it.
@@ -483,17 +485,7 @@ impl Agent {
         };
         peers.keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, conn, peer));
         reachability.advance(cx, &Ground { config, local, peers, observed, candidates, probe });
-        for external in mapping.externals().to_vec() {
-            let addr = external.addr().filter(|addr| !probe.is_searching(*addr));
-            let verdict = addr.and_then(|addr| reachability.verdict(addr));
-            let state = verdict.map(Verdict::state);
-            let is_reached = match state {
-                Some(State::Reachable) => Some(true),
-                Some(State::Unreachable) => Some(false),
-                Some(State::Unknown) | None => None,
-            };
-            mapping.judged(now, external.internal, is_reached);
-        }
+        judge(now, mapping, probe, reachability);
         if relay.advance(
             cx,
             &relays(config, identity, local, peers),
@@ -537,37 +529,26 @@ impl Agent {
     }
 }
 
+/// Tell the room that maps which of its mappings lead here.
+fn judge(now: Instant, mapping: &mut Mappings, probe: &Probe, reachability: &Reachability) {
+    for external in mapping.externals().to_vec() {
+        let addr = external.addr().filter(|addr| !probe.is_searching(*addr));
+        let verdict = addr.and_then(|addr| reachability.verdict(addr));
+        let is_reached = match verdict.map(Verdict::state) {
+            Some(State::Reachable) => Some(true),
+            Some(State::Unreachable) => Some(false),
+            Some(State::Unknown) | None => None,
+        };
+        mapping.judged(now, external.internal, is_reached);
+    }
+}
+
 fn keeps(peers: &Peers, probe: &Probe, now: Instant, conn: ConnId) -> bool {
     peers.get(conn).is_some_and(|connection| {
         let server = connection.protocols.contains(Protocol::DialRequest);
         let wanted = server && probe.wants(now, connection.peer);
         connection.is_asking() || wanted && !connection.is_silent()
     })
-}
-
-/// Whether a stream belongs to what we do for others.
-fn is_service(stream: StreamId) -> bool {
-    match (stream.side, stream.protocol) {
-        (
-            Side::Inbound,
-            Protocol::Identify | Protocol::Ping | Protocol::DialRequest | Protocol::Hop,
-        )
-        | (Side::Outbound, Protocol::IdentifyPush | Protocol::DialBack | Protocol::Stop) => true,
-        (
-            Side::Outbound,
-            Protocol::Identify | Protocol::Ping | Protocol::DialRequest | Protocol::Hop,
-        )
-        | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack | Protocol::Stop)
-        | (_, Protocol::Punch) => false,
-    }
-}
-
-/// Whether a stream belongs to what relays do for us.
-fn is_relay(stream: StreamId) -> bool {
-    matches!(
-        (stream.side, stream.protocol),
-        (Side::Outbound, Protocol::Hop) | (Side::Inbound, Protocol::Stop)
-    )
 }
 
 fn relays<'a>(

@@ -4,6 +4,7 @@
 mod argv;
 mod join;
 mod news;
+mod punching;
 mod relayed;
 
 pub use argv::{Argv, BadCommand};
@@ -73,6 +74,8 @@ pub struct ConnectOptions {
     pub peer: Multiaddr,
     /// The identity to use.
     pub keypair: Keypair,
+    /// Tell of attempts at a direct connection, and why there is none.
+    pub explain: bool,
     /// Where to write a flight record, for `portolan replay`; none is written unless said.
     pub record: Option<Recording>,
 }
@@ -80,7 +83,7 @@ pub struct ConnectOptions {
 impl ConnectOptions {
     /// Connect to this address with a fresh identity.
     pub fn new(peer: Multiaddr) -> ConnectOptions {
-        ConnectOptions { peer, keypair: identity::generate(), record: None }
+        ConnectOptions { peer, keypair: identity::generate(), explain: false, record: None }
     }
 }
 
@@ -147,7 +150,8 @@ pub async fn listen<R: Runtime>(
         for address in concrete(&node.listeners().await, &interfaces) {
             say(&PipeNews::Listening { address: address.to_string() });
         }
-        let follow = relayed::follow(&node, say).fuse();
+        let follow = relayed::follow(&node, say);
+        let follow = async { futures::join!(follow, punching::follow(&node, say)) }.fuse();
         let mut say = say;
         let serve = async {
             match &options.exec {
@@ -159,7 +163,7 @@ pub async fn listen<R: Runtime>(
         pin_mut!(follow, serve);
         loop {
             select_biased! {
-                () = follow => {}
+                _ = follow => {}
                 served = serve => return served,
             }
         }
@@ -176,16 +180,10 @@ pub async fn listen<R: Runtime>(
 pub async fn connect<R: Runtime>(
     runtime: R,
     options: ConnectOptions,
-    mut news: impl FnMut(&PipeNews),
+    news: impl FnMut(&PipeNews),
     stop: impl Future<Output = ()>,
 ) -> Result<(), PipeFailed> {
-    // Whoever is reached through a relay needs no reservation for it.
-    let mut builder =
-        Node::<R>::builder(runtime, options.keypair).config(relayed::config(&[], RelayNeed::Never));
-    if let Some(recording) = options.record {
-        builder = builder.record(recording);
-    }
-    let node = builder.start().await?;
+    let node = dialling(runtime, &options).await?;
     let address = options.peer;
     let opened = async {
         let dialled = node.dial(address.clone()).await?;
@@ -200,11 +198,55 @@ pub async fn connect<R: Runtime>(
         () = stop => Err(PipeFailed::Interrupted),
     };
     let carried = match pipe {
-        Ok(pipe) => carry(&node, pipe, Ends::standard(), &mut news, stop).await,
+        Ok(pipe) => {
+            let news = RefCell::new(news);
+            let mut say = |one: &PipeNews| (news.borrow_mut())(one);
+            let explain = async {
+                match options.explain {
+                    true => punching::follow(&node, say).await,
+                    false => futures::future::pending().await,
+                }
+            };
+            let explain = explain.fuse();
+            let carried = carry(&node, pipe, Ends::standard(), &mut say, stop).fuse();
+            pin_mut!(explain, carried);
+            loop {
+                select_biased! {
+                    () = explain => {}
+                    carried = carried => break carried,
+                }
+            }
+        }
         Err(error) => Err(error),
     };
     node.shutdown().await;
     carried
+}
+
+/// A node that connects. It listens only for the sake of direct connections beside a relayed one:
+/// nobody is served.
+async fn dialling<R: Runtime>(runtime: R, options: &ConnectOptions) -> Result<Node<R>, StartError> {
+    let is_relayed = options.peer.iter().any(|part| part == multiaddr::Protocol::P2pCircuit);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        // Whoever is reached through a relay needs no reservation for it.
+        let config = relayed::config(&[], RelayNeed::Never);
+        let mut builder =
+            Node::<R>::builder(runtime.clone(), options.keypair.clone()).config(config);
+        if is_relayed {
+            for addr in everywhere(free_port().unwrap_or(0), has_ip6()) {
+                builder = builder.listen(addr);
+            }
+        }
+        if let Some(recording) = options.record.clone() {
+            builder = builder.record(recording);
+        }
+        match builder.start().await {
+            Err(error) if is_relayed && is_in_use(&error) && tries < PORT_TRIES => {}
+            started => return started,
+        }
+    }
 }
 
 /// A node that listens as it was told.

@@ -43,6 +43,27 @@ pub enum PipeNews {
         /// The peer.
         peer: String,
     },
+    /// Both sides of a relayed connection try to reach each other directly.
+    Punching {
+        /// The peer.
+        peer: String,
+        /// Which attempt it is, from 1.
+        attempt: u8,
+    },
+    /// There is no direct connection for now; the relayed one stays.
+    NotDirect {
+        /// The peer.
+        peer: String,
+        /// Why, in a word.
+        reason: &'static str,
+        /// Why, for people.
+        explanation: &'static str,
+        /// What the reason is about, such as `ip4/quic`, where it is about one family and transport.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        class: Option<String>,
+        /// Attempts that were made, number.
+        attempts: u8,
+    },
     /// A session has ended, and all has arrived.
     Ended {
         /// The peer.
@@ -99,6 +120,21 @@ impl fmt::Display for PipeNews {
             PipeNews::Path { before: Some(before), path, .. } => write!(f, "{before} → {path}"),
             PipeNews::Path { before: None, path, .. } => path.fmt(f),
             PipeNews::Waiting { .. } => f.write_str("no connection; the session waits for another"),
+            PipeNews::Punching { attempt, .. } => {
+                write!(f, "trying a direct connection, attempt {attempt}")
+            }
+            PipeNews::NotDirect { explanation, class, attempts, .. } => {
+                f.write_str("no direct connection")?;
+                match attempts {
+                    0 => {}
+                    1 => f.write_str(" after 1 attempt")?,
+                    _ => write!(f, " after {attempts} attempts")?,
+                }
+                if let Some(class) = class {
+                    write!(f, " ({class})")?;
+                }
+                write!(f, ": {explanation}")
+            }
             PipeNews::Ended { sent, received, .. } => {
                 write!(f, "done: {sent} bytes sent, {received} bytes received")
             }

@@ -5,8 +5,8 @@ use crate::relays::{self, failure};
 use futures::{FutureExt, StreamExt, pin_mut, select_biased};
 use multiaddr::Multiaddr;
 use portolan_core::{
-    Config, Duration, Notice, PeerId, Relay, RelayConfig, RelayFailure, RelayNeed, RelayNotice,
-    RelayPeer, RelayState,
+    Config, Duration, Notice, PeerId, PunchConfig, Relay, RelayConfig, RelayFailure, RelayNeed,
+    RelayNotice, RelayPeer, RelayState,
 };
 use portolan_runtime::Node;
 use portolan_runtime::traits::Runtime;
@@ -39,6 +39,7 @@ pub(super) fn config(relays: &[RelayPeer], need: RelayNeed) -> Config {
     relay.use_connected = false;
     let mut config = Config::default();
     config.relay = Some(relay);
+    config.punch = Some(PunchConfig::default());
     config
 }
 

@@ -223,6 +223,9 @@ pub(crate) struct ConnectArgs {
     /// Where the peer is, or a way to it through a relay, as its `portolan listen` printed it.
     #[arg(value_name = "MULTIADDR", value_parser = dial_address)]
     pub(crate) peer: Multiaddr,
+    /// Tell of attempts at a direct connection beside a relayed one, and why there is none.
+    #[arg(long)]
+    pub(crate) explain: bool,
     /// Stdin and stdout, which the session has anyway.
     #[arg(value_name = "-", value_parser = ["-"])]
     _standard: Option<String>,

@@ -43,6 +43,7 @@ impl Job for ListenArgs {
 impl Job for ConnectArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
         let mut options = ConnectOptions::new(self.peer);
+        options.explain = self.explain;
         options.keypair = keypair(self.key.as_deref())?;
         options.record = self.on.record.map(Recording::to);
         crate::connect(runtime, options, teller(self.json), stop_signal()?).await?;

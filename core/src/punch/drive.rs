@@ -1,13 +1,13 @@
 //! Circuits that others opened to us: we begin, and are the server.
 
-use super::offer::{self, Offer};
+use super::offer::{self, Failure, Offer};
 use super::{ANSWER_TIMEOUT, ATTEMPT_MAX, ATTEMPTS_MAX, Ground, Punching, cancel, dial, stream};
 use crate::wire::punch::PunchMessage;
 use crate::words::checkpoint::saved;
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, Class, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, PunchFailure,
-    PunchId, PunchNotice, Side, StreamEnd, StreamId, Wake,
+    Action, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, PunchFailure, PunchId,
+    PunchNotice, Side, StreamEnd, StreamId, Wake,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -214,12 +214,7 @@ impl Punching {
     }
 
     /// An attempt came to nothing: another one follows, or a rest.
-    pub(super) fn in_vain(
-        &mut self,
-        cx: &mut Cx<'_>,
-        conn: ConnId,
-        (reason, class): (PunchFailure, Option<Class>),
-    ) {
+    pub(super) fn in_vain(&mut self, cx: &mut Cx<'_>, conn: ConnId, (reason, class): Failure) {
         let Some(drive) = self.drives.get_mut(&conn) else { return };
         let (peer, attempts) = (drive.peer, drive.attempts);
         if matches!(reason, PunchFailure::BadAnswer | PunchFailure::NotReached)

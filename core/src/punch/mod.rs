@@ -37,8 +37,8 @@ use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::words::sleep::Sleep;
 use crate::{
     Action, Addr, Config, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId,
-    Protocol, PunchAction, PunchEvent, PunchFailure, PunchId, PunchNotice, PunchWay, Side,
-    StreamEnd, StreamFailure, StreamId, Wake,
+    Protocol, PunchAction, PunchEvent, PunchFailure, PunchId, PunchNotice, Side, StreamEnd,
+    StreamFailure, StreamId, Wake,
 };
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -46,7 +46,7 @@ use bytes::Bytes;
 
 use drive::Drive;
 use follow::Follow;
-use offer::{Direct, Offer};
+use offer::{Dials, Direct, Offer};
 
 /// Attempts under way at once, number, those that others begin apart from ours; ours: each sends
 /// some dozens of packets a second. When full, one of ours waits and one of others is refused.
@@ -353,7 +353,7 @@ fn dial(
     cx: &mut Cx<'_>,
     minted: &mut u64,
     peer: PeerId,
-    dials: Vec<(Addr, PunchWay)>,
+    dials: Dials,
     timeout: Duration,
 ) -> BTreeSet<PunchId> {
     let mut ordered = BTreeSet::new();

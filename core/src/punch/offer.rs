@@ -38,9 +38,14 @@ impl Offer {
             let depends = behaviors.get(class).mapping.is_endpoint_dependent();
             let max = if depends { DEPENDENT_MAX } else { CLASS_MAX };
             let here = ground.local.listens_in(class);
-            let of = ground.candidates.iter().filter(|one| here && one.addr.class() == class);
-            let of = of.filter(|one| ground.may_be_dialled(one.addr) && ground.is_worth_it(one));
-            addrs.extend(of.map(|one| one.addr).take(max));
+            let of = || {
+                let of = ground.candidates.iter().filter(|one| one.addr.class() == class);
+                of.filter(|one| here && ground.may_be_dialled(one.addr))
+            };
+            let known = of().filter(|one| ground.is_worth_it(one)).count();
+            // Most NATs keep the port where they can (RFC 4787 §4.2.1).
+            let fit = of().filter(|one| known == 0 || ground.is_worth_it(one));
+            addrs.extend(fit.map(|one| one.addr).take(if known == 0 { 1 } else { max }));
         }
         Offer { addrs, behaviors }
     }
@@ -67,13 +72,18 @@ fn in_order() -> impl Iterator<Item = Class> {
     order.flat_map(|family| [Transport::Quic, Transport::Tcp].map(|kind| Class::new(family, kind)))
 }
 
+/// Whom to dial, and how.
+pub(super) type Dials = Vec<(Addr, PunchWay)>;
+/// Why there is nobody to dial, and which class that is about.
+pub(super) type Failure = (PunchFailure, Option<Class>);
+
 /// The dials of an attempt: on our side of the circuit, with what both told.
 pub(super) fn dials(
     ground: &Ground<'_>,
     side: Side,
     ours: &Offer,
     theirs: &Offer,
-) -> Result<Vec<(Addr, PunchWay)>, (PunchFailure, Option<Class>)> {
+) -> Result<Dials, Failure> {
     let mut failure = (PunchFailure::NoCommonAddress, None);
     let mut dials = Vec::new();
     for class in in_order() {
@@ -111,7 +121,7 @@ fn dialable<'a>(ground: &'a Ground<'_>, theirs: &'a Offer) -> impl Iterator<Item
 }
 
 /// Addresses that a peer lists and that the world can dial, if it tells the truth: the first few.
-pub(super) fn public(ground: &Ground<'_>, listed: &[Addr]) -> Vec<(Addr, PunchWay)> {
+pub(super) fn public(ground: &Ground<'_>, listed: &[Addr]) -> Dials {
     let fit = listed.iter().filter(|addr| ground.may_punch(**addr));
     fit.take(CLASS_MAX).map(|addr| (*addr, PunchWay::Plain)).collect()
 }
@@ -133,7 +143,8 @@ impl Ground<'_> {
         }
     }
 
-    /// A guess that nobody saw may be anybody's port: it is told once it is proven.
+    /// A guess that nobody saw may be anybody's port: it is told where nothing else is known, and once it
+    /// is proven.
     fn is_worth_it(&self, candidate: &Candidate) -> bool {
         let verdict = self.reachability.verdict(candidate.addr);
         candidate.sources.iter().any(|source| source != Source::Guess)

@@ -65,9 +65,7 @@ impl World {
             "circuit" | "circuit-forgotten" | "connect-failed" | "upgrade-failed"
             | "bridge-ended" | "draining" => self.circuits(&verb, words),
             "reserve" | "ask-circuit" | "incoming" | "hop" | "stop" => self.relaying(&verb, words),
-            "punch-offer" | "punch-sync" | "punch-answer" | "punch-failed" => {
-                self.punching(&verb, words)
-            }
+            punch if punch.starts_with("punch-") => self.punching(punch, words),
             "settle" => {
                 let most = words.take()?;
                 words.done()?;

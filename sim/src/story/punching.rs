@@ -1,6 +1,6 @@
 //! What the other side of a circuit does to punch, and what the runtime tells of dials.
 
-use super::script::{Word, Words, Wrong};
+use super::script::{Word, Words, Wrong, expected};
 use super::world::World;
 use bytes::Bytes;
 use portolan_core::wire::multiaddr::encode;
@@ -30,11 +30,12 @@ impl World {
                 let stream = self.last_theirs(conn, Protocol::Punch)?;
                 self.speak(stream, vec![PunchMessage::Sync.encode()], true)
             }
-            _ => {
+            "punch-answer" => {
                 let stream = self.ours(conn, Protocol::Punch)?;
                 let body = offer(words)?;
                 self.speak(stream, vec![body], false)
             }
+            other => Err(expected("a verb (see docs/scenarios.md)", other)),
         }
     }
 }

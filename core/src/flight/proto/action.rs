@@ -244,14 +244,14 @@ impl From<&Notice> for NoticeMessage {
             Notice::GatewayAnswered(answer) => {
                 NoticeMessage { gateway: Some((*answer).into()), ..of(15) }
             }
-            Notice::Relay(notice) => {
-                NoticeMessage { relay: Some(Box::new(notice.into())), ..of(16) }
-            }
-            Notice::Punch(notice) => {
-                NoticeMessage { punch: Some(Box::new(notice.into())), ..of(17) }
-            }
+            Notice::Relay(notice) => NoticeMessage { relay: boxed(notice), ..of(16) },
+            Notice::Punch(notice) => NoticeMessage { punch: boxed(notice), ..of(17) },
         }
     }
+}
+
+fn boxed<'a, News, Message: From<&'a News>>(news: &'a News) -> Option<Box<Message>> {
+    Some(Box::new(news.into()))
 }
 
 impl From<Class> for ClassMessage {
