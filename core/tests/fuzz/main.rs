@@ -35,6 +35,7 @@ mod identify;
 mod multiaddr;
 mod mutate;
 mod pipe;
+mod punch;
 mod record;
 mod relay;
 mod relay_seeds;
@@ -86,5 +87,6 @@ targets! {
     hop: relay::hop, 4_200, 10_000;
     stop: relay::stop, 512, 10_000;
     voucher: relay::voucher, 1_024, 3_000;
+    punch: punch::run, 4_200, 10_000;
     agent: agent::run, 4_096, 600;
 }
