@@ -49,7 +49,7 @@ pub(crate) fn listen_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
 /// between the same two ends exists (or has just ended) already.
 pub(crate) fn dial_from(to: SocketAddr, from: &[SocketAddr]) -> io::Result<Dialling> {
     for local in from {
-        match dial_bound(to, *local) {
+        match dial_shared(to, *local) {
             Ok(socket) => {
                 return Ok(Dialling { socket, port_reused: true });
             }
@@ -78,7 +78,8 @@ pub(crate) fn dial_bound_to(to: SocketAddr, local: SocketAddr) -> io::Result<Tcp
     begin(socket, to)
 }
 
-fn dial_bound(to: SocketAddr, local: SocketAddr) -> io::Result<TcpStream> {
+/// Begin to connect to `to` from the port of the listener `local`, and from no other.
+pub(crate) fn dial_shared(to: SocketAddr, local: SocketAddr) -> io::Result<TcpStream> {
     let socket = tcp_socket(to)?;
     share_port(&socket)?;
     socket.bind(&SockAddr::from(local))?;

@@ -1,4 +1,6 @@
 //! Connections over a stream of another connection: what TCP connections do, without the socket.
+//! Where a hole was punched, over the socket: there, too, it is agreed beforehand who speaks first,
+//! and there is but one byte stream.
 
 use super::error::DialError;
 use super::lingering::Lingering;

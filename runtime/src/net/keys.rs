@@ -22,6 +22,11 @@ const IDLE_TIMEOUT_MS: u32 = 10_000;
 const STREAM_WINDOW: u32 = 1_024 * 1_024;
 /// The same for all streams of a connection together, bytes; ours.
 const CONNECTION_WINDOW: u32 = 4 * 1_024 * 1_024;
+/// The round trip that QUIC supposes before it has measured one, where a hole is punched; ours. The
+/// first packet may come before the other side's NAT is open. The next one leaves after three times
+/// this (RFC 9002 §6.2), which would otherwise be a second. If it grows, so does the wait; if it
+/// shrinks, more packets go to where nobody answers.
+const PUNCH_RTT: Duration = Duration::from_millis(50);
 
 /// Datagrams of one connection that are kept while it waits to be accepted or refused, bytes;
 /// ours: a handful, since that is decided at once.
@@ -36,19 +41,27 @@ pub(super) struct Keys {
     pub(super) noise: libp2p_noise::Config,
     pub(super) tls: libp2p_tls::Config,
     pub(super) quic_client: quinn::ClientConfig,
+    /// The same, for connections to whoever opens a NAT for us at about this moment.
+    pub(super) quic_punch: quinn::ClientConfig,
     pub(super) quic_server: quinn::ServerConfig,
 }
 
 impl Keys {
     pub(super) fn new(keypair: &Keypair, config: &NetConfig) -> Result<Keys, SetupError> {
+        let mut eager = transport(config);
+        eager.initial_rtt(PUNCH_RTT);
         let transport = Arc::new(transport(config));
+        let quic_client = quic_client(keypair, transport.clone())?;
+        let mut quic_punch = quic_client.clone();
+        quic_punch.transport_config(Arc::new(eager));
         Ok(Keys {
             peer: keypair.public().to_peer_id(),
             keypair: keypair.clone(),
             noise: libp2p_noise::Config::new(keypair)
                 .map_err(|error| SetupError::new("noise", error))?,
             tls: libp2p_tls::Config::new(keypair).map_err(|error| SetupError::new("tls", error))?,
-            quic_client: quic_client(keypair, transport.clone())?,
+            quic_client,
+            quic_punch,
             quic_server: quic_server(keypair, transport, config)?,
         })
     }

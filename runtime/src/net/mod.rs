@@ -6,8 +6,8 @@
 //!
 //! Bounds: connections in their handshakes ([`NetConfig::pending_max`] and
 //! [`NetConfig::pending_per_source_max`]; when full, new ones are dropped or refused at once),
-//! listeners (core's own bound; one more is refused), streams of a connection (see
-//! [`Muxer`]). How many connections may stand is the caller's to decide.
+//! listeners (core's own bound; one more is refused), holes being punched (64; one more fails),
+//! streams of a connection (see [`Muxer`]). How many connections may stand is the caller's to decide.
 //!
 //! TLS over TCP is set up by a library that honours `SSLKEYLOGFILE`: a process that has the
 //! variable in its environment writes the session keys of such connections to that file. QUIC
@@ -19,6 +19,8 @@ mod gate;
 mod keys;
 mod lingering;
 mod muxer;
+mod punch;
+mod punches;
 mod quic;
 mod reset;
 mod tcp;
@@ -29,6 +31,7 @@ pub use error::{DialError, HandshakeError, ListenError, MuxerError, SetupError};
 pub use muxer::{Muxer, RawStream};
 
 pub(crate) use gate::source_of;
+pub(crate) use punches::PUNCHES_MAX;
 
 use crate::sockets;
 use crate::time::timeout;
@@ -41,13 +44,14 @@ use keys::Keys;
 use libp2p_identity::Keypair;
 use portolan_core::{Addr, Duration, Family, IpScope, ListenerId, PeerId, Side, Transport};
 use portolan_core::{config, ip_scope};
+use punches::Punches;
 use quinn::Endpoint;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 /// New connections that wait for the driver, number; ours. When full, they wait in their
 /// handshake tasks, where they still count as pending.
@@ -166,6 +170,7 @@ struct Shared<R: Runtime> {
     /// The identity of dial-backs, made anew for every [`Net`].
     dial_back_keys: Keys,
     gate: Gate,
+    punches: Punches<R::Tcp>,
     arrivals: async_channel::Sender<Arrival>,
 }
 
@@ -195,7 +200,7 @@ impl Table {
         drop(stop);
         self.leaving.retain(|socket| !socket.is_closed());
         self.leaving.push(ended);
-        if let Some(quic::Socket { endpoint, closed }) = quic {
+        if let Some(quic::Socket { endpoint, closed, .. }) = quic {
             endpoint.set_server_config(None);
             self.leaving.push(closed);
         }
@@ -241,7 +246,7 @@ impl<R: Runtime> Shared<R> {
     fn shake_hands(
         self: &Arc<Self>,
         knock: Knock,
-        answer: impl Future<Output = Result<Established, HandshakeError>> + Send + 'static,
+        answer: impl Future<Output = Result<Option<Established>, HandshakeError>> + Send + 'static,
     ) {
         let shared = self.clone();
         let task = async move {
@@ -249,7 +254,9 @@ impl<R: Runtime> Shared<R> {
             let patience = shared.config.handshake_timeout;
             let answered = async {
                 match timeout(&shared.runtime, patience, answer).await {
-                    Some(Ok(connection)) => {
+                    // It is somebody else's by now.
+                    Some(Ok(None)) => {}
+                    Some(Ok(Some(connection))) => {
                         // An error says that nobody listens any more: it is dropped, hence closed.
                         let _ = shared.arrivals.send(Arrival { listener, connection }).await;
                     }
@@ -281,7 +288,8 @@ impl<R: Runtime> Net<R> {
         let dial_back_keys = Keys::new(&Keypair::generate_ed25519(), &config)?;
         let gate = Gate::new(config.pending_max, config.pending_per_source_max);
         let (arrivals, receiver) = async_channel::bounded(ARRIVALS_MAX);
-        let shared = Shared { runtime, config, keys, dial_back_keys, gate, arrivals };
+        let punches = Punches::default();
+        let shared = Shared { runtime, config, keys, dial_back_keys, gate, punches, arrivals };
         let net = Net { shared: Arc::new(shared), table: Arc::default() };
         Ok((net, receiver))
     }
@@ -376,7 +384,8 @@ impl<R: Runtime> Net<R> {
             Transport::Quic => {
                 let (endpoint, shares_port) =
                     self.endpoint_for(addr).map_err(DialError::LocalFault)?;
-                let dial = quic::dial(&self.shared, keys, &endpoint, addr, expected, patience);
+                let client = &keys.quic_client;
+                let dial = quic::dial(&self.shared, client, &endpoint, addr, expected, patience);
                 let connection = dial.await?;
                 Ok(Established { port_reused: shares_port, ..connection })
             }
@@ -409,7 +418,8 @@ impl<R: Runtime> Net<R> {
                 let ip = source.unwrap_or_else(|| sockets::unspecified(addr.socket()));
                 let socket = quic::dialler(&self.shared, SocketAddr::new(ip, 0))
                     .map_err(DialError::LocalFault)?;
-                quic::dial(&self.shared, keys, &socket.endpoint, addr, None, patience).await
+                let client = &keys.quic_client;
+                quic::dial(&self.shared, client, &socket.endpoint, addr, None, patience).await
             }
         }
     }
@@ -461,19 +471,25 @@ impl<R: Runtime> Net<R> {
         fit
     }
 
+    /// The endpoint of the listener that dials `to`, and its socket.
+    fn listening_endpoint(&self, to: Addr) -> Option<(Endpoint, Weak<UdpSocket>)> {
+        let fit = sockets::fit_to_dial(&self.bound(Transport::Quic), to.socket());
+        let best = fit.first()?;
+        let table = self.lock();
+        let mut listeners = table.listeners.values();
+        let quic = listeners.find_map(|listener| {
+            listener.quic.as_ref().filter(|_| listener.addr.socket() == *best)
+        })?;
+        let udp = quic.udp.as_ref().map(Arc::downgrade).unwrap_or_default();
+        Some((quic.endpoint.clone(), udp))
+    }
+
     /// The endpoint that dials `to`, and whether it is a listener's.
     fn endpoint_for(&self, to: Addr) -> std::io::Result<(Endpoint, bool)> {
-        let fit = sockets::fit_to_dial(&self.bound(Transport::Quic), to.socket());
-        let mut table = self.lock();
-        let listening = fit.first().and_then(|best| {
-            table.listeners.values().find_map(|listener| {
-                let quic = listener.quic.as_ref()?;
-                (listener.addr.socket() == *best).then(|| quic.endpoint.clone())
-            })
-        });
-        if let Some(endpoint) = listening {
+        if let Some((endpoint, _)) = self.listening_endpoint(to) {
             return Ok((endpoint, true));
         }
+        let mut table = self.lock();
         let slot = match Family::of(to.ip) {
             Family::Ip4 => &mut table.diallers[0],
             Family::Ip6 => &mut table.diallers[1],

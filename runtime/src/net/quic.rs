@@ -1,7 +1,6 @@
 //! QUIC: endpoints with libp2p's TLS certificates, one UDP socket each.
 
 use super::error::{DialError, HandshakeError, ListenError, MuxerError};
-use super::keys::Keys;
 use super::muxer::{Muxer, RawStream, StreamKind};
 use super::{Established, Knock, Patience, Shared, missed, unless_stopped};
 use crate::sockets;
@@ -15,7 +14,7 @@ use quinn::{Connecting, Connection, ConnectionError, Endpoint, Incoming, VarInt}
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -34,6 +33,9 @@ pub(super) struct Socket {
     /// Closes with the socket: when nobody holds the endpoint any more, every connection has ended
     /// and its peer has been told.
     pub(super) closed: async_channel::Receiver<Infallible>,
+    /// The UDP socket, of an endpoint that listens: to send what is not QUIC. Whoever holds it keeps
+    /// the port, so that it is held here alone.
+    pub(super) udp: Option<Arc<UdpSocket>>,
 }
 
 /// The runtime of one endpoint. The endpoint and its connections hold it for as long as they hold
@@ -53,10 +55,7 @@ impl quinn::Runtime for Held {
         self.runtime.spawn(task);
     }
 
-    fn wrap_udp_socket(
-        &self,
-        socket: std::net::UdpSocket,
-    ) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
+    fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn quinn::AsyncUdpSocket>> {
         self.runtime.wrap_udp_socket(socket)
     }
 
@@ -85,14 +84,15 @@ fn bind<R: Runtime>(
     let (open, closed) = async_channel::bounded(1);
     let runtime = Arc::new(Held { runtime: shared.runtime.quic(), _open: open });
     let config = shared.keys.endpoint(socket.local_addr()?);
+    let udp = server.is_some().then(|| socket.try_clone().map(Arc::new)).transpose()?;
     let endpoint = Endpoint::new(config, server, socket, runtime)?;
-    Ok(Socket { endpoint, closed })
+    Ok(Socket { endpoint, closed, udp })
 }
 
 /// Connect to `to` from the socket of `endpoint` and shake hands.
 pub(super) async fn dial<R: Runtime>(
     shared: &Shared<R>,
-    keys: &Keys,
+    client: &quinn::ClientConfig,
     endpoint: &Endpoint,
     to: Addr,
     expected: Option<PeerId>,
@@ -100,7 +100,7 @@ pub(super) async fn dial<R: Runtime>(
 ) -> Result<Established, DialError> {
     let local = local_towards(endpoint, to).map_err(DialError::LocalFault)?;
     let connecting = endpoint
-        .connect_with(keys.quic_client.clone(), to.socket(), SERVER_NAME)
+        .connect_with(client.clone(), to.socket(), SERVER_NAME)
         .map_err(|error| DialError::LocalFault(io::Error::other(error)))?;
     let connection = timeout(&shared.runtime, patience.connect, connecting)
         .await
@@ -185,7 +185,7 @@ fn admit<R: Runtime>(
         }
     };
     let answering = shared.clone();
-    let answer = async move { answer(&answering, connecting, bound, seen).await };
+    let answer = async move { answer(&answering, connecting, bound, seen).await.map(Some) };
     shared.shake_hands(Knock { listener, remote, ticket, stop }, answer);
 }
 

@@ -9,6 +9,7 @@ use super::error::{DialError, HandshakeError};
 use super::keys::Keys;
 use super::lingering::Lingering;
 use super::muxer::Muxer;
+use super::punches::Unspoken;
 use super::{Established, Knock, Origin, Patience, Security, Shared};
 use super::{missed, unless_stopped, yamux};
 use crate::sockets::{self, Dialling};
@@ -155,24 +156,32 @@ fn admit<R: Runtime>(
     listener: ListenerId,
     stop: async_channel::Receiver<Infallible>,
 ) {
+    // A punch says which side we are, whichever socket its connection came over.
+    let Some((tcp, unspoken)) = shared.punches.accepted(tcp, remote) else {
+        tracing::debug!(%remote, "accepted a connection for which a hole was punched");
+        return;
+    };
     let Some(ticket) = shared.gate.enter(remote.ip()) else {
         tracing::debug!(%remote, "dropped a connection: too many handshakes are under way");
         return;
     };
     let answering = shared.clone();
-    let answer = async move { answer(&answering, tcp, remote).await };
+    let answer = async move { answer(&answering, tcp, unspoken, remote).await };
     shared.shake_hands(Knock { listener, remote, ticket, stop }, answer);
 }
 
+/// The listener's side of a new connection; nothing where a punch has taken it.
 async fn answer<R: Runtime>(
     shared: &Shared<R>,
     tcp: R::Tcp,
+    unspoken: Unspoken<R::Tcp>,
     remote: SocketAddr,
-) -> Result<Established, HandshakeError> {
-    let local =
-        shared.runtime.local_addr(&tcp).map_err(|error| HandshakeError::failed("tcp", error))?;
+) -> Result<Option<Established>, HandshakeError> {
+    let failed = |error| HandshakeError::failed("tcp", error);
+    let local = shared.runtime.local_addr(&tcp).map_err(failed)?;
+    let Some(tcp) = unspoken.first_word(tcp).await.map_err(failed)? else { return Ok(None) };
     let (peer, io) = secure_inbound(Lingering(tcp), &shared.keys).await?;
-    Ok(Established {
+    Ok(Some(Established {
         muxer: multiplex(shared, io, Mode::Server),
         peer,
         side: Side::Inbound,
@@ -180,7 +189,7 @@ async fn answer<R: Runtime>(
         remote: Addr::tcp(remote.ip(), remote.port()),
         rtt: None,
         port_reused: false,
-    })
+    }))
 }
 
 /// The dialler's half of the security and muxer negotiations. Of several securities the other side
