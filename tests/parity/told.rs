@@ -229,7 +229,8 @@ impl Sorted {
             | Event::DialFailed { .. }
             | Event::DialFailureReported { .. }
             | Event::Mapping(_)
-            | Event::Relay(_) => (None, event.clone()),
+            | Event::Relay(_)
+            | Event::Punch(_) => (None, event.clone()),
             _ => unreachable!("an event that this suite does not know: give it its place above"),
         };
         self.push(conn, Entry::Event(event));
@@ -257,7 +258,9 @@ impl Sorted {
             }
             Action::Disconnect { conn } => (Some(conn), Action::Disconnect { conn: THIS }),
             Action::Notify(ref notice) => (about, Action::Notify(plain_notice(notice, about))),
-            Action::Dial(_) | Action::Mapping(_) | Action::Relay(_) => (None, action.clone()),
+            Action::Dial(_) | Action::Mapping(_) | Action::Relay(_) | Action::Punch(_) => {
+                (None, action.clone())
+            }
             _ => unreachable!("an action that this suite does not know: give it its place above"),
         };
         self.push(conn, Entry::Action(action));
@@ -311,6 +314,7 @@ fn plain_notice(notice: &Notice, about: Option<ConnId>) -> Notice {
         | Notice::MappingChanged { .. }
         | Notice::GatewayAnswered(_)
         | Notice::Relay(_)
+        | Notice::Punch(_)
         | Notice::DialBackServed { .. } => notice.clone(),
         _ => unreachable!("a notice that this suite does not know: give it its place above"),
     }

@@ -56,14 +56,24 @@ pub(crate) struct Hold {
     pub(crate) uses: Arc<Uses>,
 }
 
+/// Which streams the peer may open on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Serves {
+    /// None: it is a dial-back.
+    Nothing,
+    /// Those of a connection with a socket of its own.
+    Direct,
+    /// Those of a connection through a relay.
+    Circuit,
+}
+
 /// A connection about to run.
 pub(crate) struct Connection<R: Runtime> {
     common: Common<R>,
     conn: ConnId,
     peer: PeerId,
     muxer: Muxer,
-    /// Whether the peer may open streams: on a dial-back it may not.
-    serves: bool,
+    serves: Serves,
     orders: mpsc::Receiver<Order>,
     uses: Arc<Uses>,
     returns: Receiver<()>,
@@ -86,7 +96,7 @@ impl<R: Runtime> Connection<R> {
         conn: ConnId,
         peer: PeerId,
         muxer: Muxer,
-        serves: bool,
+        serves: Serves,
     ) -> (Connection<R>, Hold) {
         // It takes memory for what waits, and none for what could.
         let (sender, orders) = mpsc::channel(CONNECTION_QUEUE_MAX);
@@ -182,7 +192,7 @@ impl<R: Runtime> Connection<R> {
             stream.reset();
             return;
         }
-        let protocols = if self.serves { self.offered() } else { Vec::new() };
+        let protocols = self.offered();
         let runtime = self.common.runtime.clone();
         let patience = self.common.limits.negotiation_timeout;
         let answer = async move { negotiate::answer(&runtime, patience, stream, protocols).await };
@@ -190,8 +200,14 @@ impl<R: Runtime> Connection<R> {
     }
 
     fn offered(&self) -> Vec<String> {
-        let core = self.common.served.iter().map(|protocol| protocol.name().to_owned());
-        core.chain(self.common.doors.names()).collect()
+        // DCUtR §The Protocol: its streams run over relayed connections.
+        let fits =
+            |protocol: &&Protocol| self.serves == Serves::Circuit || **protocol != Protocol::Punch;
+        if self.serves == Serves::Nothing {
+            return Vec::new();
+        }
+        let core = self.common.served.iter().filter(fits).map(|protocol| protocol.name());
+        core.map(str::to_owned).chain(self.common.doors.names()).collect()
     }
 
     fn agreed(&mut self, agreed: Option<(String, RawStream)>) {

@@ -10,7 +10,9 @@ use async_channel::{Receiver, Sender};
 use bytes::Bytes;
 use futures::channel::oneshot;
 use multiaddr::Multiaddr;
-use portolan_core::{Addr, CircuitId, ConnId, DialId, PeerId, StreamEnd, StreamFailure, StreamId};
+use portolan_core::{
+    Addr, CircuitId, ConnId, DialId, PeerId, PunchId, StreamEnd, StreamFailure, StreamId,
+};
 
 /// One thing that happened.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) enum Fact {
     RelayReached { circuit: CircuitId, result: Result<Established, DialError> },
     /// The application does not wait for a circuit any more.
     CircuitForgotten { circuit: CircuitId },
+    /// A dial of hole punching ended; with nothing if it was cancelled.
+    PunchDialled { punch: PunchId, addr: Addr, result: Result<Option<Established>, DialError> },
     /// A connection came of a stream, or it did not.
     Upgraded(Upgraded),
     /// A bridge is over.

@@ -25,6 +25,7 @@ mod limits;
 mod mapping;
 mod negotiate;
 mod perform;
+mod punch;
 mod relay;
 mod stream;
 mod suspend;
@@ -47,7 +48,7 @@ use crate::record::Record;
 use crate::traits::Runtime;
 use async_channel::Receiver;
 use bytes::Bytes;
-use connection::Connection;
+use connection::{Connection, Serves};
 use fact::Fact;
 use futures::channel::oneshot;
 use futures::{FutureExt, select};
@@ -55,6 +56,7 @@ use limits::{CLOCKS_INTERVAL, CLOSE_TIMEOUT, INTERFACES_INTERVAL, LINGER};
 use portolan_core::{
     Actions, Agent, ConnId, Connected, Cx, DialId, Duration, Event, Instant, MappingEvent, StreamId,
 };
+use punch::Punches;
 use relay::Circuits;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -101,6 +103,7 @@ pub(crate) struct Driver<R: Runtime> {
     tasks: Tasks<R>,
     mapping: Mapping<R>,
     circuits: Circuits,
+    punches: Punches,
     listeners: BTreeMap<portolan_core::ListenerId, Listening>,
     /// Dials under way: the application's, and those to relays.
     dials: usize,
@@ -159,6 +162,7 @@ impl<R: Runtime> Driver<R> {
             tasks,
             mapping,
             circuits,
+            punches: Punches::default(),
             listeners: BTreeMap::new(),
             dials: 0,
             interfaces: Vec::new(),
@@ -309,6 +313,7 @@ impl<R: Runtime> Driver<R> {
             Fact::RelayDialled { peer, addr, result } => self.relay_dialled(peer, addr, result),
             Fact::RelayReached { circuit, result } => self.relay_reached(circuit, result),
             Fact::CircuitForgotten { circuit } => self.circuit_forgotten(circuit),
+            Fact::PunchDialled { punch, addr, result } => self.punch_dialled(punch, addr, result),
             Fact::Upgraded(upgraded) => self.upgraded(upgraded),
             Fact::BridgeEnded { stream, bridged } => self.bridge_ended(stream, bridged),
             Fact::Disconnected { conn } => {
@@ -361,7 +366,12 @@ impl<R: Runtime> Driver<R> {
         let relay = via.map(|via| via.relay);
         tracing::debug!(%conn, %peer, ?side, %local, %remote, port_reused, ?relay, "connected");
         let common = self.parts.common.clone();
-        let (connection, hold) = Connection::new(common, conn, peer, muxer, dial.is_none());
+        let serves = match role {
+            Role::Peer => Serves::Direct,
+            Role::DialBack(_) => Serves::Nothing,
+            Role::Circuit(_) => Serves::Circuit,
+        };
+        let (connection, hold) = Connection::new(common, conn, peer, muxer, serves);
         self.table.insert(
             conn,
             Conn {
@@ -484,6 +494,7 @@ impl<R: Runtime> Driver<R> {
         self.stopping = Some(Stopping { until, release_until, replies });
         self.parts.common.doors.close();
         self.circuits.end();
+        self.punches.end();
         for listener in std::mem::take(&mut self.listeners).into_keys() {
             self.parts.net.close_listener(listener);
             self.feed(Event::ListenerClosed { listener });

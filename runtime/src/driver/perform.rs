@@ -33,6 +33,7 @@ impl<R: Runtime> Driver<R> {
             }
             Action::Mapping(action) => self.perform_mapping(action),
             Action::Relay(action) => self.perform_relay(action),
+            Action::Punch(action) => self.perform_punch(action),
             Action::Notify(notice) => self.notify(now, &notice),
             // Core and runtime are versioned together: there is no other action.
             Action::Punch(_) | _ => debug_assert!(false, "an action that the driver does not know"),

@@ -155,7 +155,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// A connection that nobody could use is dropped, hence closed.
-    fn may_keep(&self, found: &Established) -> bool {
+    pub(super) fn may_keep(&self, found: &Established) -> bool {
         self.stopping.is_none() && found.peer != self.parts.agent.peer_id()
     }
 

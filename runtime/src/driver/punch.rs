@@ -1,0 +1,106 @@
+//! What the driver does for hole punching: dials that core orders, until they end or core has enough.
+//!
+//! ```text
+//!  Dial ─► under way ─► a connection, admitted like any   ─► Connected
+//!              │   └──► failed                            ─► Failed
+//!              └► Cancel ─► stopping ─► (a server that was connected) ─► Connected
+//! ```
+//!
+//! Limits: [`PUNCHES_MAX`] dials, those that are stopping included.
+
+use super::fact::Fact;
+use super::{Driver, Role};
+use crate::net::{DialError, Established, PUNCHES_MAX};
+use crate::traits::Runtime;
+use futures::FutureExt;
+use futures::channel::oneshot;
+use portolan_core::{
+    Addr, DialFailure, Duration, Event, PeerId, PunchAction, PunchEvent, PunchId, PunchWay,
+};
+use std::collections::BTreeMap;
+
+/// The dials of hole punching.
+#[derive(Debug, Default)]
+pub(super) struct Punches {
+    /// Dropping what is held here cancels the dial; one without has been cancelled.
+    under_way: BTreeMap<PunchId, Option<oneshot::Sender<()>>>,
+}
+
+impl Punches {
+    fn cancel(&mut self, punch: PunchId) {
+        if let Some(hold) = self.under_way.get_mut(&punch) {
+            *hold = None;
+        }
+    }
+
+    /// Nobody waits any more: the node ends.
+    pub(super) fn end(&mut self) {
+        self.under_way.values_mut().for_each(|hold| *hold = None);
+    }
+}
+
+impl<R: Runtime> Driver<R> {
+    pub(super) fn perform_punch(&mut self, action: PunchAction) {
+        match action {
+            PunchAction::Dial { punch, peer, addr, way, timeout } => {
+                self.punch(punch, peer, (addr, way), timeout);
+            }
+            PunchAction::Cancel { punch } => self.punches.cancel(punch),
+            // Core and runtime are versioned together: there is no other order.
+            _ => debug_assert!(false, "an order that the driver does not know"),
+        }
+    }
+
+    fn punch(&mut self, punch: PunchId, peer: PeerId, to: (Addr, PunchWay), patience: Duration) {
+        let (addr, way) = to;
+        if self.stopping.is_some() || self.punches.under_way.len() >= PUNCHES_MAX {
+            let reason = DialFailure::LocalFault;
+            self.found.push_back(Event::Punch(PunchEvent::Failed { punch, reason }));
+            return;
+        }
+        let (hold, cancelled) = oneshot::channel();
+        self.punches.under_way.insert(punch, Some(hold));
+        // The first packet is about to leave, whatever becomes of the dial.
+        self.found.push_back(Event::Contacted { ip: addr.ip });
+        let (net, facts) = (self.parts.net.clone(), self.parts.common.facts.clone());
+        self.tasks.spawn(async move {
+            // Nothing is ever sent.
+            let cancelled = cancelled.map(|_| ());
+            let result = net.punch(addr, peer, way, patience, cancelled).await;
+            facts.tell(Fact::PunchDialled { punch, addr, result }).await;
+        });
+    }
+
+    /// A dial of hole punching has ended, with a connection, in vain, or because it was cancelled.
+    pub(super) fn punch_dialled(
+        &mut self,
+        punch: PunchId,
+        addr: Addr,
+        result: Result<Option<Established>, DialError>,
+    ) {
+        let hold = self.punches.under_way.remove(&punch).flatten();
+        let reason = match result {
+            Ok(None) => return,
+            Ok(Some(found)) if self.may_keep(&found) => {
+                let muxer = found.muxer.clone();
+                match self.admit(found, Role::Peer) {
+                    Ok(_) => return,
+                    Err(refusal) => {
+                        muxer.abort();
+                        tracing::debug!(%punch, %addr, ?refusal, "cannot keep a connection");
+                        DialFailure::LocalFault
+                    }
+                }
+            }
+            Ok(Some(_)) => DialFailure::LocalFault,
+            Err(error) => {
+                tracing::debug!(%punch, %addr, %error, "no hole was punched");
+                error.failure()
+            }
+        };
+        // Nobody waits for the end of what was cancelled.
+        if hold.is_some() {
+            self.feed(Event::Punch(PunchEvent::Failed { punch, reason }));
+        }
+    }
+}
