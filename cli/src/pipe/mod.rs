@@ -200,7 +200,7 @@ pub async fn connect<R: Runtime>(
     let carried = match pipe {
         Ok(pipe) => {
             let news = RefCell::new(news);
-            let mut say = |one: &PipeNews| (news.borrow_mut())(one);
+            let say = |one: &PipeNews| (news.borrow_mut())(one);
             let explain = async {
                 match options.explain {
                     true => punching::follow(&node, say).await,
@@ -208,7 +208,8 @@ pub async fn connect<R: Runtime>(
                 }
             };
             let explain = explain.fuse();
-            let carried = carry(&node, pipe, Ends::standard(), &mut say, stop).fuse();
+            let mut tell = say;
+            let carried = carry(&node, pipe, Ends::standard(), &mut tell, stop).fuse();
             pin_mut!(explain, carried);
             loop {
                 select_biased! {

@@ -1,6 +1,7 @@
 //! What is told of attempts at a direct connection beside a relayed one.
 
 use crate::pipe::PipeNews;
+use futures::StreamExt;
 use portolan_core::{Notice, PunchFailure, PunchNotice};
 use portolan_runtime::Node;
 use portolan_runtime::traits::Runtime;

@@ -165,7 +165,7 @@ mod tests {
                     conn: CONN,
                     protocols: Protocol::ALL.into_iter().fold(ProtocolSet::NONE, ProtocolSet::with),
                 },
-                "protocols c1 (P1) identify push ping dial-request dial-back hop stop",
+                "protocols c1 (P1) identify push ping dial-request dial-back hop stop punch",
             ),
             (
                 Event::ProtocolsListed { conn: CONN, protocols: ProtocolSet::NONE },

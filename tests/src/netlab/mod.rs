@@ -28,6 +28,7 @@ pub mod others;
 pub mod peers;
 pub mod plan;
 pub mod program;
+pub mod punched;
 pub mod relayed;
 pub mod results;
 pub mod router_daemon;
@@ -40,7 +41,7 @@ pub mod versus;
 
 use link::{Conditions, Link};
 use namespace::Namespace;
-use neighbours::Neighbours;
+use neighbours::{Neighbours, Shore};
 use portolan_core::Family;
 use rules::{Kind, Router};
 use std::fmt::Write as _;
@@ -81,8 +82,8 @@ pub struct Gateway {
     pub inside: Ipv4Addr,
     /// Where it runs; its interfaces are called `wan` and `lan`.
     pub space: Namespace,
-    /// Whom to tell of the hosts for which it answers across a link.
-    neighbours: Option<Neighbours>,
+    /// Whom to tell of the hosts for which it answers across a link, and on which side it is.
+    neighbours: Option<(Neighbours, Shore)>,
 }
 
 /// Why there can be no lab here, in words.
@@ -136,7 +137,7 @@ impl Lab {
     pub fn public(&self, label: &str, ips: &[IpAddr]) -> io::Result<Host> {
         let host = self.host("br0", label, ips)?;
         if let Some((_, neighbours)) = &self.link {
-            neighbours.far(&host.space, ips)?;
+            neighbours.add(Shore::Far, (&host.space, "eth0"), ips)?;
         }
         Ok(host)
     }
@@ -148,7 +149,7 @@ impl Lab {
     pub fn open(&self, label: &str, ips: &[IpAddr]) -> io::Result<Host> {
         let host = self.host(self.site(), label, ips)?;
         if let Some((_, neighbours)) = &self.link {
-            neighbours.near(&host.space, "eth0", ips)?;
+            neighbours.add(Shore::Near, (&host.space, "eth0"), ips)?;
         }
         Ok(host)
     }
@@ -194,7 +195,15 @@ impl Lab {
             Kind::Firewall => Ipv4Addr::new(FIREWALLED, 200, 1, 1),
             Kind::Independent(_) | Kind::Dependent => Ipv4Addr::new(192, 168, 1, 1),
         };
-        self.gateway((outside, inside), router)
+        self.gateway(Shore::Near, (outside, inside), router)
+    }
+
+    /// A router among the public hosts, which translates: across the link from the site.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn far_router(&self, outside: Ipv4Addr, router: &Router) -> io::Result<Gateway> {
+        self.gateway(Shore::Far, (outside, Ipv4Addr::new(192, 168, 1, 1)), router)
     }
 
     /// A carrier's router, with a network for other routers behind it (RFC 6598).
@@ -202,23 +211,36 @@ impl Lab {
     /// # Errors
     /// If a command fails.
     pub fn carrier(&self, outside: Ipv4Addr, router: &Router) -> io::Result<Gateway> {
-        self.gateway((outside, Ipv4Addr::new(100, 64, 0, 1)), router)
+        self.gateway(Shore::Near, (outside, Ipv4Addr::new(100, 64, 0, 1)), router)
+    }
+
+    /// The same among the public hosts.
+    ///
+    /// # Errors
+    /// If a command fails.
+    pub fn far_carrier(&self, outside: Ipv4Addr, router: &Router) -> io::Result<Gateway> {
+        self.gateway(Shore::Far, (outside, Ipv4Addr::new(100, 64, 0, 1)), router)
     }
 
     fn gateway(
         &self,
+        shore: Shore,
         (outside, inside): (Ipv4Addr, Ipv4Addr),
         router: &Router,
     ) -> io::Result<Gateway> {
         let space = Namespace::new("router")?;
-        plug((&self.internet, self.site()), (&space, "wan"), "router")?;
+        let bridge = match shore {
+            Shore::Near => self.site(),
+            Shore::Far => "br0",
+        };
+        plug((&self.internet, bridge), (&space, "wan"), "router")?;
         space.ip(&format!(
             "{}link set wan up\nroute add default dev wan\nroute add ::/0 dev wan\n",
             address(outside.into(), "wan", 32)
         ))?;
-        let neighbours = self.link.as_ref().map(|(_, neighbours)| neighbours.clone());
-        if let Some(neighbours) = &neighbours {
-            neighbours.near(&space, "wan", &[outside.into()])?;
+        let neighbours = self.link.as_ref().map(|(_, neighbours)| (neighbours.clone(), shore));
+        if let Some((neighbours, shore)) = &neighbours {
+            neighbours.add(*shore, (&space, "wan"), &[outside.into()])?;
         }
         let gateway = Gateway::set_up(space, (outside, inside), router)?;
         Ok(Gateway { neighbours, ..gateway })
@@ -251,20 +273,20 @@ impl Gateway {
         plug((&self.space, "lan"), (&space, "eth0"), label)?;
         let [a, b, c, _] = self.inside.octets();
         let ip = Ipv4Addr::new(a, b, c, last);
-        let ip6 = lan6(last);
+        let ip6 = lan6(self.outside, last);
         space.ip(&format!(
             "{}{}link set eth0 up\nroute add default via {}\nroute add ::/0 via {}\n",
             address(ip.into(), "eth0", 24),
             address(ip6.into(), "eth0", 64),
             self.inside,
-            lan6(1),
+            lan6(self.outside, 1),
         ))?;
         self.space.ip(&format!("neigh add proxy {ip6} dev wan\n"))?;
-        if let Some(neighbours) = &self.neighbours {
+        if let Some((neighbours, shore)) = &self.neighbours {
             // Its IPv4 address is one of the Internet behind a firewall only.
             let answered =
                 if a == FIREWALLED { vec![ip.into(), ip6.into()] } else { vec![ip6.into()] };
-            neighbours.near(&self.space, "wan", &answered)?;
+            neighbours.add(*shore, (&self.space, "wan"), &answered)?;
         }
         Ok(Host { ips: vec![ip.into(), ip6.into()], space })
     }
@@ -294,7 +316,7 @@ impl Gateway {
         space.ip(&format!(
             "link add lan type bridge forward_delay 0 mcast_snooping 0\nlink set lan up\n{}{}",
             address(inside.into(), "lan", if inside.octets()[0] == 100 { 16 } else { 24 }),
-            address(lan6(1).into(), "lan", 64),
+            address(lan6(outside, 1).into(), "lan", 64),
         ))?;
         let idle = router.udp_idle.as_secs().to_string();
         for (key, value) in [
@@ -343,9 +365,10 @@ impl Host {
 /// How the network behind a router that does not translate begins.
 const FIREWALLED: u8 = 44;
 
-/// The host part of the network behind every router that has one.
-fn lan6(last: u8) -> Ipv6Addr {
-    Ipv6Addr::new(0x2600, 0x200, 1, 0, 0, 0, 0, last.into())
+/// An address in the network behind a router; routers whose addresses end alike have the same.
+fn lan6(outside: Ipv4Addr, last: u8) -> Ipv6Addr {
+    let [.., number] = outside.octets();
+    Ipv6Addr::new(0x2600, 0x200, number.into(), 0, 0, 0, 0, last.into())
 }
 
 /// A stateful firewall, as home routers have it (RFC 6092).

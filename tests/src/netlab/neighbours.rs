@@ -10,6 +10,15 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// A side of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shore {
+    /// Where the site is.
+    Near,
+    /// Where the public hosts are.
+    Far,
+}
+
 /// The hosts on both sides of a link.
 #[derive(Clone, Debug, Default)]
 pub struct Neighbours(Arc<Mutex<Sides>>);
@@ -32,33 +41,26 @@ struct Seat {
 }
 
 impl Neighbours {
-    /// A public host is there: it and the site get to know each other.
+    /// Somebody is there, with this interface towards the link, or answers for more addresses than
+    /// before: it and everybody across get to know each other.
     ///
     /// # Errors
     /// If a command fails.
-    pub fn far(&self, space: &Namespace, ips: &[IpAddr]) -> io::Result<()> {
-        let mut sides = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let seat = Seat::new(space, "eth0", ips);
-        introduce(&seat, &sides.near)?;
-        sides.far.push(seat);
-        Ok(())
-    }
-
-    /// The site is there, with this interface towards the link, or it answers for more addresses
-    /// than before: it and the public hosts get to know each other.
-    ///
-    /// # Errors
-    /// If a command fails.
-    pub fn near(
+    pub fn add(
         &self,
-        space: &Namespace,
-        interface: &'static str,
+        shore: Shore,
+        (space, interface): (&Namespace, &'static str),
         ips: &[IpAddr],
     ) -> io::Result<()> {
         let mut sides = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Sides { near, far } = &mut *sides;
+        let (own, across) = match shore {
+            Shore::Near => (near, far),
+            Shore::Far => (far, near),
+        };
         let seat = Seat::new(space, interface, ips);
-        introduce(&seat, &sides.far)?;
-        sides.near.push(seat);
+        introduce(&seat, across)?;
+        own.push(seat);
         Ok(())
     }
 }

@@ -5,10 +5,11 @@
 //! `{"event": "done" | "failed", "addr": …}`; of relays besides `ask`, `echo`, `hold`, `reserve` and
 //! `drain`. Events beside: `ready`, `verdict`, `class`, `node`, `role`, `probe`, `candidate`,
 //! `advertised`, `dialling`, `behaviour`, `mapping`, `gateway`, and of relays `need`, `relay`, `circuits`,
-//! `granted`, `refused`, `ended`, `bridged`, each with `at_ms` on the node's clock.
+//! `granted`, `refused`, `ended`, `bridged`, and `punching`, each with `at_ms` on the node's clock.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is what a program says")]
 
+use super::punching;
 use super::relaying::{self, ECHO, Relaying};
 use crate::netlab::peers::On;
 use clap::Parser;
@@ -241,6 +242,7 @@ fn told(noticed: &Noticed, own: PeerId) {
             let texts = |addrs: &[Addr]| addrs.iter().map(Addr::to_string).collect::<Vec<_>>();
             json!({ "event": "advertised", "added": texts(added), "removed": texts(removed) })
         }
+        Notice::Punch(notice) => punching::told(notice),
         Notice::Relay(notice) => match relaying::told(notice, own) {
             Some(event) => event,
             None => return,

@@ -2,6 +2,7 @@
 //! program that the experiments run in a namespace, so that the lab needs no other beside it.
 
 mod application;
+mod punching;
 mod relaying;
 mod rust_relay;
 mod scripted;

@@ -8,8 +8,8 @@ use multiaddr::Multiaddr;
 use portolan_core::wire::framing;
 use portolan_core::wire::relay::HopMessage;
 use portolan_core::{
-    CircuitAddr, Config, Instant, PeerId, Protocol, Relay, RelayConfig, RelayNeed, RelayNotice,
-    RelayPeer, RelayServerConfig,
+    CircuitAddr, Config, Instant, PeerId, Protocol, PunchConfig, Relay, RelayConfig, RelayNeed,
+    RelayNotice, RelayPeer, RelayServerConfig,
 };
 use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::traits::Runtime;
@@ -26,9 +26,9 @@ pub(super) const ECHO: &str = "/portolan/lab/echo/1.0.0";
 /// Bytes of a question that only asks whether somebody is there.
 const SHORT: usize = 16;
 /// Bytes of a long one: what relays allow a circuit by default holds it.
-const LONG: usize = 100_000;
+pub(super) const LONG: usize = 100_000;
 /// How long a question may take, dial included: less than whoever gave the order waits.
-const ASKED_WITHIN: Duration = Duration::from_secs(15);
+const ASKED_WITHIN: Duration = Duration::from_secs(18);
 
 /// What an application does about relays.
 #[derive(Debug, Args)]
@@ -42,6 +42,9 @@ pub(super) struct Relaying {
     /// When it holds reservations; without this it has nothing to do with relays.
     #[arg(long, value_parser = need)]
     need: Option<RelayNeed>,
+    /// It makes direct connections out of relayed ones.
+    #[arg(long)]
+    punch: bool,
     /// It is a relay, whose reservations last so many seconds.
     #[arg(long)]
     relay_for: Option<u64>,
@@ -83,6 +86,7 @@ impl Relaying {
             relay.distant_servers = self.distant.iter().map(read).collect::<Result<_, _>>()?;
             config.relay = Some(relay);
         }
+        config.punch = self.punch.then(PunchConfig::default);
         if let Some(seconds) = self.relay_for {
             let mut server = RelayServerConfig::default();
             server.reservation_lifetime = Duration::from_secs(seconds);
@@ -138,10 +142,11 @@ pub(super) async fn perform<R: Runtime>(
             "hold" => hold(node, addr).await,
             "reserve" => reserve(node, addr).await,
             "paid" => paid(node).await,
+            "punch" => super::punching::punch(node, addr).await,
             _ => node.drain_relay().await.map(|()| json!({})).map_err(|error| error.to_string()),
         }
     };
-    if !["ask", "echo", "hold", "reserve", "paid", "drain"].contains(&verb) {
+    if !["ask", "echo", "hold", "reserve", "paid", "punch", "drain"].contains(&verb) {
         return None;
     }
     // sleep: what bounds the work; nobody waits for it otherwise.
@@ -175,7 +180,7 @@ async fn talk<R: Runtime>(node: &Node<R>, addr: &Multiaddr, size: usize) -> Resu
     Ok(done)
 }
 
-async fn exchange(stream: Stream, sent: &[u8]) -> io::Result<Vec<u8>> {
+pub(super) async fn exchange(stream: Stream, sent: &[u8]) -> io::Result<Vec<u8>> {
     let (mut reader, mut writer) = stream.split();
     let write = async {
         writer.write_all(sent).await?;
@@ -245,7 +250,7 @@ async fn paid<R: Runtime>(node: &Node<R>) -> Result<Value, String> {
     Ok(json!({ "bytes": bytes, "asked": asked.sum::<u32>() }))
 }
 
-async fn dial<R: Runtime>(node: &Node<R>, addr: &Multiaddr) -> Result<Dialled, String> {
+pub(super) async fn dial<R: Runtime>(node: &Node<R>, addr: &Multiaddr) -> Result<Dialled, String> {
     node.dial(addr.clone()).await.map_err(|error| error.to_string())
 }
 

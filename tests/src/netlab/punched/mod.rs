@@ -1,0 +1,169 @@
+//! Two peers behind routers of every kind, connected by a relay: whether they get a direct
+//! connection, on which attempt, how soon, and what is sent where none can be had.
+//!
+//! ```text
+//!   relay  s1  s2  s3                        behind them: who took the circuit
+//!     └─────┴───┴───┴── bridge ── wan router lan ── b
+//!                          ║ 20 ms each way
+//!                       wan router lan ── a        who opened it
+//! ```
+
+#![allow(clippy::print_stdout, reason = "this is what a program says")]
+
+mod tale;
+mod world;
+
+use super::peers::On;
+use super::rules::{Kind, Layer};
+use super::{available, program};
+use portolan_sim::net::{Dependence, Refusal};
+use portolan_sim::workers::spread;
+use std::process::ExitCode;
+use std::time::Instant;
+use tale::Tale;
+
+/// Stories that are lived at once, number; ours: most of each is waiting.
+const JOBS: usize = 4;
+
+/// What stands in front of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Front {
+    /// One router.
+    Home(Kind),
+    /// A home router behind a carrier's, both EI×APD.
+    Double,
+    /// A stateful firewall, and IPv6 alone.
+    Firewall6,
+}
+
+impl Front {
+    const EI: Front = Front::Home(Kind::Independent(Dependence::Independent));
+    const AD: Front = Front::Home(Kind::Independent(Dependence::Address));
+    const APD: Front = Front::Home(Kind::Independent(Dependence::AddressAndPort));
+    const DEPENDENT: Front = Front::Home(Kind::Dependent);
+
+    fn name(self) -> String {
+        match self {
+            Front::Home(kind) => kind.name(),
+            Front::Double => "double NAT".into(),
+            Front::Firewall6 => "firewall, IPv6".into(),
+        }
+    }
+
+    /// Who gets in at a mapping that is known.
+    const fn lets_in(self) -> Dependence {
+        match self {
+            Front::Home(Kind::Independent(filtering)) => filtering,
+            Front::Home(Kind::Dependent | Kind::Firewall) | Front::Double | Front::Firewall6 => {
+                Dependence::AddressAndPort
+            }
+        }
+    }
+
+    fn is_dependent(self) -> bool {
+        self == Front::DEPENDENT
+    }
+}
+
+/// Two peers and what they speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Story {
+    /// In front of who opened the circuit, and of who took it.
+    fronts: [Front; 2],
+    layer: Layer,
+    refusal: Refusal,
+    on: On,
+}
+
+/// Every pair, the harder one in front of who opened the circuit.
+const PAIRS: [[Front; 2]; 12] = [
+    [Front::EI, Front::EI],
+    [Front::AD, Front::EI],
+    [Front::AD, Front::AD],
+    [Front::APD, Front::EI],
+    [Front::APD, Front::AD],
+    [Front::APD, Front::APD],
+    [Front::DEPENDENT, Front::EI],
+    [Front::DEPENDENT, Front::AD],
+    [Front::DEPENDENT, Front::APD],
+    [Front::DEPENDENT, Front::DEPENDENT],
+    [Front::Double, Front::APD],
+    [Front::Firewall6, Front::Firewall6],
+];
+
+impl Story {
+    fn name(&self) -> String {
+        let [a, b] = self.fronts.map(Front::name);
+        let refusal = match self.refusal {
+            Refusal::Silent => "dropping",
+            Refusal::Reject => "rejecting",
+        };
+        format!("{a} – {b} · {} · {refusal} · {}", self.layer.name(), self.on.name())
+    }
+
+    /// Whether packets can get through: one side knows where the other is, and is let in. Told here
+    /// by the rules of the routers alone.
+    fn is_possible(&self) -> bool {
+        let [a, b] = self.fronts;
+        let enters = |outer: Front, inner: Front| match inner.lets_in() {
+            Dependence::Independent | Dependence::Address => !inner.is_dependent(),
+            Dependence::AddressAndPort => !inner.is_dependent() && !outer.is_dependent(),
+        };
+        enters(a, b) || enters(b, a)
+    }
+}
+
+/// All pairs once, or as often as `--runs=N` says, each time with the other one in front and on the
+/// other runtime; or those whose name contains the argument. Without root or the tools it says what
+/// was skipped, which is a failure where `PORTOLAN_REQUIRE_LAB` is set.
+pub fn pass() -> ExitCode {
+    if std::env::args().any(|arg| arg == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    if let Err(missing) = available() {
+        println!("skipped: the lab of punching: {missing}");
+        return if program::is_required() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    program::set_up();
+    let started = Instant::now();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = args.iter().find(|arg| !arg.starts_with('-')).cloned().unwrap_or_default();
+    let runs = args.iter().find_map(|arg| arg.strip_prefix("--runs=")?.parse().ok());
+    let is_whole = std::env::var_os("PORTOLAN_LAB_WHOLE").is_some_and(|value| value == "1");
+    let stories: Vec<Story> = (0..runs.unwrap_or(1))
+        .flat_map(|run| all(run, is_whole))
+        .filter(|story| story.name().contains(&wanted))
+        .collect();
+    let story = |number: u64| stories.get(usize::try_from(number).ok()?);
+    let mut tales = Vec::new();
+    spread(
+        0..stories.len() as u64,
+        JOBS,
+        |number| story(number).map(|story| (*story, Instant::now(), story.live())),
+        &mut |_, lived: Option<(Story, Instant, Tale)>| {
+            if let Some((story, began, tale)) = lived {
+                println!("{} ({} s): {}", story.name(), began.elapsed().as_secs(), tale.line());
+                tales.push((story, tale));
+            }
+            true
+        },
+    );
+    println!("punching: {} stories in {} s", stories.len(), started.elapsed().as_secs());
+    print!("{}", tale::summary(&tales));
+    program::ended(tales.iter().map(|(_, tale)| tale.problems.len()).sum())
+}
+
+/// The stories of one run. In the gate each pair has one transport with each kind of refusal.
+fn all(run: usize, is_whole: bool) -> impl Iterator<Item = Story> {
+    let pairs = PAIRS.into_iter().enumerate();
+    pairs.flat_map(move |(number, mut fronts)| {
+        if run % 2 == 1 {
+            fronts.reverse();
+        }
+        let both = [(Layer::Udp, Refusal::Silent), (Layer::Tcp, Refusal::Reject)];
+        let others = [(Layer::Tcp, Refusal::Silent), (Layer::Udp, Refusal::Reject)];
+        let on = On::ALL[(run + number) % 2];
+        let of = move |(layer, refusal)| Story { fronts, layer, refusal, on };
+        both.into_iter().chain(others.into_iter().filter(move |_| is_whole)).map(of)
+    })
+}
