@@ -29,7 +29,7 @@ portolan_tests::on_every_runtime! {
 }
 
 /// A relay that listens on one address of each transport.
-async fn relay<L: Lab>(lab: &L, limit: CircuitLimit) -> Node<L::Runtime> {
+pub(super) async fn relay<L: Lab>(lab: &L, limit: CircuitLimit) -> Node<L::Runtime> {
     let mut server = RelayServerConfig::default();
     server.limit = limit;
     let mut config = on_one_host();
@@ -37,10 +37,10 @@ async fn relay<L: Lab>(lab: &L, limit: CircuitLimit) -> Node<L::Runtime> {
     start(lab, config, Limits::default(), &BOTH).await
 }
 
-const NO_LIMIT: CircuitLimit = CircuitLimit { duration: None, bytes: None };
+pub(super) const NO_LIMIT: CircuitLimit = CircuitLimit { duration: None, bytes: None };
 
 /// A configuration that uses the relay at this address for all that it can.
-fn behind(relay: &Node<impl Runtime>, addr: Addr) -> Config {
+pub(super) fn behind(relay: &Node<impl Runtime>, addr: Addr) -> Config {
     let mut uses = RelayConfig::default();
     uses.relays = vec![RelayPeer { peer: relay.peer_id(), addrs: vec![addr] }];
     uses.need = RelayNeed::Always;
@@ -51,7 +51,7 @@ fn behind(relay: &Node<impl Runtime>, addr: Addr) -> Config {
 }
 
 /// A configuration that reaches others through relays, and is not reached so itself.
-fn outward(mut config: Config) -> Config {
+pub(super) fn outward(mut config: Config) -> Config {
     let mut uses = RelayConfig::default();
     uses.need = RelayNeed::Never;
     config.relay = Some(uses);
@@ -91,12 +91,16 @@ async fn addrs(node: &Node<impl Runtime>) -> Vec<Addr> {
     soon(node.listeners()).await.into_iter().map(decode).collect()
 }
 
-fn through(relay: &Node<impl Runtime>, addr: Addr, to: &Node<impl Runtime>) -> Multiaddr {
+pub(super) fn through(
+    relay: &Node<impl Runtime>,
+    addr: Addr,
+    to: &Node<impl Runtime>,
+) -> Multiaddr {
     let at = to_multiaddr(addr, Some(relay.peer_id()));
     format!("{at}/p2p-circuit/p2p/{}", to.peer_id()).parse().expect("a multiaddr")
 }
 
-async fn circuits(node: &Node<impl Runtime>) -> Vec<ConnectionInfo> {
+pub(super) async fn circuits(node: &Node<impl Runtime>) -> Vec<ConnectionInfo> {
     let all = soon(node.connections()).await;
     all.into_iter().filter(|connection| connection.relayed).collect()
 }

@@ -8,6 +8,7 @@ mod gateways;
 mod hostile;
 mod life;
 mod pipes;
+mod punching;
 mod streams;
 mod suspend;
 mod verdict;

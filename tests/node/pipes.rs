@@ -87,18 +87,18 @@ async fn ends(mut pipe: &Pipe) {
 }
 
 /// What is written at either end, and what has been read of it at the other.
-struct Talk {
+pub(super) struct Talk {
     written: [Text; 2],
     read: [Text; 2],
 }
 
 impl Talk {
-    fn new() -> Talk {
+    pub(super) fn new() -> Talk {
         Talk { written: [Text(7), Text(8)], read: [Text(7), Text(8)] }
     }
 
     /// `pieces` each way at once.
-    async fn exchange(&mut self, opened: &Pipe, accepted: &Pipe, pieces: usize) {
+    pub(super) async fn exchange(&mut self, opened: &Pipe, accepted: &Pipe, pieces: usize) {
         let Talk { written: [out, back], read: [out_read, back_read] } = self;
         futures::join!(
             send(opened, out, pieces),
@@ -110,7 +110,7 @@ impl Talk {
 }
 
 /// Both ends finish, and know that the other has read everything.
-async fn part(mut opened: &Pipe, mut accepted: &Pipe) {
+pub(super) async fn part(mut opened: &Pipe, mut accepted: &Pipe) {
     opened.close().await.expect("it is open");
     accepted.close().await.expect("it is open");
     futures::join!(ends(opened), ends(accepted));
