@@ -16,8 +16,9 @@ use bytes::Bytes;
 /// Attempts in a row (DCUtR §The Protocol: two retries).
 const ATTEMPTS_IN_A_ROW: u8 = 3;
 /// How long a plain dial of a peer that lists public addresses is waited for before both punch, ours:
-/// it takes three round trips.
-const PLAIN_FIRST: Duration = Duration::from_secs(1);
+/// three round trips over the circuit, which is how long it takes; this at least and at most.
+const PLAIN_FIRST_MIN: Duration = Duration::from_millis(100);
+const PLAIN_FIRST_MAX: Duration = Duration::from_secs(1);
 /// The first rest after attempts in vain, and the longest, ours. Each doubles it. Less is traffic on
 /// a path that was tried, more is a path through a relay for longer than need be.
 const REST_FIRST: Duration = Duration::from_secs(60);
@@ -38,7 +39,6 @@ pub(super) struct Drive {
     pub(super) peer: PeerId,
     /// We, or what the peer lists, can be reached otherwise than when it was last tried.
     pub(super) is_news: bool,
-    began_at: Instant,
     attempts: u8,
     /// The shortest round trip that was measured on the circuit.
     rtt: Option<Duration>,
@@ -64,11 +64,10 @@ enum Stage {
 }
 
 impl Drive {
-    pub(super) fn new(now: Instant, peer: PeerId) -> Drive {
+    pub(super) fn new(peer: PeerId) -> Drive {
         Drive {
             peer,
             is_news: false,
-            began_at: now,
             attempts: 0,
             rtt: None,
             plain: BTreeSet::new(),
@@ -76,9 +75,9 @@ impl Drive {
         }
     }
 
-    /// It is over: since when it was under way, and how many attempts there were, if it was.
+    /// It is over: how many attempts there were, if it was under way.
     /// Streams on a circuit that is gone are gone with it.
-    pub(super) fn end(mut self, cx: &mut Cx<'_>, stands: bool) -> Option<(Instant, u8)> {
+    pub(super) fn end(mut self, cx: &mut Cx<'_>, stands: bool) -> Option<u8> {
         cancel(cx, &mut self.plain);
         match &mut self.stage {
             Stage::Asking { stream, .. } | Stage::Plain { stream, .. } if stands => {
@@ -88,7 +87,7 @@ impl Drive {
             Stage::Ready | Stage::Asking { .. } | Stage::Plain { .. } | Stage::Waiting { .. } => {}
             Stage::Resting { .. } => return None,
         }
-        Some((self.began_at, self.attempts))
+        Some(self.attempts)
     }
 
     /// Whether it counts among the attempts under way.
@@ -208,7 +207,9 @@ impl Punching {
         };
         let peer = drive.peer;
         drive.plain = dial(cx, &mut self.minted, peer, plain, ATTEMPT_MAX);
-        let until = if drive.plain.is_empty() { cx.now } else { cx.now + PLAIN_FIRST };
+        let patience = drive.rtt.map_or(PLAIN_FIRST_MAX, |rtt| rtt * 3);
+        let patience = patience.clamp(PLAIN_FIRST_MIN, PLAIN_FIRST_MAX);
+        let until = if drive.plain.is_empty() { cx.now } else { cx.now + patience };
         drive.stage = Stage::Plain { stream, theirs, until };
         Ok(())
     }
@@ -269,7 +270,6 @@ impl Punching {
                 true
             }
             Stage::Resting { .. } if overdue => {
-                drive.began_at = now;
                 drive.attempts = 0;
                 drive.is_news = false;
                 self.memory.entry(drive.peer).and_modify(|outcome| outcome.until = now);
@@ -336,13 +336,15 @@ impl Punching {
     fn punch(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>, conn: ConnId) {
         let Some(drive) = self.drives.get_mut(&conn) else { return };
         let Stage::Waiting { theirs, .. } = &drive.stage else { return };
+        // A plain dial of the same address would take the socket, and meet the other side's as a client.
+        cancel(cx, &mut drive.plain);
         let dials = offer::dials(ground, Side::Inbound, &self.offer, theirs).unwrap_or_default();
         let dials = dial(cx, &mut self.minted, drive.peer, dials, ATTEMPT_MAX);
         drive.stage = Stage::Dialling { dials, until: cx.now + ATTEMPT_MAX };
     }
 }
 
-saved!(struct Drive { peer, is_news, began_at, attempts, rtt, plain, stage });
+saved!(struct Drive { peer, is_news, attempts, rtt, plain, stage });
 saved!(enum Stage {
     1 = Ready,
     2 = Asking { stream, asked_at, overdue_at },

@@ -21,7 +21,6 @@ const AGAIN_WITHIN: Duration = ANSWER_TIMEOUT;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Follow {
     pub(super) peer: PeerId,
-    began_at: Instant,
     attempts: u8,
     stage: Stage,
 }
@@ -41,13 +40,12 @@ enum Stage {
 impl Follow {
     pub(super) fn new(now: Instant, peer: PeerId, stream: StreamId) -> Follow {
         let stage = Stage::Opened { stream, overdue_at: now + ANSWER_TIMEOUT };
-        Follow { peer, began_at: now, attempts: 0, stage }
+        Follow { peer, attempts: 0, stage }
     }
 
     /// This attempt comes after another one, which is over.
     pub(super) fn succeeds(&mut self, cx: &mut Cx<'_>, mut before: Follow) {
         before.stop(cx, true);
-        self.began_at = before.began_at;
         self.attempts = before.attempts;
     }
 
@@ -62,10 +60,10 @@ impl Follow {
         }
     }
 
-    /// It is over: since when it was under way, and how many attempts there were.
-    pub(super) fn end(mut self, cx: &mut Cx<'_>, stands: bool) -> Option<(Instant, u8)> {
+    /// It is over: how many attempts there were, if there were any.
+    pub(super) fn end(mut self, cx: &mut Cx<'_>, stands: bool) -> Option<u8> {
         self.stop(cx, stands);
-        (self.attempts > 0).then_some((self.began_at, self.attempts))
+        (self.attempts > 0).then_some(self.attempts)
     }
 
     pub(super) fn is_on(&self, on: StreamId) -> bool {
@@ -185,7 +183,7 @@ impl Punching {
     }
 }
 
-saved!(struct Follow { peer, began_at, attempts, stage });
+saved!(struct Follow { peer, attempts, stage });
 saved!(enum Stage {
     1 = Opened { stream, overdue_at },
     2 = Told { stream, theirs, overdue_at },

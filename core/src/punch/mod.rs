@@ -29,7 +29,7 @@ mod outlook;
 use crate::candidates::Candidates;
 use crate::local::Local;
 use crate::observed::ObservedAddrs;
-use crate::peers::Peers;
+use crate::peers::{Connection, Peers};
 use crate::reachability::Reachability;
 use crate::relay::{Budget, Relays};
 use crate::wire::multiaddr::{self, Decoded};
@@ -97,6 +97,8 @@ pub(crate) struct Punching {
     /// What peers on circuits list as their addresses, as far as we could dial them.
     listed: BTreeMap<ConnId, Vec<Addr>>,
     memory: BTreeMap<PeerId, Outcome>,
+    /// Since when each circuit stands.
+    since: BTreeMap<ConnId, Instant>,
     /// When circuits beside a direct connection are closed.
     leaving: BTreeMap<ConnId, Instant>,
     /// What we tell others.
@@ -262,64 +264,74 @@ impl Punching {
 
     /// Take over which circuits stand, and beside which there is a direct connection.
     fn reconcile(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>) {
-        let circuits: BTreeMap<ConnId, (PeerId, Side, u64)> = ground
+        let circuits: Vec<(ConnId, &Connection)> = ground
             .peers
             .iter()
             .filter(|(conn, one)| one.relayed && !ground.relay.is_for_strangers(*conn))
-            .map(|(conn, one)| (conn, (one.peer, one.side, one.serial)))
             .collect();
-        self.listed.retain(|conn, _| circuits.contains_key(conn));
-        self.leaving.retain(|conn, _| circuits.contains_key(conn));
-        self.forget(cx, ground, &circuits);
-        for (conn, (peer, side, serial)) in circuits {
-            match ground.direct(peer) {
-                Some(Direct { serial: direct, .. }) if direct > serial => {
-                    self.leaving.entry(conn).or_insert(cx.now + GRACE);
-                }
-                Some(_) => {}
+        let stands = |conn: &ConnId| circuits.iter().any(|(one, _)| one == conn);
+        self.since.retain(|conn, _| stands(conn));
+        self.listed.retain(|conn, _| stands(conn));
+        self.leaving.retain(|conn, _| stands(conn));
+        let gone = |conn: &&ConnId| !stands(conn);
+        let drives = self.drives.keys().filter(gone);
+        let gone: Vec<ConnId> = drives.chain(self.follows.keys().filter(gone)).copied().collect();
+        for conn in gone {
+            self.lost(cx, conn);
+        }
+        for (conn, one) in circuits {
+            self.since.entry(conn).or_insert(cx.now);
+            match ground.direct(one.peer) {
+                Some(direct) => self.has_direct(cx, (conn, one), direct),
                 None => {
                     self.leaving.remove(&conn);
-                    if side == Side::Inbound && !self.drives.contains_key(&conn) {
-                        self.drives.insert(conn, Drive::new(cx.now, peer));
+                    if one.side == Side::Inbound && !self.drives.contains_key(&conn) {
+                        self.drives.insert(conn, Drive::new(one.peer));
                     }
                 }
             }
         }
     }
 
-    /// What has its direct connection, or has lost its circuit, is over.
-    fn forget(
+    /// A circuit is gone before there was anything else.
+    fn lost(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
+        let Some((peer, Some(attempts))) = self.give_up(cx, conn, false) else { return };
+        let reason = PunchFailure::CircuitLost;
+        let news = PunchNotice::Failed { peer, reason, attempts, class: None };
+        cx.actions.notify(Notice::Punch(news));
+    }
+
+    /// There is a direct connection beside a circuit. One that was there before is somebody's wish.
+    fn has_direct(
         &mut self,
         cx: &mut Cx<'_>,
-        ground: &Ground<'_>,
-        circuits: &BTreeMap<ConnId, (PeerId, Side, u64)>,
+        (circuit, one): (ConnId, &Connection),
+        Direct { conn, serial, addr }: Direct,
     ) {
-        let drives = self.drives.iter().map(|(conn, one)| (*conn, one.peer));
-        let follows = self.follows.iter().map(|(conn, one)| (*conn, one.peer));
-        let all: Vec<(ConnId, PeerId)> = drives.chain(follows).collect();
-        for (conn, peer) in all {
-            let direct = ground.direct(peer);
-            let stands = circuits.contains_key(&conn);
-            if direct.is_none() && stands {
-                continue;
-            }
-            let drive = self.drives.remove(&conn).and_then(|one| one.end(cx, stands));
-            let follow = self.follows.remove(&conn).and_then(|one| one.end(cx, stands));
-            // One of both at most was at work.
-            let Some((began_at, attempts)) = drive.or(follow) else { continue };
-            let news = match direct {
-                Some(Direct { conn, addr, .. }) => {
-                    self.memory.remove(&peer);
-                    let took = cx.now.since(began_at);
-                    PunchNotice::Connected { peer, conn, addr, attempts, took }
-                }
-                None => {
-                    let reason = PunchFailure::CircuitLost;
-                    PunchNotice::Failed { peer, reason, attempts, class: None }
-                }
-            };
-            cx.actions.notify(Notice::Punch(news));
+        let attempts = self.give_up(cx, circuit, true).and_then(|(_, attempts)| attempts);
+        if serial < one.serial || self.leaving.contains_key(&circuit) {
+            return;
         }
+        self.leaving.insert(circuit, cx.now + GRACE);
+        self.memory.remove(&one.peer);
+        let took = self.since.get(&circuit).map_or(Duration::ZERO, |since| cx.now.since(*since));
+        let attempts = attempts.unwrap_or(0);
+        let news = PunchNotice::Connected { peer: one.peer, conn, addr, attempts, took };
+        cx.actions.notify(Notice::Punch(news));
+    }
+
+    /// Nothing more is done on a circuit: whose it is, and how many attempts there were, if any
+    /// was under way.
+    fn give_up(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        stands: bool,
+    ) -> Option<(PeerId, Option<u8>)> {
+        // At most one of both is at work.
+        let drive = self.drives.remove(&conn).map(|one| (one.peer, one.end(cx, stands)));
+        let follow = self.follows.remove(&conn).map(|one| (one.peer, one.end(cx, stands)));
+        follow.or(drive)
     }
 
     /// Close the circuits whose time beside a direct connection is over.
@@ -385,6 +397,7 @@ saved!(struct Punching {
     follows,
     listed,
     memory,
+    since,
     leaving,
     offer,
     begun,

@@ -156,8 +156,16 @@ impl Ground<'_> {
         self.may_be_dialled(addr)
             && self.local.listens_in(addr.class())
             && self.local.can_dial(Family::of(addr.ip), ip_scope(addr.ip))
-            && !self.local.listens_on(addr)
-            && self.candidates.get(addr).is_none()
+            && !self.is_ours(addr)
+    }
+
+    /// Whether an address leads to ourselves. A wildcard listener stands for the addresses of our
+    /// interfaces and for loopback, and not for everybody who has its port.
+    fn is_ours(&self, addr: Addr) -> bool {
+        let is_here = ip_scope(addr.ip) == IpScope::Loopback && self.local.listens_on(addr);
+        is_here
+            || self.local.addresses().any(|own| own == addr)
+            || self.candidates.get(addr).is_some()
     }
 
     /// Whether there is a direct connection to this peer, and which is the youngest.

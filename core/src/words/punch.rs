@@ -140,9 +140,9 @@ pub enum PunchNotice {
         conn: ConnId,
         /// Where it leads.
         addr: Addr,
-        /// Attempts that were made, number; 0: a plain dial was enough.
+        /// Attempts that were made, number; 0: a plain dial was enough, whoever made it.
         attempts: u8,
-        /// How long it took, from the relayed connection or from what gave rise to it.
+        /// How long it took, from the relayed connection on.
         took: Duration,
     },
     /// There is no direct connection, and none is tried before something changes or a while is over.

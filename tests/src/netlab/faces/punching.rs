@@ -3,6 +3,7 @@
 
 use super::application::millis_of;
 use super::relaying::{ECHO, LONG, dial, exchange};
+use futures::StreamExt as _;
 use multiaddr::Multiaddr;
 use portolan_core::{Notice, PunchNotice, Transport};
 use portolan_runtime::Node;

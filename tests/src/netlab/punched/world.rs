@@ -123,7 +123,11 @@ impl World {
         let circuit = reserved["added"][0].as_str().unwrap_or_default().to_owned();
         let spies = [Spy::set(opener, self.story, 1)?, Spy::set(taker, self.story, 0)?];
         let said = a.ask("punch", &circuit)?;
-        let said = said.map_err(|error| stuck(&error, &a))?;
+        let said = said.map_err(|error| {
+            // What the other one has told meanwhile.
+            let _ = b.wait(b.told.len(), Duration::ZERO, |_| false);
+            stuck(&format!("{}\nand the other one:", stuck(&error, &a)), &b)
+        })?;
         tale.is_direct = said["direct"] == true;
         tale.attempts = said["attempts"].as_u64().unwrap_or_default();
         tale.took_ms = said["took_ms"].as_u64().unwrap_or(u64::MAX);
@@ -137,11 +141,14 @@ impl World {
             tale.expect(said["echo_relayed"] == false, || "new streams take the circuit".into());
         } else {
             tale.expect(said["failure"] == "endpoint-dependent", || said.to_string());
-            tale.expect(tale.packets == 0, || format!("{} packets in vain", tale.packets));
-            tale.expect(tale.took_ms <= NAMED_WITHIN_MS, || "it is named late".into());
+            let packets = tale.packets;
+            tale.expect(packets == 0, || format!("{packets} packets in vain"));
+            let took_ms = tale.took_ms;
+            tale.expect(took_ms <= NAMED_WITHIN_MS, || "it is named late".into());
         }
         if possible && self.story.refusal == Refusal::Silent {
-            tale.expect(tale.attempts <= 1, || format!("{} attempts", tale.attempts));
+            let attempts = tale.attempts;
+            tale.expect(attempts <= 1, || format!("{attempts} attempts"));
         }
         Ok(())
     }
