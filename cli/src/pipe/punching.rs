@@ -45,7 +45,6 @@ const fn explained(reason: PunchFailure) -> &'static str {
         PunchFailure::BadAnswer => "the peer does not answer as it must",
         PunchFailure::NotReached => "nothing came through",
         PunchFailure::CircuitLost => "the relayed connection ended meanwhile",
-        PunchFailure::TooMany => "too many attempts are under way",
         _ => "no reason is known",
     }
 }

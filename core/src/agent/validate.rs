@@ -3,7 +3,7 @@
 use crate::words::config::{
     ADDRS_PER_REQUEST_MAX, CANDIDATES_MAX, DISTANT_SERVERS_MAX, IDENTIFY_PROTOCOLS_BYTES_MAX,
     MAPPING_DESCRIPTION_MAX, MAPPING_LIFETIME_MAX, MAPPING_LIFETIME_MIN, MAPPINGS_MAX,
-    PREDICTED_PORTS_MAX, RELAY_ADDRS_MAX, RELAY_ALLOW_MAX, RELAYS_MAX, RESERVATION_LIFETIME_MAX,
+    RELAY_ADDRS_MAX, RELAY_ALLOW_MAX, RELAYS_MAX, RESERVATION_LIFETIME_MAX,
     RESERVATION_LIFETIME_MIN, RESERVATIONS_MAX,
 };
 use crate::{
@@ -38,11 +38,6 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     config.mapping.as_ref().map_or(Ok(()), validate_mapping)?;
     config.relay.as_ref().map_or(Ok(()), validate_relay)?;
     config.relay_server.as_ref().map_or(Ok(()), validate_relay_server)?;
-    if let Some(punch) = &config.punch
-        && punch.predicted_ports > PREDICTED_PORTS_MAX
-    {
-        return Err(ConfigError::TooManyPredictedPorts { given: punch.predicted_ports });
-    }
     config.dial_back.as_ref().map_or(Ok(()), validate_dial_back)
 }
 

@@ -96,20 +96,24 @@ pub(super) fn dials(
             failure = (PunchFailure::EndpointDependent, Some(class));
             continue;
         }
-        let way = way(side, own);
+        let way = way(side, own, other);
         dials.extend(fit().take(CLASS_MAX).map(|addr| (addr, way)));
     }
     if dials.is_empty() { Err(failure) } else { Ok(dials) }
 }
 
-/// Who opened the circuit is the client. But where our NAT shows another port to each endpoint, no
-/// packet finds us unless it answers one of ours: then we are a client as well, and come in at the
+/// Who opened the circuit is the client. But where one NAT shows another port to each endpoint, no
+/// packet finds whoever is behind it unless it answers one of his: he is the client, and comes in at the
 /// other side's listener.
-fn way(side: Side, own: Behavior) -> PunchWay {
-    match side {
-        Side::Outbound => PunchWay::Client,
-        Side::Inbound if own.mapping.is_endpoint_dependent() => PunchWay::Client,
-        Side::Inbound => PunchWay::Server,
+fn way(side: Side, own: Behavior, other: Behavior) -> PunchWay {
+    let depends = |one: Behavior| one.mapping.is_endpoint_dependent();
+    match (depends(own), depends(other), side) {
+        (true, false, _) | (false, false, Side::Outbound) | (true, true, Side::Outbound) => {
+            PunchWay::Client
+        }
+        (false, true, _) | (false, false, Side::Inbound) | (true, true, Side::Inbound) => {
+            PunchWay::Server
+        }
     }
 }
 
@@ -195,3 +199,31 @@ impl Saved for Behaviors {
 
 saved!(struct Behavior { mapping, filtering });
 saved!(struct Offer { addrs, behaviors });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FilteringBehavior, MappingBehavior};
+
+    #[test]
+    fn one_side_is_the_client_and_the_other_the_server() {
+        let behind = |mapping| Behavior { mapping, filtering: FilteringBehavior::Unknown };
+        let all = [
+            MappingBehavior::Unknown,
+            MappingBehavior::EndpointIndependent,
+            MappingBehavior::AddressAndPortDependent,
+        ]
+        .map(behind);
+        let [_, same, another] = all;
+        for a in all {
+            for b in all {
+                let both = [way(Side::Outbound, a, b), way(Side::Inbound, b, a)];
+                assert!(both.contains(&PunchWay::Client), "{a:?} {b:?}");
+                assert!(both.contains(&PunchWay::Server), "{a:?} {b:?}");
+            }
+        }
+        assert_eq!(way(Side::Outbound, same, same), PunchWay::Client);
+        assert_eq!(way(Side::Inbound, another, same), PunchWay::Client);
+        assert_eq!(way(Side::Outbound, same, another), PunchWay::Server);
+    }
+}

@@ -185,16 +185,10 @@ impl Default for RelayConfig {
     }
 }
 
-/// How direct connections are made out of relayed ones. Built by `PunchConfig::default()` and
-/// assignment.
+/// How direct connections are made out of relayed ones. There is nothing to choose as yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct PunchConfig {
-    /// Ports that may be guessed in one attempt where a NAT maps by the endpoint and one port after
-    /// the other, number: each costs a dial and what its packets do to somebody who may not be the
-    /// peer. 0, the default, guesses none; up to [`PREDICTED_PORTS_MAX`].
-    pub predicted_ports: usize,
-}
+pub struct PunchConfig {}
 
 /// A relay that is known beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -323,12 +317,6 @@ pub enum ConfigError {
     /// A dial-back service that may never dial.
     #[error("the dial-back service has a limit of zero")]
     ZeroLimit,
-    /// Too many ports to guess.
-    #[error("{given} ports to guess in one attempt, at most {max} are allowed", max = PREDICTED_PORTS_MAX)]
-    TooManyPredictedPorts {
-        /// How many were given.
-        given: usize,
-    },
     /// Too many relays.
     #[error("{given} relays, at most {max} fit", max = RELAYS_MAX)]
     TooManyRelays {
@@ -395,9 +383,6 @@ pub const MAPPING_DESCRIPTION_MAX: usize = 32;
 /// Requests to one router a minute, number; ours, retransmissions, discovery and recovery
 /// included. Work for weak routers grows with it. When used up, what is due waits.
 pub const GATEWAY_REQUESTS_MIN: usize = 120;
-/// Ports that may be guessed in one attempt, number; ours: what one attempt may send grows with it.
-/// When more are asked for, `Agent::new` refuses the configuration.
-pub const PREDICTED_PORTS_MAX: usize = 64;
 /// Relays that are configured, number; ours. When full, `Agent::new` refuses the configuration.
 pub const RELAYS_MAX: usize = 64;
 /// Servers behind relays that are configured, number; ours. When full, `Agent::new` refuses the

@@ -100,8 +100,6 @@ pub enum PunchFailure {
     NotReached,
     /// The relayed connection ended meanwhile.
     CircuitLost,
-    /// Too many attempts are under way.
-    TooMany,
 }
 
 impl PunchFailure {
@@ -114,7 +112,6 @@ impl PunchFailure {
             PunchFailure::BadAnswer => "bad-answer",
             PunchFailure::NotReached => "not-reached",
             PunchFailure::CircuitLost => "circuit-lost",
-            PunchFailure::TooMany => "too-many",
         }
     }
 }

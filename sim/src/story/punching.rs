@@ -6,8 +6,7 @@ use bytes::Bytes;
 use portolan_core::wire::multiaddr::encode;
 use portolan_core::wire::punch::{Behavior, Behaviors, PunchMessage};
 use portolan_core::{
-    Addr, Class, ConnId, Event, FilteringBehavior, MappingBehavior, Protocol, PunchConfig,
-    PunchEvent, PunchId,
+    Addr, Class, ConnId, Event, FilteringBehavior, MappingBehavior, Protocol, PunchEvent, PunchId,
 };
 
 impl World {
@@ -98,15 +97,6 @@ impl Word for PunchId {
     fn read(word: &str) -> Option<PunchId> {
         word.strip_prefix('p')?.parse().ok().map(PunchId)
     }
-}
-
-/// The words after `config punch`.
-pub(super) fn used(words: &mut Words<'_>) -> Result<PunchConfig, Wrong> {
-    let mut config = PunchConfig::default();
-    if let Some(ports) = words.option::<u32>("ports")? {
-        config.predicted_ports = usize::try_from(ports).map_err(|error| error.to_string())?;
-    }
-    Ok(config)
 }
 
 #[cfg(test)]

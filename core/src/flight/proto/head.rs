@@ -78,10 +78,7 @@ struct ConfigMessage {
 
 /// `portolan.flight.PunchConfig`
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-struct PunchConfigMessage {
-    #[prost(uint64, tag = "1")]
-    predicted_ports: u64,
-}
+struct PunchConfigMessage {}
 
 /// `portolan.flight.ForcedClass`
 #[derive(Clone, PartialEq, prost::Message)]
@@ -468,8 +465,8 @@ impl TryFrom<RelayConfigMessage> for RelayConfig {
 
 impl From<&PunchConfig> for PunchConfigMessage {
     fn from(config: &PunchConfig) -> PunchConfigMessage {
-        let PunchConfig { predicted_ports } = config;
-        PunchConfigMessage { predicted_ports: wide(*predicted_ports) }
+        let PunchConfig {} = config;
+        PunchConfigMessage {}
     }
 }
 
@@ -477,7 +474,8 @@ impl TryFrom<PunchConfigMessage> for PunchConfig {
     type Error = Unknown;
 
     fn try_from(message: PunchConfigMessage) -> Result<PunchConfig, Unknown> {
-        Ok(PunchConfig { predicted_ports: narrow(message.predicted_ports)? })
+        let PunchConfigMessage {} = message;
+        Ok(PunchConfig {})
     }
 }
 

@@ -217,7 +217,6 @@ numbers! {
         BadAnswer = 4,
         NotReached = 5,
         CircuitLost = 6,
-        TooMany = 7,
     }
     RelayNeed {
         Auto = 1,

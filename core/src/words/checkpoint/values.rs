@@ -248,7 +248,6 @@ saved!(enum PunchFailure {
     4 = BadAnswer,
     5 = NotReached,
     6 = CircuitLost,
-    7 = TooMany,
 });
 saved!(enum Wake {
     1 = IdentifyOverdue,

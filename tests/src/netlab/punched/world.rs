@@ -92,21 +92,14 @@ impl World {
         Ok(World { story, sites, servers, relay: program, _hosts: hosts, _lab: lab })
     }
 
-    /// Start a peer, which talks with all servers, and wait until it knows how its router maps.
+    /// Start a peer, which talks with all servers.
     fn start(&self, host: &Host, options: &[&str]) -> io::Result<Application> {
         let mut all: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         all.push("--punch".to_owned());
         let met: Vec<String> =
             self.servers.iter().flat_map(|server| server.addrs.clone()).collect();
         all.extend(each("--peer", &met));
-        let mut peer =
-            Application::start_with(host, &self.story.everywhere(), &all, self.story.on)?;
-        let is_firm =
-            |event: &Value| event["event"] == "behaviour" && event["provisional"] == false;
-        match peer.wait(0, SOON, is_firm) {
-            Some(_) => Ok(peer),
-            None => Err(stuck("it does not learn how its router maps", &peer)),
-        }
+        Application::start_with(host, &self.story.everywhere(), &all, self.story.on)
     }
 
     fn punch(self, tale: &mut Tale) -> io::Result<()> {
@@ -118,6 +111,9 @@ impl World {
         }
         let mut b = self.start(&taker.host, &options)?;
         let mut a = self.start(&opener.host, &["--need", "never"])?;
+        for peer in [&mut a, &mut b] {
+            knows_itself(peer)?;
+        }
         let reserved = b.wait(0, SOON, |event| event["event"] == "circuits");
         let reserved = reserved.ok_or_else(|| stuck("it gets no reservation", &b))?;
         let circuit = reserved["added"][0].as_str().unwrap_or_default().to_owned();
@@ -151,6 +147,16 @@ impl World {
             tale.expect(attempts <= 1, || format!("{attempts} attempts"));
         }
         Ok(())
+    }
+}
+
+/// Wait until a peer knows how its router maps, and whether it lets others in.
+fn knows_itself(peer: &mut Application) -> io::Result<()> {
+    let is_firm = |event: &Value| event["event"] == "behaviour" && event["provisional"] == false;
+    let is_judged = |event: &Value| event["event"] == "class" && event["state"] != "unknown";
+    match peer.wait(0, SOON, is_firm).and_then(|_| peer.wait(0, SOON, is_judged)) {
+        Some(_) => Ok(()),
+        None => Err(stuck("it does not learn what its router does", peer)),
     }
 }
 
