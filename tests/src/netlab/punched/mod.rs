@@ -10,6 +10,7 @@
 
 #![allow(clippy::print_stdout, reason = "this is what a program says")]
 
+mod session;
 mod tale;
 mod world;
 
@@ -24,6 +25,10 @@ use tale::Tale;
 
 /// Stories that are lived at once, number; ours: most of each is waiting.
 const JOBS: usize = 4;
+/// Bytes that a session carries in the gate and in the whole lab, number: in the gate enough for a
+/// second on a circuit.
+const SHORT_BYTES: usize = 8_000_000;
+const WHOLE_BYTES: usize = 100_000_000;
 
 /// What stands in front of a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -148,9 +153,24 @@ pub fn pass() -> ExitCode {
             true
         },
     );
+    let mut problems: usize = tales.iter().map(|(_, tale)| tale.problems.len()).sum();
     println!("punching: {} stories in {} s", stories.len(), started.elapsed().as_secs());
     print!("{}", tale::summary(&tales));
-    program::ended(tales.iter().map(|(_, tale)| tale.problems.len()).sum())
+    // One after the other: each takes what the machine gives.
+    let bytes = if is_whole { WHOLE_BYTES } else { SHORT_BYTES };
+    for layer in Layer::ALL {
+        for on in On::ALL {
+            let fronts = [Front::APD, Front::APD];
+            let story = Story { fronts, layer, refusal: Refusal::Silent, on };
+            let name = format!("session · {}", story.name());
+            if name.contains(&wanted) {
+                let tale = story.carry(bytes);
+                println!("{name}: {bytes} bytes there and back: {}", tale.line());
+                problems += tale.problems.len();
+            }
+        }
+    }
+    program::ended(problems)
 }
 
 /// The stories of one run. In the gate each pair has one transport with each kind of refusal.

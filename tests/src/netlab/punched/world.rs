@@ -1,5 +1,6 @@
 //! Where it happens, and what happens there.
 
+use super::session::{self, Carried};
 use super::tale::Tale;
 use super::{Front, Story};
 use crate::netlab::application::Application;
@@ -30,16 +31,16 @@ const NAMED_WITHIN_MS: u64 = 1_000;
 const RELAY: u8 = 11;
 
 /// A peer's machine, and the routers in front of it, the outermost first.
-struct Site {
-    host: Host,
+pub(super) struct Site {
+    pub(super) host: Host,
     gateways: Vec<Gateway>,
 }
 
-struct World {
-    story: Story,
-    sites: [Site; 2],
+pub(super) struct World {
+    pub(super) story: Story,
+    pub(super) sites: [Site; 2],
     servers: Vec<Server>,
-    relay: Application,
+    pub(super) relay: Application,
     _hosts: Vec<Host>,
     _lab: Lab,
 }
@@ -49,6 +50,21 @@ impl Story {
         let mut tale = Tale { relayed_ms: RELAYED_MS, ..Tale::default() };
         if let Err(error) = World::open(*self).and_then(|world| world.punch(&mut tale)) {
             tale.problems.push(error.to_string());
+        }
+        tale
+    }
+
+    /// A session of so many bytes between the two, there and back.
+    pub(super) fn carry(&self, bytes: usize) -> Tale {
+        let mut tale = Tale { relayed_ms: RELAYED_MS, ..Tale::default() };
+        match World::open(*self).and_then(|world| session::carry(&world, bytes)) {
+            Ok(Carried { routes, is_intact, took_ms }) => {
+                tale.is_direct = routes.last().is_some_and(|route| route == "direct");
+                tale.took_ms = took_ms;
+                tale.expect(is_intact, || "what came back is not what was sent".into());
+                tale.expect(routes == ["relayed", "direct"], || format!("its ways: {routes:?}"));
+            }
+            Err(error) => tale.problems.push(error.to_string()),
         }
         tale
     }
@@ -63,7 +79,7 @@ impl Story {
     }
 
     /// What a peer listens on: everything.
-    fn everywhere(&self) -> Vec<String> {
+    pub(super) fn everywhere(&self) -> Vec<String> {
         let ip: IpAddr = match self.family() {
             Family::Ip4 => Ipv4Addr::UNSPECIFIED.into(),
             Family::Ip6 => Ipv6Addr::UNSPECIFIED.into(),
@@ -86,7 +102,8 @@ impl World {
         }
         let serve = |host: &Host| peers::serve(host, &story.listens(host), &[], story.on);
         let servers = hosts.iter().map(serve).collect::<io::Result<_>>()?;
-        let options = ["--relay-for".to_owned(), "600".to_owned()];
+        // What a session may carry before there is a direct connection.
+        let options = ["--relay-for", "600", "--circuit-bytes", "1000000000"].map(str::to_owned);
         let program = Application::start_with(&relay, &story.listens(&relay), &options, story.on)?;
         hosts.push(relay);
         Ok(World { story, sites, servers, relay: program, _hosts: hosts, _lab: lab })
