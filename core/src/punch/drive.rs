@@ -42,7 +42,7 @@ pub(super) struct Drive {
     attempts: u8,
     /// The shortest round trip that was measured on the circuit.
     rtt: Option<Duration>,
-    /// Dials of listed addresses, which go on beside what follows them.
+    /// Dials of listed addresses, which go on until both punch.
     plain: BTreeSet<PunchId>,
     stage: Stage,
 }
@@ -51,8 +51,9 @@ pub(super) struct Drive {
 enum Stage {
     /// It is its turn as soon as there is room, and an address of ours to be told.
     Ready,
-    /// The other side was told where we may be reached; when the stream is open, it is on its way.
-    Asking { stream: StreamId, asked_at: Option<Instant>, overdue_at: Instant },
+    /// The other side was told where we may be reached; it hears of it when the stream is open, or
+    /// at once where that is agreed along with what is said.
+    Asking { stream: StreamId, asked_at: Instant, open_at: Option<Instant>, overdue_at: Instant },
     /// It lists public addresses, and they are dialled before both punch.
     Plain { stream: StreamId, theirs: Offer, until: Instant },
     /// It was told to dial, and is about to hear it.
@@ -163,13 +164,13 @@ impl Punching {
         self.in_vain(cx, conn, (PunchFailure::BadAnswer, None));
     }
 
-    /// A stream of ours is open: what we tell is on its way from now on.
+    /// A stream of ours is open.
     pub(super) fn asked(&mut self, now: Instant, on: StreamId) {
         for drive in self.drives.values_mut() {
-            if let Stage::Asking { stream, asked_at, .. } = &mut drive.stage
+            if let Stage::Asking { stream, open_at, .. } = &mut drive.stage
                 && *stream == on
             {
-                *asked_at = Some(now);
+                *open_at = Some(now);
             }
         }
     }
@@ -196,10 +197,13 @@ impl Punching {
         };
         let theirs = Offer::read(&addrs, behaviors);
         let listed = self.listed.get(&conn).cloned().unwrap_or_default();
-        if let Stage::Asking { asked_at: Some(asked_at), .. } = drive.stage {
+        if let Stage::Asking { asked_at, open_at, .. } = drive.stage {
+            // The stream opens in a round trip, and the answer comes after another; or the one comes
+            // along with the other. The longer of both spans is a round trip, whichever it is.
+            let open_at = open_at.unwrap_or(cx.now);
+            let sample = open_at.since(asked_at).max(cx.now.since(open_at));
             let measured = ground.peers.get(conn).and_then(|one| one.rtt);
-            let samples = [Some(cx.now.since(asked_at)), measured, drive.rtt];
-            drive.rtt = samples.into_iter().flatten().min();
+            drive.rtt = [Some(sample), measured, drive.rtt].into_iter().flatten().min();
         }
         let plain = match drive.attempts {
             0 => offer::public(ground, &listed),
@@ -306,7 +310,7 @@ impl Punching {
         }
         let stream = stream(&mut self.streams);
         let overdue_at = cx.now + ANSWER_TIMEOUT;
-        drive.stage = Stage::Asking { stream, asked_at: None, overdue_at };
+        drive.stage = Stage::Asking { stream, asked_at: cx.now, open_at: None, overdue_at };
         cx.actions.push(Action::OpenStream { conn, stream });
         cx.actions.push(Action::Send { stream, body: told });
         false
@@ -347,7 +351,7 @@ impl Punching {
 saved!(struct Drive { peer, is_news, attempts, rtt, plain, stage });
 saved!(enum Stage {
     1 = Ready,
-    2 = Asking { stream, asked_at, overdue_at },
+    2 = Asking { stream, asked_at, open_at, overdue_at },
     3 = Plain { stream, theirs, until },
     4 = Waiting { theirs, at },
     5 = Dialling { dials, until },

@@ -96,25 +96,22 @@ pub(super) fn dials(
             failure = (PunchFailure::EndpointDependent, Some(class));
             continue;
         }
-        let way = way(side, own, other);
+        let way = way(side, class.transport, own, other);
         dials.extend(fit().take(CLASS_MAX).map(|addr| (addr, way)));
     }
     if dials.is_empty() { Err(failure) } else { Ok(dials) }
 }
 
-/// Who opened the circuit is the client. But where one NAT shows another port to each endpoint, no
-/// packet finds whoever is behind it unless it answers one of his: he is the client, and comes in at the
-/// other side's listener.
-fn way(side: Side, own: Behavior, other: Behavior) -> PunchWay {
-    let depends = |one: Behavior| one.mapping.is_endpoint_dependent();
-    match (depends(own), depends(other), side) {
-        (true, false, _) | (false, false, Side::Outbound) | (true, true, Side::Outbound) => {
-            PunchWay::Client
-        }
-        (false, true, _) | (false, false, Side::Inbound) | (true, true, Side::Inbound) => {
-            PunchWay::Server
-        }
-    }
+/// Which part is ours; both sides come to the same answer. Who opened the circuit is the client, but
+/// where only the other side can be entered.
+fn way(side: Side, transport: Transport, own: Behavior, other: Behavior) -> PunchWay {
+    let (taker, opener) = match side {
+        Side::Inbound => (own, other),
+        Side::Outbound => (other, own),
+    };
+    let is_taker = outlook::serves(taker, opener, transport);
+    let client = if is_taker { Side::Outbound } else { Side::Inbound };
+    if client == side { PunchWay::Client } else { PunchWay::Server }
 }
 
 /// The other side's addresses that we may dial from a listener of ours: once each, none of our own.
@@ -215,15 +212,18 @@ mod tests {
         ]
         .map(behind);
         let [_, same, another] = all;
-        for a in all {
-            for b in all {
-                let both = [way(Side::Outbound, a, b), way(Side::Inbound, b, a)];
-                assert!(both.contains(&PunchWay::Client), "{a:?} {b:?}");
-                assert!(both.contains(&PunchWay::Server), "{a:?} {b:?}");
+        for transport in [Transport::Tcp, Transport::Quic] {
+            for a in all {
+                for b in all {
+                    let both =
+                        [way(Side::Outbound, transport, a, b), way(Side::Inbound, transport, b, a)];
+                    assert!(both.contains(&PunchWay::Client), "{a:?} {b:?}");
+                    assert!(both.contains(&PunchWay::Server), "{a:?} {b:?}");
+                }
             }
+            assert_eq!(way(Side::Outbound, transport, same, same), PunchWay::Client);
+            assert_eq!(way(Side::Inbound, transport, another, same), PunchWay::Client);
+            assert_eq!(way(Side::Outbound, transport, same, another), PunchWay::Server);
         }
-        assert_eq!(way(Side::Outbound, same, same), PunchWay::Client);
-        assert_eq!(way(Side::Inbound, another, same), PunchWay::Client);
-        assert_eq!(way(Side::Outbound, same, another), PunchWay::Server);
     }
 }

@@ -1,7 +1,7 @@
 //! Whether two NATs can be punched at all, and what each side sends to the other.
 
 use crate::wire::punch::Behavior;
-use crate::{FilteringBehavior, MappingBehavior};
+use crate::{FilteringBehavior, MappingBehavior, Transport};
 
 /// Whether packets of one side can reach the other once both send. What is not known is hoped for.
 ///
@@ -11,6 +11,18 @@ use crate::{FilteringBehavior, MappingBehavior};
 /// same for everybody.
 pub(super) fn may_meet(ours: Behavior, theirs: Behavior) -> bool {
     may_be_entered(ours, theirs) || may_be_entered(theirs, ours)
+}
+
+/// Whether who took the circuit is the server, of two that may meet. Over TCP, where only one side's
+/// mapping depends on the endpoint, the other one is entered, if it can be: nobody knows from where
+/// SYNs of the first one come, and who accepts a connection of an unknown port is its server.
+pub(super) fn serves(taker: Behavior, opener: Behavior, transport: Transport) -> bool {
+    let depends = |one: Behavior| one.mapping.is_endpoint_dependent();
+    if transport == Transport::Tcp && depends(taker) && !depends(opener) {
+        !may_be_entered(opener, taker)
+    } else {
+        may_be_entered(taker, opener)
+    }
 }
 
 /// Whether `inner` can be entered by what `outer` sends.
@@ -87,6 +99,24 @@ mod tests {
             for b in every_behavior() {
                 assert_eq!(may_meet(a, b), meets(a, b), "{a:?} {b:?}");
                 assert_eq!(may_meet(a, b), may_meet(b, a), "{a:?} {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_server_can_be_entered_and_its_port_is_known_if_it_can_be() {
+        let depends = |one: Behavior| one.mapping.is_endpoint_dependent();
+        for taker in every_behavior() {
+            for opener in every_behavior().filter(|opener| may_meet(taker, *opener)) {
+                for transport in [Transport::Tcp, Transport::Quic] {
+                    let is_taker = serves(taker, opener, transport);
+                    let (server, client) = if is_taker { (taker, opener) } else { (opener, taker) };
+                    assert!(may_be_entered(server, client), "{taker:?} {opener:?}");
+                    // Its SYNs come from where the client expects them, or do not get in.
+                    let stray = depends(server) && may_be_entered(client, server);
+                    let is_harmless = transport == Transport::Quic || depends(client);
+                    assert!(!stray || is_harmless, "{taker:?} {opener:?}");
+                }
             }
         }
     }

@@ -23,7 +23,8 @@ pub enum PunchWay {
     /// As any dial: we are the client, and a refusal is final.
     Plain,
     /// We are the client, while the other side opens its own NAT. Over TCP a refusal is answered by
-    /// a new SYN until the time is over.
+    /// a new SYN until the time is over. A connection that the listener accepts from the very
+    /// address, be it before or meanwhile, is this one: on it we are the client, too.
     Client,
     /// We are the server, whoever's packet comes first. TCP: SYNs as for [`PunchWay::Client`], and
     /// above the connection we listen. QUIC: datagrams of random bytes, at random intervals, which
