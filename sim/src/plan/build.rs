@@ -5,8 +5,8 @@ use crate::net::{Gate, HostId, RouterId};
 use crate::watch::Violation;
 use crate::world::{Counts, NodeConfig, NodeId, Truth, World};
 use portolan_core::{
-    Addr, Class, Config, DialBackConfig, Duration, Family, Instant, NodeState, Outcome, Reason,
-    Scope, ServerExplanation, Verdict,
+    Addr, Class, Config, DialBackConfig, Duration, Family, Instant, NodeState, Outcome,
+    PunchConfig, Reason, Scope, ServerExplanation, Verdict,
 };
 
 /// How a class of a node stands, beside what is true.
@@ -96,6 +96,7 @@ impl Run {
                 limits.sources.clone_from(&serves.from);
                 core.dial_back = Some(limits);
             }
+            core.punch = node.punches.then(PunchConfig::default);
             let config = NodeConfig {
                 name: node.name.clone(),
                 host,

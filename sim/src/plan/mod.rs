@@ -62,6 +62,8 @@ pub struct NodePlan {
     pub serves: Option<Serves>,
     /// What its handshakes cost.
     pub costs: Costs,
+    /// Whether it makes direct connections out of relayed ones.
+    pub punches: bool,
 }
 
 /// Something that befalls the world. Numbers are places in the plan's lists.
@@ -196,6 +198,7 @@ impl NodePlan {
             listen,
             serves: None,
             costs: Costs::PORTOLAN,
+            punches: false,
         }
     }
 }

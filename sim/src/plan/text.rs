@@ -145,11 +145,12 @@ impl Plan {
         let listen = words.list("listen")?;
         let link = read_link(words)?;
         let costs = if words.flag("eager") { Costs::EAGER } else { Costs::PORTOLAN };
+        let punches = words.flag("punches");
         let serves = words.flag("serves");
         let from = words.list("from")?;
         let vice = words.option("vice")?;
         let serves = serves.then_some(Serves { from, vice });
-        Ok(NodePlan { name, behind, ips, link, listen, serves, costs })
+        Ok(NodePlan { name, behind, ips, link, listen, serves, costs, punches })
     }
 
     fn change(&self, words: &mut Words<'_>, at: Duration) -> Result<Change, String> {
@@ -268,6 +269,9 @@ impl fmt::Display for Plan {
             line += &say_link(&node.link);
             if node.costs == Costs::EAGER {
                 line += " eager";
+            }
+            if node.punches {
+                line += " punches";
             }
             if let Some(serves) = &node.serves {
                 line += " serves";

@@ -101,6 +101,7 @@ impl World {
             }
             Action::Mapping(action) => self.orders(node, action),
             Action::Relay(action) => self.relays(node, action),
+            Action::Punch(action) => self.punches(node, action),
             // An order that this world does not know is a gap in the world.
             other => unreachable!("{other:?}"),
         }

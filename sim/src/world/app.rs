@@ -75,6 +75,7 @@ impl World {
                 self.later(Duration::ZERO, Occurrence::Tells { node, event });
             }
             Purpose::Call(call) => self.call_ends(node, call, CallEnd::NoRelay(reason)),
+            Purpose::Punch(punch) => self.punch_failed(node, punch, reason),
             Purpose::Circuit { stream, call, .. } => self.not_upgraded(node, stream, call),
         }
     }
@@ -156,6 +157,7 @@ impl World {
         }
         self.bridges.retain(|(of, _), _| *of != node);
         self.nodes[node].calls.clear();
+        self.nodes[node].punches.clear();
         self.nodes[node].granted.clear();
         self.nodes[node].contract = crate::relays::Relays::default();
         self.nodes[node].conns.clear();

@@ -144,6 +144,7 @@ impl World {
             Purpose::Target(target) => Some(self.nodes[node].targets[target].peer),
             Purpose::Relay(peer, _) | Purpose::Circuit { peer, .. } => Some(peer),
             Purpose::Call(call) => self.nodes[node].calls.get(&call).map(|call| call.relay),
+            Purpose::Punch(punch) => self.nodes[node].punches.get(&punch).map(|one| one.peer),
             Purpose::DialBack(_) | Purpose::Scripted(_) | Purpose::Stranger => None,
         }
     }
@@ -187,9 +188,7 @@ impl World {
         dialer.purpose = Some(Purpose::Circuit { stream, peer, call });
         dialer.via = Some(Via { carrier, key });
         let hands = 2 * self.nodes[node].costs.tcp_upgrade + 1;
-        let opened_at = self.now;
-        let fresh = Conn { dialer, listener: None, hands, opened_at, tries: 0, abandoned: false };
-        self.conns.insert(conn, fresh);
+        self.conns.insert(conn, Conn::new(self.now, dialer, hands));
         self.speaks(carrier, stream, Voice::Circuit((conn, Role::Dialer)));
         self.say((conn, Role::Dialer), Said::Hand(1));
         if hands == 1 {

@@ -12,7 +12,8 @@
 
 use bytes::Bytes;
 use portolan_core::{
-    Addr, CircuitId, ConnId, DialId, Duration, Instant, PeerId, Protocol, StreamId, Transport,
+    Addr, CircuitId, ConnId, DialId, Duration, Instant, PeerId, Protocol, PunchId, StreamId,
+    Transport,
 };
 use std::collections::BTreeMap;
 
@@ -90,8 +91,13 @@ pub(super) type EndId = (u64, Role);
 pub(super) enum Part {
     Open,
     Accept,
+    /// The acknowledgement of an `Accept`, where nothing else is said along with it: only punching
+    /// needs to see it.
+    Ack,
     Segment(u32),
     Refuse,
+    /// A datagram of random bytes that opens the sender's NAT, and that nobody reads.
+    Noise,
 }
 
 /// What one side says to the other.
@@ -179,6 +185,8 @@ pub(super) enum Purpose {
     Relay(PeerId, Addr),
     /// The application wants to reach a relay, for this call.
     Call(CircuitId),
+    /// Core wants a direct connection out of a relayed one.
+    Punch(PunchId),
     /// Hands are shaken over this stream; whom to find at its other end, and the call.
     Circuit { stream: StreamId, peer: PeerId, call: Option<CircuitId> },
 }
@@ -322,9 +330,34 @@ pub(super) struct Conn {
     pub(super) tries: u32,
     /// Whoever accepted it has dropped it since.
     pub(super) abandoned: bool,
+    /// Who begins the handshakes: the dialer, but where both punch. Where both want to, or neither
+    /// does, nobody.
+    pub(super) client: Option<Role>,
+    /// Whether the listener's side of TCP is established.
+    pub(super) acked: bool,
+    /// The connection that its dialer's socket belongs to, since the SYNs of both met.
+    pub(super) met: Option<u64>,
+    /// The dial of the listener's whose socket this connection has taken over.
+    pub(super) absorbed: Option<u64>,
 }
 
 impl Conn {
+    /// A dial that begins.
+    pub(super) fn new(now: Instant, dialer: End, hands: u8) -> Conn {
+        Conn {
+            dialer,
+            listener: None,
+            hands,
+            opened_at: now,
+            tries: 0,
+            abandoned: false,
+            client: Some(Role::Dialer),
+            acked: false,
+            met: None,
+            absorbed: None,
+        }
+    }
+
     pub(super) fn end(&self, role: Role) -> Option<&End> {
         match role {
             Role::Dialer => Some(&self.dialer),

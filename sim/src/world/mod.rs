@@ -19,6 +19,7 @@ mod faults;
 mod lan;
 mod node;
 mod packets;
+mod punch;
 mod relay;
 mod talk;
 mod truth;
@@ -36,7 +37,9 @@ use crate::net::{Fabric, HostId, Landing, Packet, RouterId};
 use crate::watch::{Violation, Watch};
 use conn::{Conn, EndId, Part};
 use portolan_core::transcript::Scribe;
-use portolan_core::{Actions, Addr, ConfigError, Duration, Event, Instant, Notice, StreamId};
+use portolan_core::{
+    Actions, Addr, ConfigError, Duration, Event, Instant, Notice, PunchId, StreamId,
+};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -72,6 +75,12 @@ enum Occurrence {
     HangsUp { end: EndId },
     /// Hands that are shaken over a stream have had their time.
     UpgradeOver { end: EndId, stream: StreamId },
+    /// A dial that punches sends its next packet.
+    PunchAgain { node: usize, punch: PunchId, serial: u64 },
+    /// A dial that punches has had its time to connect.
+    PunchOver { node: usize, punch: PunchId, serial: u64 },
+    /// The handshakes of such a dial have had their time.
+    HandsOver { end: EndId },
     /// A machine that was suspended runs again.
     Resumes { node: usize },
     /// Something happens in a network whose router maps ports.
@@ -336,6 +345,11 @@ impl World {
             Occurrence::ScriptDials { node, number } => self.script_dials(node, number),
             Occurrence::HangsUp { end } => self.close(end),
             Occurrence::UpgradeOver { end, stream } => self.upgrade_over(end, stream),
+            Occurrence::PunchAgain { node, punch, serial } => {
+                self.punch_again(node, punch, serial);
+            }
+            Occurrence::PunchOver { node, punch, serial } => self.punch_over(node, punch, serial),
+            Occurrence::HandsOver { end } => self.hands_over(end),
             Occurrence::Resumes { node } => self.resumes(node),
             Occurrence::OnLan { router, what } => self.on_lan(router, what),
         }

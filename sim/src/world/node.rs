@@ -2,6 +2,7 @@
 
 use super::circuit::Call;
 use super::conn::{Costs, EndId};
+use super::punch::Punch;
 use super::relay::RelayMood;
 use super::vice::{Request, Vice};
 use crate::dice::Dice;
@@ -13,7 +14,7 @@ use libp2p_identity::Keypair;
 use portolan_core::transcript::{Names, Scribe};
 use portolan_core::{
     Addr, Agent, CircuitId, Class, Config, ConfigError, ConnId, Event, Family, Instant, ListenerId,
-    PeerId, Protocol, Signer, StreamId, Transport, UnixTime,
+    PeerId, Protocol, PunchId, Signer, StreamId, Transport, UnixTime,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -144,6 +145,10 @@ pub struct Node {
     /// What its application wants of relays.
     pub(super) calls: BTreeMap<CircuitId, Call>,
     pub(super) next_call: u64,
+    /// Its dials that punch.
+    pub(super) punches: BTreeMap<PunchId, Punch>,
+    /// What those have sent in each minute of the world, number of packets.
+    pub(super) punched: BTreeMap<u64, u64>,
 }
 
 impl Node {
@@ -198,6 +203,8 @@ impl Node {
             granted: BTreeSet::new(),
             calls: BTreeMap::new(),
             next_call: 0,
+            punches: BTreeMap::new(),
+            punched: BTreeMap::new(),
         })
     }
 
@@ -234,6 +241,11 @@ impl Node {
     /// Its sockets towards its router.
     pub fn sockets(&self) -> &Sockets {
         &self.sockets
+    }
+
+    /// First packets and datagrams of its dials that punch, by the minute of the world.
+    pub fn punched(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.punched.iter().map(|(minute, packets)| (*minute, *packets))
     }
 
     /// Whether it runs and is awake.

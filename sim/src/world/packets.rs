@@ -4,7 +4,7 @@ use super::conn::{self, Conn, End, EndId, Part, Phase, Purpose, Role, Said, Segm
 use super::node::first_ip;
 use super::{Occurrence, World};
 use crate::net::{ACKNOWLEDGEMENT_BYTES, Fate, HostId, Landing, Packet, PacketKind, Way};
-use portolan_core::{Addr, DialFailure, Duration, Event, Family, Instant, Transport};
+use portolan_core::{Addr, DialFailure, Duration, Event, Family, Instant, PeerId, Transport};
 use std::net::IpAddr;
 
 impl World {
@@ -25,30 +25,15 @@ impl World {
         let keeps_port =
             matches!(purpose, Purpose::Target(_) | Purpose::Relay(..) | Purpose::Call(_));
         let local = if keeps_port {
-            let from_listener = |end: &End| end.node == node && end.remote == to;
-            let live = |conn: &Conn| {
-                [Role::Dialer, Role::Listener].into_iter().any(|role| {
-                    let end = conn.end(role).filter(|end| end.phase != Phase::Gone);
-                    end.is_some_and(from_listener)
-                })
-            };
-            let taken = to.transport == Transport::Tcp && self.conns.values().any(live);
+            let taken = self.is_taken(node, to);
             self.nodes[node].origin(ip, to, taken)
         } else {
             Addr::new(ip, self.nodes[node].fresh_port(), to.transport)
         };
-        let it = &mut self.nodes[node];
-        it.first_dial_at.get_or_insert(self.now);
         let own = keeps_port || purpose == Purpose::Stranger;
+        let it = &self.nodes[node];
         let peer = if own { it.peer } else { it.dial_peer };
-        let mut dialer = End::new(self.now, node, (local, to), peer);
-        dialer.purpose = Some(purpose);
-        let hands = 2 * it.costs.upgrade(to.transport) + 1;
-        let conn = self.fresh();
-        self.conns.insert(
-            conn,
-            Conn { dialer, listener: None, hands, opened_at: self.now, tries: 0, abandoned: false },
-        );
+        let conn = self.begin(node, (local, to), peer, purpose);
         self.later(timeout, Occurrence::DialOver { conn });
         self.open_again(conn, 0);
         if own {
@@ -57,15 +42,52 @@ impl World {
         }
     }
 
+    /// Whether a socket of a node on TCP leads there already.
+    pub(super) fn is_taken(&self, node: usize, to: Addr) -> bool {
+        let leads_there = |end: &End| end.node == node && end.remote == to;
+        let live = |conn: &Conn| {
+            [Role::Dialer, Role::Listener].into_iter().any(|role| {
+                let end = conn.end(role).filter(|end| end.phase != Phase::Gone);
+                end.is_some_and(leads_there)
+            })
+        };
+        to.transport == Transport::Tcp && self.conns.values().any(live)
+    }
+
+    /// A dial that has sent nothing yet.
+    pub(super) fn begin(
+        &mut self,
+        node: usize,
+        (local, to): (Addr, Addr),
+        peer: PeerId,
+        purpose: Purpose,
+    ) -> u64 {
+        let it = &mut self.nodes[node];
+        it.first_dial_at.get_or_insert(self.now);
+        let hands = 2 * it.costs.upgrade(to.transport) + 1;
+        let mut dialer = End::new(self.now, node, (local, to), peer);
+        dialer.purpose = Some(purpose);
+        let conn = self.fresh();
+        self.conns.insert(conn, Conn::new(self.now, dialer, hands));
+        conn
+    }
+
     /// Send a first packet, and look for its answer later.
     pub(super) fn open_again(&mut self, conn: u64, tries: u32) {
         let Some(it) = self.conns.get_mut(&conn) else { return };
+        if let Some(met) = it.met {
+            return self.accept_again(conn, met, tries);
+        }
         if it.dialer.phase != Phase::Opening || it.tries != tries {
             return;
         }
         it.tries += 1;
         let (local, remote, node) = (it.dialer.local, it.dialer.remote, it.dialer.node);
+        let punches = matches!(it.dialer.purpose, Some(Purpose::Punch(_)));
         self.nodes[node].called.insert(remote.ip);
+        if punches {
+            self.note_punched(node);
+        }
         let packet = Packet::bare(local, remote, PacketKind::Open);
         self.send((conn, Role::Dialer), packet, Part::Open);
         let again = conn::OPEN_TIMEOUT * 2u32.saturating_pow(tries);
@@ -113,12 +135,18 @@ impl World {
 
     /// Forget a connection that is over on both sides.
     pub(super) fn bury(&mut self, conn: u64) {
-        if self.conns.get(&conn).is_some_and(Conn::is_over) {
-            self.conns.remove(&conn);
+        let mut next = Some(conn);
+        while let Some(conn) = next {
+            // A dial whose socket another connection has taken over goes along with that.
+            let is_over = |it: &Conn| it.met.is_none_or(|met| !self.conns.contains_key(&met));
+            if !self.conns.get(&conn).is_some_and(|it| it.is_over() && is_over(it)) {
+                return;
+            }
+            next = self.conns.remove(&conn).and_then(|it| it.absorbed);
         }
     }
 
-    fn send(&mut self, (conn, from): EndId, packet: Packet, part: Part) {
+    pub(super) fn send(&mut self, (conn, from): EndId, packet: Packet, part: Part) {
         let Some(end) = self.end((conn, from)) else { return };
         let host = self.nodes[end.node].host;
         self.counts.packets += u64::from(packet.count);
@@ -126,7 +154,7 @@ impl World {
         self.travel(way, (conn, from), part);
     }
 
-    fn travel(&mut self, way: Way, (conn, from): EndId, part: Part) {
+    pub(super) fn travel(&mut self, way: Way, (conn, from): EndId, part: Part) {
         let sent_at = self.now;
         match way {
             Way::Arrives { after, landing, packet, copy } => {
@@ -187,6 +215,8 @@ impl World {
         match part {
             Part::Open => self.knocked(node, packet, conn),
             Part::Accept => self.accepted(node, packet, conn),
+            Part::Ack => self.acknowledged(node, packet, to),
+            Part::Noise => {}
             Part::Refuse => self.refused(node, to),
             Part::Segment(seq) => {
                 let known = self.end(to).filter(|end| {
@@ -198,6 +228,7 @@ impl World {
                     self.lost((conn, from), part, sent_at);
                     return self.turn_away(node, packet, (conn, from));
                 }
+                self.connects(to);
                 self.arrived(to, seq);
             }
         }
@@ -216,9 +247,13 @@ impl World {
     /// A first packet reached a host.
     fn knocked(&mut self, node: usize, packet: Packet, conn: u64) {
         let Some(it) = self.conns.get(&conn) else { return };
-        if it.abandoned || it.dialer.phase == Phase::Gone {
+        if let Some(met) = it.met {
+            return self.crossed(packet, (met, Role::Dialer));
+        }
+        if it.abandoned || it.dialer.phase == Phase::Gone || self.meets(node, packet, conn) {
             return;
         }
+        let Some(it) = self.conns.get(&conn) else { return };
         if !self.nodes[node].listens_at(packet.dst) {
             return self.turn_away(node, packet, (conn, Role::Dialer));
         }
@@ -237,6 +272,7 @@ impl World {
             if let Some(it) = self.conns.get_mut(&conn) {
                 it.listener = Some(end);
             }
+            self.takes_roles(conn);
         }
         let answer = Packet::bare(packet.dst, packet.src, PacketKind::Accept);
         self.send((conn, Role::Listener), answer, Part::Accept);
@@ -247,8 +283,16 @@ impl World {
         let now = self.now;
         let Some(it) = self.conns.get_mut(&conn) else { return };
         let fits = packet.src == it.dialer.remote || packet.src.transport == Transport::Quic;
-        if it.dialer.phase != Phase::Opening || it.dialer.node != node || !fits {
+        if it.met.is_some() || it.dialer.node != node || !fits {
             return;
+        }
+        let begins = it.client == Some(Role::Dialer);
+        if it.dialer.phase != Phase::Opening {
+            // What it said before may be lost.
+            let answers = !begins && it.dialer.phase != Phase::Gone;
+            return if answers {
+                self.acknowledges((conn, Role::Dialer))
+            };
         }
         let rtt = now.since(it.opened_at);
         it.dialer.phase = Phase::Shaking;
@@ -259,10 +303,20 @@ impl World {
         if let Some(listener) = &mut it.listener {
             listener.rtt = measured;
         }
-        let stands = it.hands == 1;
-        self.say((conn, Role::Dialer), Said::Hand(1));
+        self.shakes((conn, Role::Dialer));
+        if begins {
+            self.begins((conn, Role::Dialer));
+        } else {
+            self.acknowledges((conn, Role::Dialer));
+        }
+    }
+
+    /// One side begins the handshakes.
+    pub(super) fn begins(&mut self, end: EndId) {
+        let stands = self.conns.get(&end.0).is_some_and(|it| it.hands == 1);
+        self.say(end, Said::Hand(1));
         if stands {
-            self.established((conn, Role::Dialer));
+            self.established(end);
         }
     }
 
@@ -279,8 +333,14 @@ impl World {
                 self.abandon(end.0, reason);
             }
             (Phase::Opening | Phase::Shaking, Role::Listener) => {
+                let purpose = it.purpose;
                 if let Some(it) = self.end_mut(end) {
                     it.phase = Phase::Gone;
+                }
+                if let Some(purpose @ Purpose::Punch(_)) = purpose {
+                    let opened = self.conns.get(&end.0).is_some_and(|it| it.acked);
+                    let reason = if opened { DialFailure::Handshake } else { DialFailure::Refused };
+                    self.dial_failed(node, purpose, reason);
                 }
                 self.bury(end.0);
             }

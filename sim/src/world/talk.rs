@@ -101,19 +101,24 @@ impl World {
             Some(Purpose::Stranger) => self.later(STRANGER_STAYS, Occurrence::HangsUp { end }),
             Some(Purpose::Target(target)) => self.target_up(node, target, id),
             Some(Purpose::Circuit { call: Some(call), .. }) => self.call_stands(node, call, id),
+            Some(Purpose::Punch(punch)) => {
+                self.nodes[node].punches.remove(&punch);
+            }
             Some(Purpose::DialBack(_) | Purpose::Relay(..)) => {}
             Some(Purpose::Call(_) | Purpose::Circuit { call: None, .. }) | None => {}
         }
         let dial = match purpose {
             Some(Purpose::DialBack(dial)) => Some(dial),
             Some(Purpose::Target(_) | Purpose::Scripted(_) | Purpose::Stranger) | None => None,
-            Some(Purpose::Relay(..) | Purpose::Call(_) | Purpose::Circuit { .. }) => None,
+            Some(Purpose::Relay(..) | Purpose::Call(_) | Purpose::Punch(_)) => None,
+            Some(Purpose::Circuit { .. }) => None,
         };
         let relayed = self.end(end).is_some_and(|end| end.via.is_some());
         if dial.is_none() && !relayed {
             self.nodes[node].heard.insert(remote.class());
         }
-        let side = if role == Role::Dialer { Side::Outbound } else { Side::Inbound };
+        let is_client = self.conns.get(&conn).is_some_and(|it| it.client == Some(role));
+        let side = if is_client { Side::Outbound } else { Side::Inbound };
         let measured = relayed || side == Side::Outbound || local.transport == Transport::Quic;
         let rtt = measured.then_some(rtt);
         let facts = Connected { conn: id, peer, side, local, remote, relayed, dial, rtt };
@@ -247,6 +252,7 @@ impl World {
         let Some(it) = self.end_mut(end) else { return };
         let was_up = it.is_up();
         let shaking = it.phase == Phase::Shaking;
+        let (node, purpose) = (it.node, it.purpose);
         if let Some(via) = it.via {
             return self.circuit_broken(end, via);
         }
@@ -256,6 +262,10 @@ impl World {
             self.gone(end, true);
         } else if shaking && end.1 == Role::Dialer {
             return self.abandon(end.0, DialFailure::Handshake);
+        } else if let Some(purpose @ Purpose::Punch(_)) = purpose
+            && shaking
+        {
+            self.dial_failed(node, purpose, DialFailure::Handshake);
         }
         self.bury(end.0);
     }
