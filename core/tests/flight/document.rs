@@ -12,11 +12,13 @@ const VALUES: &str = include_str!("../../src/flight/proto/values.rs");
 const ACTION: &str = include_str!("../../src/flight/proto/action.rs");
 const MAPPING: &str = include_str!("../../src/flight/proto/mapping.rs");
 const RELAY: &str = include_str!("../../src/flight/proto/relay.rs");
-const CODE: [&str; 6] = [
+const PUNCH: &str = include_str!("../../src/flight/proto/punch.rs");
+const CODE: [&str; 7] = [
     VALUES,
     ACTION,
     MAPPING,
     RELAY,
+    PUNCH,
     include_str!("../../src/flight/proto/head.rs"),
     include_str!("../../src/flight/proto/step.rs"),
 ];
