@@ -85,12 +85,11 @@ async fn punched(notices: &mut Notices, wanted: PeerId) -> ConnId {
     soon(async {
         loop {
             let noticed = notices.next().await.expect("the node lives");
-            match noticed.notice {
-                Notice::Punch(PunchNotice::Connected { peer, conn, .. }) if peer == wanted => {
-                    return conn;
-                }
-                Notice::Punch(failed @ PunchNotice::Failed { .. }) => panic!("{failed:?}"),
-                _ => {}
+            let Notice::Punch(notice) = noticed.notice else { continue };
+            match notice {
+                PunchNotice::Connected { peer, conn, .. } if peer == wanted => return conn,
+                PunchNotice::Failed { .. } => panic!("{notice:?}"),
+                PunchNotice::Connected { .. } | PunchNotice::Attempted { .. } | _ => {}
             }
         }
     })

@@ -31,7 +31,7 @@ fn told(notice: &PunchNotice) -> Option<PipeNews> {
             class: class.map(|class| class.to_string()),
             attempts: *attempts,
         },
-        _ => return None,
+        PunchNotice::Connected { .. } | _ => return None,
     })
 }
 

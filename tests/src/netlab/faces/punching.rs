@@ -31,7 +31,10 @@ pub(super) async fn punch<R: Runtime>(node: &Node<R>, addr: &Multiaddr) -> Resul
                 done["attempts"] = (*attempts).into();
                 done["failure"] = reason.name().into();
             }
-            _ => continue,
+            PunchNotice::Attempted { .. }
+            | PunchNotice::Connected { .. }
+            | PunchNotice::Failed { .. }
+            | _ => continue,
         }
         done["took_ms"] = millis_of(noticed.at.since(stands)).into();
         break;
