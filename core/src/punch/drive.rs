@@ -16,8 +16,8 @@ use bytes::Bytes;
 /// Attempts in a row (DCUtR §The Protocol: two retries).
 const ATTEMPTS_IN_A_ROW: u8 = 3;
 /// How long a plain dial of a peer that lists public addresses is waited for before both punch, ours:
-/// three round trips over the circuit, which is how long it takes; this at least and at most.
-const PLAIN_FIRST_MIN: Duration = Duration::from_millis(100);
+/// four round trips over the circuit, which is how long it takes; this at least and at most.
+const PLAIN_FIRST_MIN: Duration = Duration::from_millis(200);
 const PLAIN_FIRST_MAX: Duration = Duration::from_secs(1);
 /// The first rest after attempts in vain, and the longest, ours. Each doubles it. Less is traffic on
 /// a path that was tried, more is a path through a relay for longer than need be.
@@ -211,7 +211,7 @@ impl Punching {
         };
         let peer = drive.peer;
         drive.plain = dial(cx, &mut self.minted, peer, plain, ATTEMPT_MAX);
-        let patience = drive.rtt.map_or(PLAIN_FIRST_MAX, |rtt| rtt * 3);
+        let patience = drive.rtt.map_or(PLAIN_FIRST_MAX, |rtt| rtt * 4);
         let patience = patience.clamp(PLAIN_FIRST_MIN, PLAIN_FIRST_MAX);
         let until = if drive.plain.is_empty() { cx.now } else { cx.now + patience };
         drive.stage = Stage::Plain { stream, theirs, until };

@@ -64,7 +64,8 @@ pub enum PunchAction {
         timeout: Duration,
     },
     /// The attempt is over: stop this dial, and send nothing more for it. Nothing answers. Of a dial
-    /// as the server that is connected already, the handshakes go on: the client has the choice.
+    /// as the server, or a plain one over TCP, that is connected already, the handshakes go on: the
+    /// client has the choice, and the connection may be told all the same.
     Cancel {
         /// The dial; one that has ended is no fault.
         punch: PunchId,

@@ -13,7 +13,7 @@
 
 use super::error::DialError;
 use super::punches::{PUNCHES_MAX, Place};
-use super::{Established, Net, Origin, Patience, Shared, circuit, is_dialable, quic, tcp};
+use super::{Established, Net, Patience, Shared, circuit, is_dialable, quic};
 use crate::sockets;
 use crate::time::{Stopwatch, timeout};
 use crate::traits::{Runtime, Sockets};
@@ -65,8 +65,15 @@ impl<R: Runtime> Net<R> {
             return Err(DialError::Unusable(to));
         }
         match (to.transport, way) {
+            // Once it is connected it goes on to its end: a socket that is closed in the middle of its
+            // handshakes keeps the two ports from each other for a minute, and from what comes next.
             (Transport::Tcp, PunchWay::Plain) => {
-                unless(cancelled, self.dial_tcp(to, peer, patience)).await
+                match unless(cancelled, self.meet_plainly(to, patience)).await? {
+                    Some((tcp, _place)) => {
+                        self.shake_hands_on(tcp, to, peer, Side::Outbound).await.map(Some)
+                    }
+                    None => Ok(None),
+                }
             }
             (Transport::Tcp, PunchWay::Client) => {
                 let punch = async {
@@ -92,21 +99,15 @@ impl<R: Runtime> Net<R> {
         }
     }
 
-    async fn dial_tcp(
-        &self,
-        to: Addr,
-        peer: PeerId,
-        connect: Duration,
-    ) -> Result<Established, DialError> {
-        let _place = self.shared.punches.begin().ok_or_else(too_many)?;
-        let listeners = self.tcp_listeners_for(to);
-        if listeners.is_empty() {
-            return Err(no_listener());
-        }
-        let handshake = self.shared.config.handshake_timeout;
-        let patience = Patience { connect, handshake, total: Duration::MAX };
-        let (keys, from) = (&self.shared.keys, Origin::Listeners(listeners));
-        tcp::dial(&self.shared, keys, to, &from, Some(peer), patience).await
+    /// A socket that is connected to `to`, by one SYN of the kernel's and those that follow it.
+    async fn meet_plainly(&self, to: Addr, patience: Duration) -> Result<Met<R>, DialError> {
+        let from = self.port_towards(to).ok_or_else(no_listener)?;
+        let place = self.shared.punches.begin().ok_or_else(too_many)?;
+        let runtime = &self.shared.runtime;
+        let socket = sockets::dial_shared(to.socket(), from).map_err(DialError::at_once)?;
+        let connected = timeout(runtime, patience, runtime.connected(socket)).await;
+        let tcp = connected.ok_or(DialError::TimedOut)?.map_err(DialError::later)?;
+        Ok((tcp, place))
     }
 
     /// A socket that is connected to `to`, whichever way it came.

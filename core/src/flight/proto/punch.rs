@@ -16,12 +16,12 @@ pub(super) struct PunchEventMessage {
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum Event {
     #[prost(message, tag = "1")]
-    Failed(Failed),
+    Failed(PunchFailed),
 }
 
 /// `portolan.flight.PunchFailed`
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-struct Failed {
+struct PunchFailed {
     #[prost(uint64, tag = "1")]
     punch: u64,
     #[prost(uint32, tag = "2")]
@@ -39,14 +39,14 @@ pub(super) struct PunchActionMessage {
 #[derive(Clone, PartialEq, prost::Oneof)]
 enum Action {
     #[prost(message, tag = "1")]
-    Dial(Dial),
+    Dial(PunchDial),
     #[prost(uint64, tag = "2")]
     Cancel(u64),
 }
 
 /// `portolan.flight.PunchDial`
 #[derive(Clone, PartialEq, prost::Message)]
-struct Dial {
+struct PunchDial {
     #[prost(uint64, tag = "1")]
     punch: u64,
     #[prost(bytes = "bytes", tag = "2")]
@@ -86,7 +86,7 @@ impl From<&PunchEvent> for PunchEventMessage {
     fn from(event: &PunchEvent) -> PunchEventMessage {
         let event = match event {
             PunchEvent::Failed { punch, reason } => {
-                Event::Failed(Failed { punch: punch.0, reason: reason.number() })
+                Event::Failed(PunchFailed { punch: punch.0, reason: reason.number() })
             }
         };
         PunchEventMessage { event: Some(event) }
@@ -98,7 +98,7 @@ impl TryFrom<PunchEventMessage> for PunchEvent {
 
     fn try_from(message: PunchEventMessage) -> Result<PunchEvent, Unknown> {
         match message.event.ok_or(Unknown("an event of punching of no kind"))? {
-            Event::Failed(Failed { punch, reason }) => Ok(PunchEvent::Failed {
+            Event::Failed(PunchFailed { punch, reason }) => Ok(PunchEvent::Failed {
                 punch: PunchId(punch),
                 reason: DialFailure::numbered(reason, "a dial failure that is not known")?,
             }),
@@ -109,7 +109,7 @@ impl TryFrom<PunchEventMessage> for PunchEvent {
 impl From<&PunchAction> for PunchActionMessage {
     fn from(action: &PunchAction) -> PunchActionMessage {
         let action = match action {
-            PunchAction::Dial { punch, peer: who, addr, way, timeout } => Action::Dial(Dial {
+            PunchAction::Dial { punch, peer: who, addr, way, timeout } => Action::Dial(PunchDial {
                 punch: punch.0,
                 peer: peer(*who),
                 addr: Some((*addr).into()),
