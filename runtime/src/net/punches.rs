@@ -26,7 +26,7 @@ use std::task::{Context, Poll};
 
 /// Punches under way, number; ours: some peers at a time, with a few addresses each. When full, a
 /// punch fails at once. Sockets and packets to strangers grow with it.
-pub(crate) const PUNCHES_MAX: usize = 192;
+pub(crate) const PUNCHES_MAX: usize = 64;
 
 /// All punches of one node.
 pub(super) struct Punches<T>(Arc<Mutex<Table<T>>>);
