@@ -171,7 +171,8 @@ fn observed_ips(observed: &ObservedAddrs, class: Class) -> impl Iterator<Item = 
     other.flat_map(|other| observed.ips(other).iter().take(GUESSED_IPS_MAX).copied())
 }
 
-fn may_be_dialled(addr: Addr, allow_private: bool) -> bool {
+/// Whether the world can dial an address at all, or where private ones are allowed, our lab.
+pub(crate) fn may_be_dialled(addr: Addr, allow_private: bool) -> bool {
     match ip_scope(addr.ip) {
         IpScope::Global => true,
         IpScope::Private | IpScope::Loopback => allow_private,

@@ -14,6 +14,8 @@ mod alone;
 mod changes;
 #[path = "relays/circuits.rs"]
 mod circuits;
+#[path = "figures/mod.rs"]
+mod figures;
 #[path = "relays/first.rs"]
 mod first;
 #[path = "relays/load.rs"]
@@ -21,13 +23,14 @@ mod load;
 #[path = "relays/week.rs"]
 mod week;
 
+use figures::{count, percent, run_seeds};
 use portolan_core::{
     Addr, Config, DialBackConfig, Duration, Instant, Notice, PeerId, RelayConfig, RelayNeed,
     RelayNotice, RelayPeer, RelayServerConfig, RelayState, Transport,
 };
+use portolan_sim::Dice;
 use portolan_sim::net::{Dependence, Gate, GateConfig, Link, RouterId};
 use portolan_sim::world::{Costs, NodeConfig, NodeId, World};
-use portolan_sim::{Dice, workers};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 
@@ -43,36 +46,11 @@ fn seconds(span: u64) -> Duration {
 
 /// The seeds to run: those of the gate, all, or one.
 fn seeds(gate: u64, whole: u64) -> Range<u64> {
-    let one = std::env::var("RELAYS_SEED").ok();
-    if let Some(one) = one.and_then(|seed| seed.parse::<u64>().ok()) {
-        return one..one + 1;
-    }
-    0..if is_whole() { whole } else { gate }
+    figures::seeds("RELAYS", gate, whole)
 }
 
 fn is_whole() -> bool {
     std::env::var("RELAYS_SEEDS").is_ok_and(|wanted| wanted == "whole")
-}
-
-/// Run seeds on every core, and have what came of them in the order of the seeds.
-fn run_seeds<T: Send>(seeds: Range<u64>, work: impl Fn(u64) -> T + Sync) -> Vec<T> {
-    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut all = Vec::new();
-    workers::spread(seeds, jobs, work, &mut |seed, result| {
-        all.push((seed, result));
-        true
-    });
-    all.sort_by_key(|(seed, _)| *seed);
-    all.into_iter().map(|(_, result)| result).collect()
-}
-
-/// Of so many, how many; in a hundred.
-fn percent(part: usize, all: usize) -> f64 {
-    100.0 * count(part) / count(all.max(1))
-}
-
-fn count(number: usize) -> f64 {
-    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
 }
 
 /// The value below which so many in a hundred lie; `all` is sorted.

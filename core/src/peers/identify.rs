@@ -5,7 +5,7 @@
 
 use super::{Connection, Heard, Life, Peers};
 use crate::wire::identify::Identify;
-use crate::wire::multiaddr::{self, Decoded};
+use crate::wire::multiaddr;
 use crate::wire::peer_record::PeerRecord;
 use crate::words::checkpoint::saved;
 use crate::words::config::IDENTIFY_MESSAGES_MAX;
@@ -339,11 +339,8 @@ impl Connection {
         if let Some(envelope) = &identify.signed_peer_record {
             oddity = self.certify(envelope).err().or(oddity);
         }
-        let observed =
-            identify.observed.as_ref().and_then(|bytes| match multiaddr::decode(bytes) {
-                Ok(Decoded::Direct { addr, .. }) => Some(addr),
-                Ok(Decoded::Relayed | Decoded::Other) | Err(_) => None,
-            });
+        let observed = identify.observed.as_slice();
+        let observed = multiaddr::direct(observed).next();
         if !identify.protocols.is_empty() {
             let names = identify.protocols.iter().map(alloc::string::String::as_str);
             let listed = ProtocolSet::from_names(names);

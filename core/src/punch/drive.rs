@@ -7,7 +7,7 @@ use crate::words::checkpoint::saved;
 use crate::words::sleep::Sleep;
 use crate::{
     Action, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, PunchFailure, PunchId,
-    PunchNotice, Side, StreamEnd, StreamId, Wake,
+    PunchNotice, PunchWay, Side, StreamEnd, StreamId, Wake,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -196,7 +196,6 @@ impl Punching {
             return Err(said.map_or(Oddity::MalformedFrame, |_| Oddity::UnexpectedFrame));
         };
         let theirs = Offer::read(&addrs, behaviors);
-        let listed = self.listed.get(&conn).cloned().unwrap_or_default();
         if let Stage::Asking { asked_at, open_at, .. } = drive.stage {
             // The stream opens in a round trip, and the answer comes after another; or the one comes
             // along with the other. The longer of both spans is a round trip, whichever it is.
@@ -205,10 +204,10 @@ impl Punching {
             let measured = ground.peers.get(conn).and_then(|one| one.rtt);
             drive.rtt = [Some(sample), measured, drive.rtt].into_iter().flatten().min();
         }
-        let plain = match drive.attempts {
-            0 => offer::public(ground, &listed),
-            _ => Vec::new(),
-        };
+        let listed = self.listed.get(&conn).filter(|_| drive.attempts == 0);
+        // What it meant when it was listed may be our own address by now.
+        let plain = offer::public(ground, listed.into_iter().flatten().copied());
+        let plain = plain.into_iter().map(|addr| (addr, PunchWay::Plain)).collect();
         let peer = drive.peer;
         drive.plain = dial(cx, &mut self.minted, peer, plain, ATTEMPT_MAX);
         let patience = drive.rtt.map_or(PLAIN_FIRST_MAX, |rtt| rtt * 4);
@@ -222,6 +221,7 @@ impl Punching {
     pub(super) fn in_vain(&mut self, cx: &mut Cx<'_>, conn: ConnId, (reason, class): Failure) {
         let Some(drive) = self.drives.get_mut(&conn) else { return };
         let (peer, attempts) = (drive.peer, drive.attempts);
+        cancel(cx, &mut drive.plain);
         if matches!(reason, PunchFailure::BadAnswer | PunchFailure::NotReached)
             && attempts < ATTEMPTS_IN_A_ROW
         {
@@ -230,7 +230,6 @@ impl Punching {
         }
         let until = self.remember(cx.now, peer, reason);
         if let Some(drive) = self.drives.get_mut(&conn) {
-            cancel(cx, &mut drive.plain);
             drive.is_news = false;
             drive.stage = Stage::Resting { since: cx.now, until };
         }

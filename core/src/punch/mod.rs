@@ -32,7 +32,7 @@ use crate::observed::ObservedAddrs;
 use crate::peers::{Connection, Peers};
 use crate::reachability::Reachability;
 use crate::relay::{Budget, Relays};
-use crate::wire::multiaddr::{self, Decoded};
+use crate::wire::multiaddr;
 use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::words::sleep::Sleep;
 use crate::{
@@ -125,13 +125,8 @@ impl Punching {
         if ground.config.punch.is_none() || circuit.is_none() || listed.is_empty() {
             return;
         }
-        let direct = |bytes: &Bytes| match multiaddr::decode(bytes) {
-            Ok(Decoded::Direct { addr, .. }) => Some(addr),
-            Ok(Decoded::Relayed | Decoded::Other) | Err(_) => None,
-        };
-        let listed: Vec<Addr> = listed.iter().filter_map(direct).collect();
-        let public = offer::public(ground, &listed).into_iter().map(|(addr, _)| addr).collect();
-        let before = self.listed.insert(conn, public);
+        let public = multiaddr::direct(listed);
+        let before = self.listed.insert(conn, offer::public(ground, public));
         if let Some(drive) = self.drives.get_mut(&conn)
             && before.is_some_and(|before| Some(&before) != self.listed.get(&conn))
         {
@@ -159,7 +154,7 @@ impl Punching {
             && circuit.side == Side::Outbound
             && ground.config.punch.is_some()
             && !ground.relay.is_for_strangers(conn)
-            && ground.direct(peer).is_none();
+            && !ground.directs().contains_key(&peer);
         let others = self.follows.iter().filter(|(other, one)| **other != conn && one.peer != peer);
         let is_full = others.count() >= ATTEMPTS_MAX;
         if !may || is_full || self.begun.take(cx.now, FOLLOWS_MIN).is_err() {
@@ -236,13 +231,10 @@ impl Punching {
         ]);
         if self.seen != seen {
             self.seen = seen;
-            let offer = Offer::of(ground);
-            if offer != self.offer {
-                self.offer = offer;
-                self.memory.clear();
-                self.drives.values_mut().for_each(|drive| drive.is_news = true);
-            }
             self.reconcile(cx, ground);
+            if !self.since.is_empty() {
+                self.renew_offer(ground);
+            }
         }
         self.drive_on(cx, ground);
         self.follow_on(cx);
@@ -262,14 +254,24 @@ impl Punching {
         self.drives.get(&conn).is_some_and(Drive::is_at_work) || self.follows.contains_key(&conn)
     }
 
+    /// What we can tell may be other than it was. Then nobody's failure says anything any more.
+    fn renew_offer(&mut self, ground: &Ground<'_>) {
+        let offer = Offer::of(ground, &self.offer);
+        if offer != self.offer {
+            self.offer = offer;
+            self.memory.clear();
+            self.drives.values_mut().for_each(|drive| drive.is_news = true);
+        }
+    }
+
     /// Take over which circuits stand, and beside which there is a direct connection.
     fn reconcile(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>) {
-        let circuits: Vec<(ConnId, &Connection)> = ground
+        let circuits: BTreeMap<ConnId, &Connection> = ground
             .peers
             .iter()
             .filter(|(conn, one)| one.relayed && !ground.relay.is_for_strangers(*conn))
             .collect();
-        let stands = |conn: &ConnId| circuits.iter().any(|(one, _)| one == conn);
+        let stands = |conn: &ConnId| circuits.contains_key(conn);
         self.since.retain(|conn, _| stands(conn));
         self.listed.retain(|conn, _| stands(conn));
         self.leaving.retain(|conn, _| stands(conn));
@@ -279,9 +281,10 @@ impl Punching {
         for conn in gone {
             self.lost(cx, conn);
         }
+        let direct = if circuits.is_empty() { BTreeMap::new() } else { ground.directs() };
         for (conn, one) in circuits {
             self.since.entry(conn).or_insert(cx.now);
-            match ground.direct(one.peer) {
+            match direct.get(&one.peer).copied() {
                 Some(direct) => self.has_direct(cx, (conn, one), direct),
                 None => {
                     self.leaving.remove(&conn);

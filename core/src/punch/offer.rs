@@ -1,14 +1,15 @@
 //! What is told to the other side, and what is dialled of that which it tells.
 
 use super::{Ground, outlook};
-use crate::candidates::Candidate;
-use crate::wire::multiaddr::{self, Decoded};
+use crate::candidates::{Candidate, may_be_dialled};
+use crate::wire::multiaddr;
 use crate::wire::punch::{Behavior, Behaviors, PunchMessage};
 use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver, saved};
 use crate::{
     Addr, Class, ConnId, Family, IpScope, PeerId, PunchFailure, PunchWay, Side, Source, State,
     Transport, ip_scope,
 };
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
@@ -27,8 +28,9 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// What can be told now: observed addresses as well, whether they are proven or not.
-    pub(super) fn of(ground: &Ground<'_>) -> Offer {
+    /// What can be told now: observed addresses as well, whether they are proven or not. In order within
+    /// a class: which of them is the strongest changes with every vote, and is no news.
+    pub(super) fn of(ground: &Ground<'_>, before: &Offer) -> Offer {
         let behaviors = Behaviors::of(|class| {
             let mapping = ground.observed.mapping(class);
             outlook::behavior(mapping, ground.reachability.filtering(class))
@@ -38,25 +40,25 @@ impl Offer {
             let depends = behaviors.get(class).mapping.is_endpoint_dependent();
             let max = if depends { DEPENDENT_MAX } else { CLASS_MAX };
             let here = ground.local.listens_in(class);
-            let of = || {
-                let of = ground.candidates.iter().filter(|one| one.addr.class() == class);
-                of.filter(|one| here && ground.may_be_dialled(one.addr))
-            };
+            let of = || ground.candidates.iter().filter(|one| here && one.addr.class() == class);
             let known = of().filter(|one| ground.is_worth_it(one)).count();
             // Most NATs keep the port where they can (RFC 4787 §4.2.1).
             let fit = of().filter(|one| known == 0 || ground.is_worth_it(one));
-            addrs.extend(fit.map(|one| one.addr).take(if known == 0 { 1 } else { max }));
+            let mut fit: Vec<Addr> = fit.map(|one| one.addr).collect();
+            if depends {
+                // One of them is as good as another, and each server shows another.
+                fit.sort_by_key(|addr| !before.addrs.contains(addr));
+            }
+            fit.truncate(if known == 0 { 1 } else { max });
+            fit.sort_unstable();
+            addrs.extend(fit);
         }
         Offer { addrs, behaviors }
     }
 
     /// What the other side told.
     pub(super) fn read(addrs: &[Bytes], behaviors: Behaviors) -> Offer {
-        let direct = |bytes: &Bytes| match multiaddr::decode(bytes) {
-            Ok(Decoded::Direct { addr, .. }) => Some(addr),
-            Ok(Decoded::Relayed | Decoded::Other) | Err(_) => None,
-        };
-        Offer { addrs: addrs.iter().filter_map(direct).collect(), behaviors }
+        Offer { addrs: multiaddr::direct(addrs).collect(), behaviors }
     }
 
     /// The message that tells it.
@@ -122,9 +124,8 @@ fn dialable<'a>(ground: &'a Ground<'_>, theirs: &'a Offer) -> impl Iterator<Item
 }
 
 /// Addresses that a peer lists and that the world can dial, if it tells the truth: the first few.
-pub(super) fn public(ground: &Ground<'_>, listed: &[Addr]) -> Dials {
-    let fit = listed.iter().filter(|addr| ground.may_punch(**addr));
-    fit.take(CLASS_MAX).map(|addr| (*addr, PunchWay::Plain)).collect()
+pub(super) fn public(ground: &Ground<'_>, listed: impl Iterator<Item = Addr>) -> Vec<Addr> {
+    listed.filter(|addr| ground.may_punch(*addr)).take(CLASS_MAX).collect()
 }
 
 /// A direct connection.
@@ -136,14 +137,6 @@ pub(super) struct Direct {
 }
 
 impl Ground<'_> {
-    fn may_be_dialled(&self, addr: Addr) -> bool {
-        match ip_scope(addr.ip) {
-            IpScope::Global => addr.port != 0,
-            IpScope::Private | IpScope::Loopback => addr.port != 0 && self.config.allow_private,
-            IpScope::LinkLocal | IpScope::Unusable => false,
-        }
-    }
-
     /// A guess that nobody saw may be anybody's port: it is told where nothing else is known, and once it
     /// is proven.
     fn is_worth_it(&self, candidate: &Candidate) -> bool {
@@ -154,7 +147,7 @@ impl Ground<'_> {
 
     /// Whether an address that somebody names may be sent to: nobody has us scan our own network.
     fn may_punch(&self, addr: Addr) -> bool {
-        self.may_be_dialled(addr)
+        may_be_dialled(addr, self.config.allow_private)
             && self.local.listens_in(addr.class())
             && self.local.can_dial(Family::of(addr.ip), ip_scope(addr.ip))
             && !self.is_ours(addr)
@@ -169,12 +162,18 @@ impl Ground<'_> {
             || self.candidates.get(addr).is_some()
     }
 
-    /// Whether there is a direct connection to this peer, and which is the youngest.
-    pub(super) fn direct(&self, peer: PeerId) -> Option<Direct> {
-        let all = self.peers.iter().filter(|(_, one)| one.peer == peer && !one.relayed);
-        let alive = all.filter(|(_, one)| !one.is_late());
-        let youngest = alive.max_by_key(|(_, one)| one.serial)?;
-        Some(Direct { conn: youngest.0, serial: youngest.1.serial, addr: youngest.1.remote })
+    /// The youngest direct connection to each peer that has one.
+    pub(super) fn directs(&self) -> BTreeMap<PeerId, Direct> {
+        let alive = self.peers.iter().filter(|(_, one)| !one.relayed && !one.is_late());
+        let mut all: BTreeMap<PeerId, Direct> = BTreeMap::new();
+        for (conn, one) in alive {
+            let found = Direct { conn, serial: one.serial, addr: one.remote };
+            let known = all.entry(one.peer).or_insert(found);
+            if known.serial < found.serial {
+                *known = found;
+            }
+        }
+        all
     }
 }
 

@@ -102,6 +102,14 @@ pub fn decode(mut bytes: &[u8]) -> Result<Decoded, AddrError> {
     Ok(reading.end())
 }
 
+/// The transport addresses among binary multiaddrs, in their order; what else there is is left out.
+pub(crate) fn direct<'a>(all: &'a [Bytes]) -> impl Iterator<Item = Addr> + 'a {
+    all.iter().filter_map(|bytes| match decode(bytes) {
+        Ok(Decoded::Direct { addr, .. }) => Some(addr),
+        Ok(Decoded::Relayed | Decoded::Other) | Err(_) => None,
+    })
+}
+
 /// What a multiaddr means: the same as [`decode`] of its bytes.
 pub fn from_multiaddr(multiaddr: &Multiaddr) -> Decoded {
     multiaddr.iter().fold(Reading::Start, |reading, component| reading.then(&component)).end()

@@ -3,7 +3,7 @@
 //! ```text
 //!  Dial ─► under way ─► a connection, admitted like any   ─► Connected
 //!              │   └──► failed                            ─► Failed
-//!              └► Cancel ─► stopping ─► (a server that was connected) ─► Connected
+//!              └► Cancel ─► stopping ─► (a server, or a plain dial, that was connected) ─► Connected
 //! ```
 //!
 //! Limits: [`PUNCHES_MAX`] dials, those that are stopping included.

@@ -1,8 +1,9 @@
 //! Pairs of every kind of NAT: whether they get a direct connection, when, and at what cost.
 
+use crate::figures::{percent, run_seeds, seeds};
 use crate::oracle::can_connect;
+use crate::seconds;
 use crate::site::{Kind, ON_IP4, ON_IP6, Pair, Side, Site, link};
-use crate::{percent, run_seeds, seconds, seeds};
 use portolan_core::{Class, Duration, Family, Instant, PunchFailure, PunchNotice, Transport};
 use portolan_sim::Dice;
 use portolan_sim::net::Refusal;
@@ -159,7 +160,7 @@ fn failed(site: &Site) -> Option<(PunchFailure, Duration)> {
 
 #[test]
 fn every_pair_that_can_gets_a_direct_connection_and_no_other_tries() {
-    let all = run_seeds(seeds(SEEDS.0, SEEDS.1), meet);
+    let all = run_seeds(seeds("PUNCH", SEEDS.0, SEEDS.1), meet);
     let called: Vec<&Outcome> = all.iter().filter(|one| one.called).collect();
     let (possible, hopeless): (Vec<&Outcome>, Vec<&Outcome>) =
         called.iter().copied().partition(|one| one.possible);

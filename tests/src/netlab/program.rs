@@ -332,6 +332,36 @@ pub(super) fn set_up() -> usize {
     namespace::remove_stale()
 }
 
+/// Live through the stories of a lab, those whose name contains the argument, if there is one: `live`
+/// says how many problems there were. Where something is missing it says what was skipped, which is
+/// a failure where `PORTOLAN_REQUIRE_LAB` is set.
+pub(super) fn told(
+    what: &str,
+    available: Result<(), String>,
+    live: impl FnOnce(&str) -> usize,
+) -> ExitCode {
+    if std::env::args().any(|arg| arg == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    if let Err(missing) = available {
+        println!("skipped: {what}: {missing}");
+        return if is_required() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    set_up();
+    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    ended(live(&wanted))
+}
+
+/// How often the stories of a lab are lived, as `--runs=N` says.
+pub(super) fn runs() -> usize {
+    std::env::args().find_map(|arg| arg.strip_prefix("--runs=")?.parse().ok()).unwrap_or(1)
+}
+
+/// Whether all of a lab is wanted, and not only what the gate has time for.
+pub(super) fn is_whole() -> bool {
+    std::env::var_os("PORTOLAN_LAB_WHOLE").is_some_and(|value| value == "1")
+}
+
 pub(super) fn ended(problems: usize) -> ExitCode {
     let left = namespace::own();
     if !left.is_empty() {

@@ -123,17 +123,13 @@ struct Tale {
 /// All of them once, or those whose name contains the argument. Without root or the tools it says what
 /// was skipped, which is a failure where `PORTOLAN_REQUIRE_LAB` is set.
 pub fn pass() -> ExitCode {
-    if std::env::args().any(|arg| arg == "--list") {
-        return ExitCode::SUCCESS;
-    }
-    if let Err(missing) = available().and_then(|()| router_daemon::available()) {
-        println!("skipped: the lab of port mappings: {missing}");
-        return if program::is_required() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-    }
-    program::set_up();
+    let available = available().and_then(|()| router_daemon::available());
+    program::told("the lab of port mappings", available, live)
+}
+
+fn live(wanted: &str) -> usize {
     let started = Instant::now();
-    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let stories = all().filter(|story| story.name().contains(&wanted));
+    let stories = all().filter(|story| story.name().contains(wanted));
     let stories: Vec<Story> = stories.collect();
     let mut problems = 0;
     let mut figures: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -162,7 +158,7 @@ pub fn pass() -> ExitCode {
         println!("mapping: {what}: median {median} ms, most {most} ms, of {}", all.len());
     }
     println!("mapping: {} stories in {} s", stories.len(), started.elapsed().as_secs());
-    program::ended(problems)
+    problems
 }
 
 /// How soon a story's node is proven reachable for the first time.

@@ -122,22 +122,16 @@ impl Story {
 /// other runtime; or those whose name contains the argument. Without root or the tools it says what
 /// was skipped, which is a failure where `PORTOLAN_REQUIRE_LAB` is set.
 pub fn pass() -> ExitCode {
-    if std::env::args().any(|arg| arg == "--list") {
-        return ExitCode::SUCCESS;
-    }
-    if let Err(missing) = available() {
-        println!("skipped: the lab of punching: {missing}");
-        return if program::is_required() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-    }
-    program::set_up();
+    program::told("the lab of punching", available(), |wanted| pairs(wanted) + sessions(wanted))
+}
+
+/// Live through all pairs.
+fn pairs(wanted: &str) -> usize {
     let started = Instant::now();
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let wanted = args.iter().find(|arg| !arg.starts_with('-')).cloned().unwrap_or_default();
-    let runs = args.iter().find_map(|arg| arg.strip_prefix("--runs=")?.parse().ok());
-    let is_whole = std::env::var_os("PORTOLAN_LAB_WHOLE").is_some_and(|value| value == "1");
-    let stories: Vec<Story> = (0..runs.unwrap_or(1))
+    let is_whole = program::is_whole();
+    let stories: Vec<Story> = (0..program::runs())
         .flat_map(|run| all(run, is_whole))
-        .filter(|story| story.name().contains(&wanted))
+        .filter(|story| story.name().contains(wanted))
         .collect();
     let story = |number: u64| stories.get(usize::try_from(number).ok()?);
     let mut tales = Vec::new();
@@ -153,24 +147,28 @@ pub fn pass() -> ExitCode {
             true
         },
     );
-    let mut problems: usize = tales.iter().map(|(_, tale)| tale.problems.len()).sum();
     println!("punching: {} stories in {} s", stories.len(), started.elapsed().as_secs());
     print!("{}", tale::summary(&tales));
-    // One after the other: each takes what the machine gives.
-    let bytes = if is_whole { WHOLE_BYTES } else { SHORT_BYTES };
+    tales.iter().map(|(_, tale)| tale.problems.len()).sum()
+}
+
+/// Carry sessions, one after the other: each takes what the machine gives.
+fn sessions(wanted: &str) -> usize {
+    let bytes = if program::is_whole() { WHOLE_BYTES } else { SHORT_BYTES };
+    let mut problems = 0;
     for layer in Layer::ALL {
         for on in On::ALL {
             let fronts = [Front::APD, Front::APD];
             let story = Story { fronts, layer, refusal: Refusal::Silent, on };
             let name = format!("session · {}", story.name());
-            if name.contains(&wanted) {
+            if name.contains(wanted) {
                 let tale = story.carry(bytes);
                 println!("{name}: {bytes} bytes there and back: {}", tale.line());
                 problems += tale.problems.len();
             }
         }
     }
-    program::ended(problems)
+    problems
 }
 
 /// The stories of one run. In the gate each pair has one transport with each kind of refusal.

@@ -105,21 +105,15 @@ pub struct Story {
 /// All of them once, or as often as `--runs=N` says; or those whose name contains the argument. Without root or the tools it says what
 /// was skipped, which is a failure where `PORTOLAN_REQUIRE_LAB` is set.
 pub fn pass() -> ExitCode {
-    if std::env::args().any(|arg| arg == "--list") {
-        return ExitCode::SUCCESS;
-    }
-    if let Err(missing) = available() {
-        println!("skipped: the lab of relays: {missing}");
-        return if program::is_required() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-    }
-    program::set_up();
+    program::told("the lab of relays", available(), live)
+}
+
+fn live(wanted: &str) -> usize {
     let started = Instant::now();
-    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let is_whole = std::env::var_os("PORTOLAN_LAB_WHOLE").is_some_and(|value| value == "1");
+    let is_whole = program::is_whole();
     let stories: Vec<Story> =
-        all(is_whole).filter(|story| story.tale().name().contains(&wanted)).collect();
-    let runs = std::env::args().find_map(|arg| arg.strip_prefix("--runs=")?.parse().ok());
-    let stories = stories.repeat(runs.unwrap_or(1));
+        all(is_whole).filter(|story| story.tale().name().contains(wanted)).collect();
+    let stories = stories.repeat(program::runs());
     let mut tales = Vec::new();
     // Before anybody can change what was built.
     let commit = said("git", &["describe", "--always", "--abbrev=12", "--dirty"]);
@@ -153,9 +147,9 @@ pub fn pass() -> ExitCode {
     let is_told = std::env::args().any(|arg| arg == "--page");
     if is_told && let Err(error) = commit.and_then(|commit| write(&mut tales, &commit)) {
         println!("relays: nothing is written: {error}");
-        return ExitCode::FAILURE;
+        return problems + 1;
     }
-    program::ended(problems)
+    problems
 }
 
 fn print(tale: &Tale, began: Instant) {
