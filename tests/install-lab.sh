@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 tools=(
     ip:iproute2
     nft:nftables
+    conntrack:conntrack
     miniupnpd:miniupnpd
     miniupnpd:miniupnpd-nftables
     upnpc:miniupnpc

@@ -12,6 +12,7 @@ use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{Limits, ListenError, Node, Notices, StartError, Stopped, net};
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::path::PathBuf;
 
 /// How often another port is tried when the kernel's choice for one socket is taken for another;
 /// ours: with half of all ports taken, all fail once in 65,536 starts.
@@ -39,6 +40,8 @@ pub struct CheckOptions {
     pub relays: Vec<RelayPeer>,
     /// Servers behind relays to ask whether strangers get in.
     pub distant: Vec<DistantServer>,
+    /// Where to remember what routers mapped: after a crash the next run renews or deletes it.
+    pub ledger: Option<PathBuf>,
     /// When to end without a verdict.
     pub timeout: Duration,
     /// Where to write a flight record, for `portolan replay`; none is written unless said.
@@ -56,6 +59,7 @@ impl Default for CheckOptions {
             relay: false,
             relays: Vec::new(),
             distant: Vec::new(),
+            ledger: None,
             timeout: Duration::from_secs(30),
             record: None,
         }
@@ -91,11 +95,7 @@ pub async fn check<R: Runtime>(
     if options.peers.is_empty() {
         return Err(CheckError::NoPeers);
     }
-    let (node, notices) = if options.listen.is_empty() {
-        listen_everywhere(&runtime, &options).await?
-    } else {
-        start(&runtime, &options, options.listen.clone()).await?
-    };
+    let (node, notices) = start_node(&runtime, &options, None).await?;
     let asked = Asked {
         peers: &options.peers,
         relays: options.relay && !options.relays.is_empty(),
@@ -104,6 +104,20 @@ pub async fn check<R: Runtime>(
     let report = job::run(&runtime, &node, notices, asked, &mut progress).await;
     node.shutdown().await;
     Ok(report?)
+}
+
+/// Start a node that does what the options say. Where they name nothing to listen on, this port is tried
+/// first, if there is one.
+pub(crate) async fn start_node<R: Runtime>(
+    runtime: &R,
+    options: &CheckOptions,
+    port: Option<u16>,
+) -> Result<(Node<R>, Notices), StartError> {
+    if options.listen.is_empty() {
+        listen_everywhere(runtime, options, port).await
+    } else {
+        start(runtime, options, options.listen.clone()).await
+    }
 }
 
 async fn start<R: Runtime>(
@@ -132,6 +146,9 @@ async fn start<R: Runtime>(
     if let Some(recording) = options.record.clone() {
         builder = builder.record(recording);
     }
+    if let Some(ledger) = &options.ledger {
+        builder = builder.ledger(ledger);
+    }
     let notices = builder.notices();
     Ok((builder.start().await?, notices))
 }
@@ -142,11 +159,12 @@ async fn start<R: Runtime>(
 async fn listen_everywhere<R: Runtime>(
     runtime: &R,
     options: &CheckOptions,
+    mut wanted: Option<u16>,
 ) -> Result<(Node<R>, Notices), StartError> {
     let mut tries = 0;
     loop {
         tries += 1;
-        let port = free_port().unwrap_or(0);
+        let port = wanted.take().or_else(free_port).unwrap_or(0);
         match start(runtime, options, everywhere(port, has_ip6())).await {
             Err(error) if is_in_use(&error) && tries < PORT_TRIES => {}
             started => return started,

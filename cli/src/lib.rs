@@ -1,7 +1,7 @@
 //! What the `portolan` program can do, as a library.
 //!
 //! [`check`] asks real peers whether this machine can be reached, [`serve`] dials back for
-//! others, [`map`] has routers map ports, [`listen`] and [`connect`] join what is here
+//! others, [`map`] has routers map ports, [`watch`] keeps looking, [`listen`] and [`connect`] join what is here
 //! to what is there, [`demo`] checks and serves in one process; a [`Report`] says what came out. Each takes the
 //! runtime to run on, and rests on the public API of [`portolan_runtime::Node`]. [`replay`] needs
 //! neither: it feeds a flight record to the core. [`program`] is the program itself, which a
@@ -20,6 +20,7 @@ mod replay;
 mod report;
 mod serve;
 mod timeline;
+mod watch;
 
 pub use address::{
     AddressProblem, BadAddress, dial_address, distant_address, listen_address, peer_address,
@@ -42,3 +43,4 @@ pub use report::{
 };
 pub use serve::{ServeError, ServeOptions, serve};
 pub use timeline::{LINES_MAX, Timeline};
+pub use watch::{Hook, StateError, StateFile, WatchError, WatchNews, WatchOptions, watch};

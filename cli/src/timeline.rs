@@ -56,7 +56,7 @@ impl Timeline {
     clippy::wildcard_enum_match_arm,
     reason = "notices may be added; every present one is listed"
 )]
-fn words(notice: &Notice) -> String {
+pub(crate) fn words(notice: &Notice) -> String {
     match notice {
         Notice::CandidateChanged { addr, sources } if sources.is_empty() => {
             format!("{addr} is no longer a candidate")

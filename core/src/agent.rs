@@ -156,6 +156,12 @@ impl Agent {
         self.mapping.answers()
     }
 
+    /// The IPs to which we sent the first packet within a day, and when last: nobody there is a stranger.
+    /// A program that runs again hands them in as [`Event::Contacted`].
+    pub fn contacted(&self) -> impl Iterator<Item = (IpAddr, Instant)> {
+        self.peers.all_contacted(self.now)
+    }
+
     /// Whether everything that routers granted was given back after [`MappingEvent::Closing`]. It
     /// may never be: whoever waits for it waits a second at most.
     pub fn has_released(&self) -> bool {
@@ -170,7 +176,7 @@ impl Agent {
         let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
         keeps(&self.peers, &self.probe, self.now, conn)
             || self.relay.keeps(conn)
-            || self.punch.keeps(conn)
+            || self.punch.keeps(&self.peers, conn)
             || self.service.keeps(self.now, &view, conn)
     }
 
@@ -241,7 +247,8 @@ impl Agent {
             Event::Mapping(event) => self.mapped(cx, event),
             Event::Relay(event) => self.relayed(cx, event),
             Event::Punch(event) => {
-                let done = self.punch.record(cx, &event);
+                let (punch, ground) = self.punching();
+                let done = punch.record(cx, &ground, &event);
                 self.note(cx, None, done);
             }
             Event::ProtocolsListed { conn, protocols } => {
@@ -455,6 +462,8 @@ impl Agent {
             probe,
             reachability,
             relay,
+            advertise,
+            punch,
             ..
         } = self;
         let now = cx.now;
@@ -478,12 +487,13 @@ impl Agent {
         }
         // Pings go to the servers we want to keep; whom we want may have changed just now.
         let servers: &Probe = probe;
-        let worth = |relay: &Relays, conn, peer| match relay.is_vital(conn) {
-            true => Worth::Vital,
-            false if servers.wants(now, peer) => Worth::Kept,
-            false => Worth::Nothing,
+        let worth = |relay: &Relays, punch: &Punching, conn, peer| match punch.worth(conn) {
+            Some(worth) => worth,
+            None if relay.is_vital(conn) => Worth::Vital,
+            None if servers.wants(now, peer) => Worth::Kept,
+            None => Worth::Nothing,
         };
-        peers.keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, conn, peer));
+        peers.keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, punch, conn, peer));
         reachability.advance(cx, &Ground { config, local, peers, observed, candidates, probe });
         judge(now, mapping, probe, reachability);
         if relay.advance(
@@ -493,11 +503,17 @@ impl Agent {
             reachability,
         ) {
             peers.rethink_pings();
-            peers.keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, conn, peer));
+            peers
+                .keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, punch, conn, peer));
         }
-        self.advertise.advance(cx, reachability, relay);
-        let (punch, ground) = self.punching();
-        punch.advance(cx, &ground);
+        advertise.advance(cx, reachability, relay);
+        let ground =
+            punch::Ground { config, local, peers, observed, candidates, reachability, relay };
+        if punch.advance(cx, &ground) {
+            peers.rethink_pings();
+            peers
+                .keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, punch, conn, peer));
+        }
         let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
         self.service.advance(cx, &view);
         // Whom we dial has been contacted, from this packet on.

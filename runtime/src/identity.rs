@@ -30,6 +30,17 @@ pub enum IdentityError {
         /// What is wrong with it.
         detail: String,
     },
+    /// Others than its owner may read the file, or write to it: what it says may be known, or made up.
+    #[error(
+        "others may access the key file {path} (mode {mode:o}): run `chmod 600 {path}`, or remove it if \
+         somebody may have read it"
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permissions, those of owner, group and others.
+        mode: u32,
+    },
     /// The key has no form on disk (RSA).
     #[error("keys of this type cannot be written: {0}")]
     Unwritable(String),
@@ -51,15 +62,17 @@ pub fn generate() -> Keypair {
 /// Read a key pair.
 ///
 /// # Errors
-/// [`IdentityError::Missing`] if there is no such file, [`IdentityError::Malformed`] if it is not
-/// a private key in libp2p's form.
+/// [`IdentityError::Missing`] if there is no such file, [`IdentityError::Exposed`] if it is not its
+/// owner's alone (on Unix), [`IdentityError::Malformed`] if it is not a private key in libp2p's form.
 pub fn load(path: &Path) -> Result<Keypair, IdentityError> {
     let fault = |source| IdentityError::Io { path: path.into(), source };
     let file = File::open(path).map_err(|source| {
         let missing = source.kind() == io::ErrorKind::NotFound;
         if missing { IdentityError::Missing(path.into()) } else { fault(source) }
     })?;
-    warn_if_exposed(&file, path);
+    if let Some(mode) = exposed(&file).map_err(fault)? {
+        return Err(IdentityError::Exposed { path: path.into(), mode });
+    }
     let mut bytes = Vec::new();
     file.take(KEY_FILE_MAX + 1).read_to_end(&mut bytes).map_err(fault)?;
     let malformed = |detail: String| IdentityError::Malformed { path: path.into(), detail };
@@ -106,18 +119,20 @@ pub fn load_or_create(path: &Path) -> Result<Keypair, IdentityError> {
     }
 }
 
+/// The permissions of a file that others may access.
 #[cfg(unix)]
-fn warn_if_exposed(file: &File, path: &Path) {
+fn exposed(file: &File) -> io::Result<Option<u32>> {
     use std::os::unix::fs::PermissionsExt;
-    let mode = file.metadata().map_or(0, |meta| meta.permissions().mode());
-    if mode & 0o077 != 0 {
-        let mode = mode & 0o7777;
-        tracing::warn!(path = %path.display(), "the key file has mode {mode:o}; 600 is enough");
-    }
+    let meta = file.metadata()?;
+    let mode = meta.permissions().mode() & 0o777;
+    // What is no file of the disk, such as a pipe of the shell's, has nobody else to fear.
+    Ok((meta.is_file() && mode & 0o077 != 0).then_some(mode))
 }
 
 #[cfg(not(unix))]
-fn warn_if_exposed(_: &File, _: &Path) {}
+fn exposed(_: &File) -> io::Result<Option<u32>> {
+    Ok(None)
+}
 
 #[cfg(test)]
 mod tests {
@@ -162,10 +177,28 @@ mod tests {
         let path = scratch.path("key");
         assert!(matches!(load(&path), Err(IdentityError::Missing(_))));
         let too_long = vec![0; usize::try_from(KEY_FILE_MAX).expect("it is small") + 1];
+        private_file::write(&path, b"").expect("a writable directory");
         for bytes in [&b""[..], b"\x08\x01\x12\x04abcd", b"-----BEGIN KEY-----", &too_long] {
             std::fs::write(&path, bytes).expect("a writable directory");
             let refused = load(&path);
             assert!(matches!(refused, Err(IdentityError::Malformed { .. })), "{refused:?}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_others_may_read_is_refused_with_what_to_do() {
+        use std::os::unix::fs::PermissionsExt;
+        let scratch = Scratch::new("exposed");
+        let path = scratch.path("key");
+        store(&path, &generate()).expect("a writable directory");
+        for mode in [0o640, 0o604, 0o620, 0o666] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("ours");
+            let refused = load(&path).expect_err("others may read it").to_string();
+            assert!(refused.contains(&format!("mode {mode:o}")), "{refused}");
+            assert!(refused.contains("chmod 600") && !refused.contains('\n'), "{refused}");
+        }
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o400)).expect("ours");
+        load(&path).expect("its owner's alone");
     }
 }

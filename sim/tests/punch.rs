@@ -12,6 +12,8 @@ mod figures;
 mod oracle;
 #[path = "punch/pairs.rs"]
 mod pairs;
+#[path = "punch/sessions.rs"]
+mod sessions;
 #[path = "punch/site.rs"]
 mod site;
 

@@ -75,7 +75,10 @@ async fn a_second_program_on_the_port_is_refused<L: Lab>(lab: &L) {
             let taken = first.listen(ip, transport).addr;
             let error = second.net.listen(taken).expect_err("the port is taken");
             assert!(matches!(error, ListenError::InUse(at) if at == taken), "{error:?}");
-            assert_eq!(error.to_string(), format!("{taken} is in use by another program"));
+            assert_eq!(
+                error.to_string(),
+                format!("{taken} is in use by another program: stop it, or listen on another port")
+            );
         }
     }
     let peer = Peer::new(lab);

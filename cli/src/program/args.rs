@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Dial back for others (AutoNAT v2), with identify and ping; relay for them if wanted.
     Serve(ServeArgs),
+    /// Stay, and tell whenever something about the reachability of this machine changes, until Ctrl-C.
+    Watch(WatchArgs),
     /// Have routers map ports of this machine until Ctrl-C, or show what they speak.
     Map(MapArgs),
     /// Wait for a peer, and join stdin and stdout, or a program, to the session with it.
@@ -45,6 +47,10 @@ pub(crate) enum Command {
     Sim(SimArgs),
     /// Show the peer id of an identity; create it if the file is missing.
     Id(IdArgs),
+    /// Look at configuration files.
+    Config(ConfigArgs),
+    /// Print what has a shell complete command lines of this program.
+    Completions(CompletionsArgs),
 }
 
 /// What all commands share that run nodes.
@@ -111,6 +117,77 @@ pub(crate) struct CheckArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct WatchArgs {
+    /// A peer to ask, as for check. Peers that were of use are known again from --state.
+    #[arg(long, value_name = "MULTIADDR", value_parser = peer_address)]
+    pub(crate) peer: Vec<Multiaddr>,
+    /// What to listen on. Without it: every IPv4 and IPv6 address, TCP and QUIC on one port, that of the
+    /// last run where --state knows it.
+    #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
+    pub(crate) listen: Vec<Multiaddr>,
+    /// The file of the identity to use, made if it is missing. Without it: a fresh identity.
+    #[arg(long, value_name = "FILE", value_parser = file())]
+    pub(crate) key: Option<PathBuf>,
+    /// A directory for what is to be known at the next start, made if it is missing. What is known puts
+    /// questions in order and proves nothing.
+    #[arg(long, value_name = "DIR", value_parser = file())]
+    pub(crate) state: Option<PathBuf>,
+    /// A program to run when the state or the addresses to give to others have changed, and its arguments:
+    /// the report comes on its standard input. Words are cut as those of listen --exec; no shell is
+    /// involved.
+    #[arg(long, value_name = "CMD", value_parser = command)]
+    pub(crate) on_change: Option<Argv>,
+    /// Treat private and loopback addresses as if they were global.
+    #[arg(long)]
+    pub(crate) allow_private: bool,
+    /// Ask no router to map the ports that are listened on. With --allow-private none is asked
+    /// anyway.
+    #[arg(long)]
+    pub(crate) no_map: bool,
+    /// A relay to hold a reservation at while not everybody can dial this machine, with /p2p/ID at its
+    /// end. Peers that relay are asked as well.
+    #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
+    pub(crate) relay: Vec<RelayPeer>,
+    /// A server behind a relay, to ask whether strangers get in, as for check.
+    #[arg(long, value_name = "MULTIADDR", value_parser = distant_address)]
+    pub(crate) distant: Vec<DistantServer>,
+    /// Ask no relay.
+    #[arg(long, conflicts_with = "relay")]
+    pub(crate) no_relay: bool,
+    /// Tell in JSON, a document a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// A file with options: its table [watch].
+    #[arg(long, value_name = "FILE", value_parser = file())]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) on: OnArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Say whether a file may be used with --config, or what is wrong with it.
+    Check {
+        /// The file.
+        #[arg(value_name = "FILE", value_parser = file())]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
     /// What to listen on; the port may be 0.
     #[arg(long, value_name = "MULTIADDR", value_parser = listen_address, required = true)]
@@ -125,6 +202,9 @@ pub(crate) struct ServeArgs {
     /// An IP of this host to dial back from. It is not listened on, nor told to anybody.
     #[arg(long, value_name = "IP")]
     pub(crate) dial_from: Vec<IpAddr>,
+    /// A file with options: its table [serve].
+    #[arg(long, value_name = "FILE", value_parser = file())]
+    pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) relaying: RelayingArgs,
     #[command(flatten)]

@@ -47,6 +47,7 @@ impl Job for CheckArgs {
             relay: !self.no_relay,
             relays: self.relay,
             distant: self.distant,
+            ledger: None,
             timeout: Duration::from_secs(self.timeout),
             record: self.on.record.map(Recording::to),
         };

@@ -1,15 +1,17 @@
 //! The `portolan` program: it parses, calls the library, prints, and ends with the verdict.
 
 mod args;
+mod config;
 mod jobs;
 mod pipes;
 mod progress;
 mod records;
 mod runtimes;
 mod sim;
+mod watch;
 
-use args::{Args, Command, IdArgs};
-use clap::Parser;
+use args::{Args, Command, CompletionsArgs, ConfigArgs, ConfigCommand, IdArgs};
+use clap::{CommandFactory, Parser};
 use portolan_runtime::identity::{self, IdentityError, Keypair};
 use std::ffi::OsString;
 use std::fmt::Display;
@@ -38,7 +40,10 @@ impl<E: Display> From<E> for Failed {
 /// Run the program with these arguments, the name it was called by first. Wrong use ends the
 /// process; everything else ends in the code that the process is to end with.
 pub fn program(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let args = Args::parse_from(args);
+    let args = match config::expand(args.into_iter().collect()) {
+        Ok(args) => Args::parse_from(args),
+        Err(error) => return fail(&Failed { code: USAGE, error: error.to_string() }),
+    };
     log();
     let done = match args.command {
         Command::Demo(demo) => runtimes::run(demo.on.runtime, demo),
@@ -49,16 +54,21 @@ pub fn program(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Connect(connect) => runtimes::run(connect.on.runtime, connect),
         Command::Replay(replay) => records::replay(&replay),
         Command::Sim(sim) => sim::sim(&sim),
+        Command::Watch(watch) => runtimes::run(watch.on.runtime, watch),
+        Command::Config(config) => self::config(&config),
+        Command::Completions(shell) => completions(&shell),
         Command::Id(id) => self::id(&id),
     };
     match done {
         Ok(code) => ExitCode::from(code),
-        Err(failed) => {
-            // Where stderr is gone as well, the exit code has to do.
-            let _ = writeln!(io::stderr(), "error: {}", failed.error);
-            ExitCode::from(failed.code)
-        }
+        Err(failed) => fail(&failed),
     }
+}
+
+fn fail(failed: &Failed) -> ExitCode {
+    // Where stderr is gone as well, the exit code has to do.
+    let _ = writeln!(io::stderr(), "error: {}", failed.error);
+    ExitCode::from(failed.code)
 }
 
 /// Logs go to stderr: warnings and errors, or what `PORTOLAN_LOG` asks for.
@@ -70,6 +80,20 @@ fn log() {
         .with_ansi(ansi)
         .with_writer(io::stderr)
         .init();
+}
+
+fn config(args: &ConfigArgs) -> Result<u8, Failed> {
+    let ConfigArgs { command: ConfigCommand::Check { file } } = args;
+    config::check(file).map_err(|error| Failed { code: USAGE, error: error.to_string() })?;
+    print(&format!("{} is good\n", file.display()))?;
+    Ok(0)
+}
+
+fn completions(args: &CompletionsArgs) -> Result<u8, Failed> {
+    let mut text = Vec::new();
+    clap_complete::generate(args.shell, &mut Args::command(), "portolan", &mut text);
+    print(&String::from_utf8_lossy(&text))?;
+    Ok(0)
 }
 
 fn id(args: &IdArgs) -> Result<u8, Failed> {

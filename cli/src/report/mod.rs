@@ -300,6 +300,14 @@ impl Report {
     }
 
     /// Whether a relay leads others to the node.
+    /// The addresses to give to others: those that are proved, then those that lead through relays.
+    #[must_use]
+    pub fn shared(&self) -> Vec<String> {
+        let proved = self.addresses.iter().filter(|one| one.scope.is_some());
+        let relayed = self.relays.iter().flat_map(|relay| &relay.addresses);
+        proved.map(|one| &one.address).chain(relayed).cloned().collect()
+    }
+
     fn is_relayed(&self) -> bool {
         self.relays.iter().any(|relay| !relay.addresses.is_empty())
     }

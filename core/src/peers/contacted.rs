@@ -26,6 +26,12 @@ impl Contacted {
         self.last.insert(ip, now);
     }
 
+    /// Each IP, and when we sent to it last.
+    pub(super) fn iter(&self, now: Instant) -> impl Iterator<Item = (IpAddr, Instant)> + '_ {
+        let all = self.last.iter().map(|(ip, at)| (*ip, *at));
+        all.filter(move |(_, at)| now < *at + CONTACTED_FOR)
+    }
+
     pub(super) fn contains(&self, now: Instant, ip: IpAddr) -> bool {
         self.blurred_until.is_some_and(|until| now < until)
             || self.last.get(&ip).is_some_and(|at| now < *at + CONTACTED_FOR)

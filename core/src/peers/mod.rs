@@ -216,6 +216,11 @@ impl Peers {
         self.contacted.record(now, ip.to_canonical());
     }
 
+    /// The IPs to which we sent first within the time that counts, and when last.
+    pub(crate) fn all_contacted(&self, now: Instant) -> impl Iterator<Item = (IpAddr, Instant)> {
+        self.contacted.iter(now)
+    }
+
     /// We slept. Questions get their time back; after a long sleep every connection is in doubt, and
     /// those whose word counts are asked again where they see us if `ask`.
     pub(crate) fn resumed(&mut self, cx: &mut Cx<'_>, sleep: Sleep, ask: bool) {

@@ -23,6 +23,13 @@ const VITAL_INTERVAL: Duration = Duration::from_secs(8);
 /// times by then.
 const VITAL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often a connection is pinged that is expected to break, ours: so long nobody notices. It grows
+/// as the cost shrinks, 200 bytes a second both ways together.
+const WATCHED_INTERVAL: Duration = Duration::from_secs(2);
+/// How long an echo on such a connection may take, ours: TCP has sent a lost packet again twice by then,
+/// and there is a circuit to go on with.
+const WATCHED_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// The least time until an echo is late, seconds; ours: one packet may have been lost, as with the nonce
 /// of a dial-back.
 const ECHO_GRACE: Duration = Duration::from_secs(2);
@@ -41,8 +48,12 @@ pub(crate) enum Worth {
     Nothing,
     /// A ping that keeps it alive.
     Kept,
+    /// Pings so often that no NAT on its way forgets it, and that tell when it is dead.
+    Bonded(Duration),
     /// Pings that tell soon when it is dead.
     Vital,
+    /// Pings that tell at once when it is dead.
+    Watched,
 }
 
 impl Worth {
@@ -50,15 +61,31 @@ impl Worth {
         match self {
             Worth::Nothing => None,
             Worth::Kept => Some(kept),
+            Worth::Bonded(interval) => Some(kept.min(interval)),
             Worth::Vital => Some(kept.min(VITAL_INTERVAL)),
+            Worth::Watched => Some(kept.min(WATCHED_INTERVAL)),
         }
     }
 
     fn timeout(self) -> Duration {
         match self {
-            Worth::Nothing | Worth::Kept => ECHO_TIMEOUT,
+            Worth::Nothing | Worth::Kept | Worth::Bonded(_) => ECHO_TIMEOUT,
             Worth::Vital => VITAL_TIMEOUT,
+            Worth::Watched => WATCHED_TIMEOUT,
         }
+    }
+
+    /// Whether a ping that is not answered says that the connection is dead.
+    fn is_telling(self) -> bool {
+        match self {
+            Worth::Nothing | Worth::Kept => false,
+            Worth::Bonded(_) | Worth::Vital | Worth::Watched => true,
+        }
+    }
+
+    /// How long a connection was silent when its ping is overdue.
+    pub(crate) fn silence(self) -> Duration {
+        self.interval(Duration::MAX).unwrap_or_default() + self.timeout()
     }
 }
 
@@ -113,6 +140,11 @@ impl Connection {
         let sent = self.pinging.sent.as_ref().filter(|_| self.life == Life::InDoubt)?;
         let patience = (self.rtt.unwrap_or_default() * 4).max(ECHO_GRACE);
         Some(sent.at.map_or(sent.overdue_at, |at| (at + patience).min(sent.overdue_at)))
+    }
+
+    /// When it was pinged last, or is to be pinged next.
+    pub(crate) fn pinged_at(&self) -> Option<Instant> {
+        self.pinging.sent.as_ref().and_then(|sent| sent.at).or(self.pinging.due_at)
     }
 
     pub(super) fn late_deadline(&self) -> Option<Deadline> {
@@ -274,7 +306,7 @@ impl Peers {
                     cx.actions.push(Action::ResetStream { stream });
                 }
                 pinging.sent = None;
-                if worth == Worth::Vital || connection.life != Life::Sound {
+                if worth.is_telling() || connection.life != Life::Sound {
                     // Of those that were in doubt it was told before.
                     self.revision += u64::from(connection.life == Life::Sound);
                     connection.life = Life::Silent;
@@ -284,7 +316,9 @@ impl Peers {
                     pinging.due_at = Some(cx.now + VITAL_INTERVAL);
                 }
             }
-            if let (Worth::Vital, Some(interval), Some(at)) = (worth, wanted, &mut pinging.due_at) {
+            if let (true, Some(interval), Some(at)) =
+                (worth.is_telling(), wanted, &mut pinging.due_at)
+            {
                 // It may have been less worth when this was decided.
                 *at = (*at).min(cx.now + interval);
             }

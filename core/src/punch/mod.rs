@@ -21,6 +21,7 @@
 //!
 //! A good first change here: measure the round trip of a circuit by pings, beside the exchange itself.
 
+mod bond;
 mod drive;
 mod follow;
 mod offer;
@@ -29,7 +30,7 @@ mod outlook;
 use crate::candidates::Candidates;
 use crate::local::Local;
 use crate::observed::ObservedAddrs;
-use crate::peers::{Connection, Peers};
+use crate::peers::{Connection, Peers, Worth};
 use crate::reachability::Reachability;
 use crate::relay::{Budget, Relays};
 use crate::wire::multiaddr;
@@ -44,6 +45,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bytes::Bytes;
 
+use bond::Bonds;
 use drive::Drive;
 use follow::Follow;
 use offer::{Dials, Direct, Offer};
@@ -101,6 +103,8 @@ pub(crate) struct Punching {
     since: BTreeMap<ConnId, Instant>,
     /// When circuits beside a direct connection are closed.
     leaving: BTreeMap<ConnId, Instant>,
+    /// What came of it.
+    bonds: Bonds,
     /// What we tell others.
     offer: Offer,
     begun: Budget,
@@ -112,8 +116,16 @@ pub(crate) struct Punching {
 
 impl Punching {
     /// A fact of the runtime.
-    pub(crate) fn record(&mut self, cx: &mut Cx<'_>, event: &PunchEvent) -> Result<(), Oddity> {
-        let PunchEvent::Failed { punch, .. } = event;
+    pub(crate) fn record(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ground: &Ground<'_>,
+        event: &PunchEvent,
+    ) -> Result<(), Oddity> {
+        let punch = match event {
+            PunchEvent::Failed { punch, .. } => punch,
+            PunchEvent::Broke { conn } => return self.bonds.broke(ground, *conn),
+        };
         let drives = self.drives.values_mut().any(|drive| drive.failed(*punch));
         let follows = self.follows.values_mut().any(|follow| follow.failed(cx.now, *punch));
         if drives || follows { Ok(()) } else { Err(Oddity::UnknownDial) }
@@ -154,7 +166,7 @@ impl Punching {
             && circuit.side == Side::Outbound
             && ground.config.punch.is_some()
             && !ground.relay.is_for_strangers(conn)
-            && !ground.directs().contains_key(&peer);
+            && (!ground.directs().contains_key(&peer) || self.bonds.watches(peer));
         let others = self.follows.iter().filter(|(other, one)| **other != conn && one.peer != peer);
         let is_full = others.count() >= ATTEMPTS_MAX;
         if !may || is_full || self.begun.take(cx.now, FOLLOWS_MIN).is_err() {
@@ -215,12 +227,14 @@ impl Punching {
     pub(crate) fn resumed(&mut self, sleep: Sleep) {
         self.drives.values_mut().for_each(|one| one.resumed(sleep));
         self.follows.values_mut().for_each(|one| one.resumed(sleep));
+        self.bonds.resumed(sleep);
     }
 
-    /// Catch up with the rooms below, and do what is due.
-    pub(crate) fn advance(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>) {
+    /// Catch up with the rooms below, and do what is due. Whether other connections are worth a ping
+    /// than before.
+    pub(crate) fn advance(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>) -> bool {
         if ground.config.punch.is_none() {
-            return;
+            return false;
         }
         let seen = Some([
             ground.peers.revision(),
@@ -239,6 +253,12 @@ impl Punching {
         self.drive_on(cx, ground);
         self.follow_on(cx);
         self.leave(cx);
+        self.bonds.advance(cx, ground)
+    }
+
+    /// What a ping on a connection is worth here.
+    pub(crate) fn worth(&self, conn: ConnId) -> Option<Worth> {
+        self.bonds.worth(conn)
     }
 
     /// When something here is due.
@@ -246,12 +266,18 @@ impl Punching {
         let drives = self.drives.values().filter_map(Drive::deadline);
         let follows = self.follows.values().map(Follow::deadline);
         let leaving = self.leaving.values().map(|at| Deadline::new(*at, Wake::PunchDue));
-        drives.chain(follows).chain(leaving).min()
+        drives.chain(follows).chain(leaving).chain(self.bonds.deadline()).min()
     }
 
     /// Whether a connection is needed here.
-    pub(crate) fn keeps(&self, conn: ConnId) -> bool {
-        self.drives.get(&conn).is_some_and(Drive::is_at_work) || self.follows.contains_key(&conn)
+    pub(crate) fn keeps(&self, peers: &Peers, conn: ConnId) -> bool {
+        let is_spare = || {
+            let circuit = peers.get(conn).filter(|one| one.relayed);
+            circuit.is_some_and(|one| self.bonds.watches(one.peer))
+        };
+        self.drives.get(&conn).is_some_and(Drive::is_at_work)
+            || self.follows.contains_key(&conn)
+            || is_spare()
     }
 
     /// What we can tell may be other than it was. Then nobody's failure says anything any more.
@@ -285,7 +311,7 @@ impl Punching {
         for (conn, one) in circuits {
             self.since.entry(conn).or_insert(cx.now);
             match direct.get(&one.peer).copied() {
-                Some(direct) => self.has_direct(cx, (conn, one), direct),
+                Some(direct) => self.has_direct(cx, ground, (conn, one), direct),
                 None => {
                     self.leaving.remove(&conn);
                     if one.side == Side::Inbound && !self.drives.contains_key(&conn) {
@@ -308,13 +334,24 @@ impl Punching {
     fn has_direct(
         &mut self,
         cx: &mut Cx<'_>,
+        ground: &Ground<'_>,
         (circuit, one): (ConnId, &Connection),
-        Direct { conn, serial, addr }: Direct,
+        direct: Direct,
     ) {
-        let attempts = self.give_up(cx, circuit, true).and_then(|(_, attempts)| attempts);
-        if serial < one.serial || self.leaving.contains_key(&circuit) {
+        let Direct { conn, serial, addr } = direct;
+        if serial < one.serial {
+            self.bonds.has_company(cx.now, conn, one);
+            // Of one that is about to break the other side may know already that it is broken.
+            if !self.bonds.watches(one.peer) {
+                self.give_up(cx, circuit, true);
+            }
             return;
         }
+        let attempts = self.give_up(cx, circuit, true).and_then(|(_, attempts)| attempts);
+        if self.leaving.contains_key(&circuit) {
+            return;
+        }
+        self.bonds.bind(cx.now, ground, one, direct);
         self.leaving.insert(circuit, cx.now + GRACE);
         self.memory.remove(&one.peer);
         let took = self.since.get(&circuit).map_or(Duration::ZERO, |since| cx.now.since(*since));
@@ -402,6 +439,7 @@ saved!(struct Punching {
     memory,
     since,
     leaving,
+    bonds,
     offer,
     begun,
     streams as told(),

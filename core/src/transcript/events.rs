@@ -55,7 +55,7 @@ pub(super) fn text<N: Names>(scribe: &Scribe<N>, event: &Event) -> String {
         }
         Event::Mapping(event) => mapping::event(event),
         Event::Relay(event) => relay::event(scribe, event),
-        Event::Punch(event) => punch::event(event),
+        Event::Punch(event) => punch::event(scribe, event),
     }
 }
 

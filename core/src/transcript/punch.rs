@@ -10,11 +10,12 @@ use alloc::format;
 use alloc::string::String;
 
 /// The text of an event.
-pub(super) fn event(event: &PunchEvent) -> String {
+pub(super) fn event<N: Names>(scribe: &Scribe<N>, event: &PunchEvent) -> String {
     match event {
         PunchEvent::Failed { punch, reason } => {
             format!("punch-failed {punch} {}", dial_failure(*reason))
         }
+        PunchEvent::Broke { conn } => format!("broke {}", scribe.conn(*conn)),
     }
 }
 
@@ -26,6 +27,10 @@ pub(super) fn action<N: Names>(scribe: &Scribe<N>, action: &PunchAction) -> Stri
             format!("punch {punch} {peer} {addr} {way} within {}", span(*timeout))
         }
         PunchAction::Cancel { punch } => format!("cancel {punch}"),
+        PunchAction::CallAgain { peer, relay, addr } => {
+            let (peer, relay) = (scribe.names.name(peer), scribe.names.name(relay));
+            format!("call-again {peer} through {relay} {addr}")
+        }
     }
 }
 
@@ -81,6 +86,12 @@ mod tests {
         let (peer, punch) = (peer(1), PunchId(3));
         let failed = PunchEvent::Failed { punch, reason: DialFailure::TimedOut };
         assert_eq!(scribe.event(&Event::Punch(failed)), "punch-failed p3 timed-out");
+        let broke = PunchEvent::Broke { conn: ConnId(9) };
+        assert_eq!(scribe.event(&Event::Punch(broke)), "broke c9");
+        let again =
+            PunchAction::CallAgain { peer, relay: super::super::tests::peer(2), addr: addr(9) };
+        let text = "call-again P1 through P2 /ip4/44.0.0.9/tcp/4001";
+        assert_eq!(scribe.action(&Action::Punch(again)), text);
         let timeout = Duration::from_secs(5);
         for (way, word) in
             [(PunchWay::Plain, "plain"), (PunchWay::Client, "client"), (PunchWay::Server, "server")]

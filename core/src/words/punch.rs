@@ -70,6 +70,16 @@ pub enum PunchAction {
         /// The dial; one that has ended is no fault.
         punch: PunchId,
     },
+    /// Open a circuit to the peer, as if the application had dialled it through this relay: the direct
+    /// connection to it is about to break. Nothing answers but the connection, if there is one.
+    CallAgain {
+        /// The peer.
+        peer: PeerId,
+        /// The relay.
+        relay: PeerId,
+        /// Where the relay is.
+        addr: Addr,
+    },
 }
 
 /// A fact about hole punching.
@@ -82,6 +92,13 @@ pub enum PunchEvent {
         punch: PunchId,
         /// How it failed.
         reason: DialFailure,
+    },
+    /// A connection ended without a word of the peer: nothing came for too long, or the network said
+    /// that there is no way. Told before [`Event::Disconnected`](crate::Event::Disconnected); those
+    /// that came of punching are judged by it.
+    Broke {
+        /// The connection.
+        conn: ConnId,
     },
 }
 

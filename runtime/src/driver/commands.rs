@@ -13,6 +13,7 @@ use portolan_core::{
     Addr, CircuitLimit, ConnId, Duration, Event, Explanation, Mapping, PeerId, Relay, RelayEvent,
     Side,
 };
+use std::net::IpAddr;
 
 /// A request of a handle. Whoever asked may stop waiting for the answer at any time.
 #[derive(Debug)]
@@ -50,6 +51,13 @@ pub(crate) enum Command {
     },
     Relays {
         reply: oneshot::Sender<Vec<Relay>>,
+    },
+    Contacted {
+        ips: Vec<IpAddr>,
+        reply: oneshot::Sender<()>,
+    },
+    AllContacted {
+        reply: oneshot::Sender<Vec<IpAddr>>,
     },
     DrainRelay {
         reply: oneshot::Sender<()>,
@@ -143,6 +151,9 @@ impl<R: Runtime> Driver<R> {
                 drop(reply.send(addrs.collect()));
             }
             Command::Connections { reply } => drop(reply.send(self.connections())),
+            Command::AllContacted { reply } => {
+                drop(reply.send(self.parts.agent.contacted().map(|(ip, _)| ip).collect()));
+            }
             _ if self.stopping.is_some() => {}
             Command::Listen { addr, reply } => drop(reply.send(self.listen(addr))),
             Command::Dial { named, route, reply } => {
@@ -159,6 +170,10 @@ impl<R: Runtime> Driver<R> {
                 let known = self.parts.agent.reachability().verdict(addr).is_some();
                 self.feed(Event::DialFailureReported { addr });
                 let _ = reply.send(known);
+            }
+            Command::Contacted { ips, reply } => {
+                ips.into_iter().for_each(|ip| self.feed(Event::Contacted { ip }));
+                let _ = reply.send(());
             }
             Command::DrainRelay { reply } => {
                 self.feed(Event::Relay(RelayEvent::Draining));

@@ -140,7 +140,8 @@ impl<R: Runtime> Connection<R> {
         }
         self.streams.clear();
         self.stands.close();
-        self.common.facts.tell(Fact::Disconnected { conn: self.conn }).await;
+        let broke = self.muxer.broke();
+        self.common.facts.tell(Fact::Disconnected { conn: self.conn, broke }).await;
     }
 
     async fn serve(&mut self) -> End {

@@ -33,8 +33,8 @@ pub(crate) enum Fact {
     Upgraded(Upgraded),
     /// A bridge is over.
     BridgeEnded { stream: StreamId, bridged: Bridged },
-    /// A connection is over, and every stream on it.
-    Disconnected { conn: ConnId },
+    /// A connection is over, and every stream on it; whether the network ended it.
+    Disconnected { conn: ConnId, broke: bool },
     /// A stream is open: one of ours, or one of the peer's with the means to answer.
     StreamOpened { conn: ConnId, stream: StreamId, orders: Option<Orders> },
     /// A stream that core asked for could not be opened.

@@ -54,7 +54,8 @@ use futures::channel::oneshot;
 use futures::{FutureExt, select};
 use limits::{CLOCKS_INTERVAL, CLOSE_TIMEOUT, INTERFACES_INTERVAL, LINGER};
 use portolan_core::{
-    Actions, Agent, ConnId, Connected, Cx, DialId, Duration, Event, Instant, MappingEvent, StreamId,
+    Actions, Agent, ConnId, Connected, Cx, DialId, Duration, Event, Instant, MappingEvent,
+    PunchEvent, StreamId,
 };
 use punch::Punches;
 use relay::Circuits;
@@ -83,6 +84,8 @@ pub(crate) struct Parts<R: Runtime> {
     pub(crate) hub: Arc<Hub>,
     /// Whether core uses relays.
     pub(crate) relays: bool,
+    /// Whether core punches holes.
+    pub(crate) punches: bool,
 }
 
 impl<R: Runtime> Drop for Parts<R> {
@@ -154,6 +157,7 @@ impl<R: Runtime> Driver<R> {
         let tasks = Tasks::new(parts.common.runtime.clone());
         let told = Told::new(parts.common.runtime.slept());
         let circuits = Circuits::new(parts.relays);
+        let punches = Punches::new(parts.punches);
         Driver {
             parts,
             actions: Actions::new(),
@@ -162,7 +166,7 @@ impl<R: Runtime> Driver<R> {
             tasks,
             mapping,
             circuits,
-            punches: Punches::default(),
+            punches,
             listeners: BTreeMap::new(),
             dials: 0,
             interfaces: Vec::new(),
@@ -316,8 +320,11 @@ impl<R: Runtime> Driver<R> {
             Fact::PunchDialled { punch, addr, result } => self.punch_dialled(punch, addr, result),
             Fact::Upgraded(upgraded) => self.upgraded(upgraded),
             Fact::BridgeEnded { stream, bridged } => self.bridge_ended(stream, bridged),
-            Fact::Disconnected { conn } => {
+            Fact::Disconnected { conn, broke } => {
                 if self.table.remove(conn) {
+                    if broke && self.punches.are_wanted() {
+                        self.feed(Event::Punch(PunchEvent::Broke { conn }));
+                    }
                     tracing::debug!(%conn, "disconnected");
                     self.parts.hub.connections_changed();
                     self.feed(Event::Disconnected { conn });

@@ -8,9 +8,10 @@
 //!
 //! Limits: [`PUNCHES_MAX`] dials, those that are stopping included.
 
-use super::fact::Fact;
+use super::fact::{AppDial, Fact};
 use super::{Driver, Role};
 use crate::net::{DialError, Established, PUNCHES_MAX};
+use crate::node::{CircuitRoute, circuit_address};
 use crate::traits::Runtime;
 use futures::FutureExt;
 use futures::channel::oneshot;
@@ -20,13 +21,23 @@ use portolan_core::{
 use std::collections::BTreeMap;
 
 /// The dials of hole punching.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Punches {
+    /// Whether core punches.
+    wanted: bool,
     /// Dropping what is held here cancels the dial; one without has been cancelled.
     under_way: BTreeMap<PunchId, Option<oneshot::Sender<()>>>,
 }
 
 impl Punches {
+    pub(super) fn new(wanted: bool) -> Punches {
+        Punches { wanted, under_way: BTreeMap::new() }
+    }
+
+    pub(super) fn are_wanted(&self) -> bool {
+        self.wanted
+    }
+
     fn cancel(&mut self, punch: PunchId) {
         if let Some(hold) = self.under_way.get_mut(&punch) {
             *hold = None;
@@ -46,6 +57,7 @@ impl<R: Runtime> Driver<R> {
                 self.punch(punch, peer, (addr, way), timeout);
             }
             PunchAction::Cancel { punch } => self.punches.cancel(punch),
+            PunchAction::CallAgain { peer, relay, addr } => self.call_again(peer, relay, addr),
             // Core and runtime are versioned together: there is no other order.
             _ => debug_assert!(false, "an order that the driver does not know"),
         }
@@ -69,6 +81,23 @@ impl<R: Runtime> Driver<R> {
             let result = net.punch(addr, peer, way, patience, cancelled).await;
             facts.tell(Fact::PunchDialled { punch, addr, result }).await;
         });
+    }
+
+    /// Dial a peer through a relay, as the application would.
+    fn call_again(&mut self, peer: PeerId, relay: PeerId, addr: Addr) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let named = circuit_address(addr, relay, peer);
+        let (reply, answer) = oneshot::channel();
+        // Without somebody who waits for it, the circuit would be given up.
+        self.tasks.spawn(async move {
+            if let Ok(Err(error)) = answer.await {
+                tracing::debug!(%peer, %error, "no circuit beside a connection that is about to break");
+            }
+        });
+        let route = CircuitRoute { relay, addr: Some(addr), peer };
+        self.dial_through(AppDial { addr: named, reply }, route);
     }
 
     /// A dial of hole punching has ended, with a connection, in vain, or because it was cancelled.

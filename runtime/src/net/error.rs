@@ -9,13 +9,13 @@ use std::io;
 #[non_exhaustive]
 pub enum ListenError {
     /// Some program, perhaps another Portolan, has the port.
-    #[error("{0} is in use by another program")]
+    #[error("{0} is in use by another program: stop it, or listen on another port")]
     InUse(Addr),
     /// The IP is not one of this host's.
     #[error("{0} is not an address of this host")]
     NotLocal(Addr),
     /// The operating system does not let this program have the port.
-    #[error("this program is not permitted to listen on {0}")]
+    #[error("this program is not permitted to listen on {0}: choose a port from 1024 on")]
     Forbidden(Addr),
     /// As many sockets listen as may.
     #[error("cannot listen on {addr}: {max} addresses are listened on already")]

@@ -89,6 +89,15 @@ impl Muxer {
         }
     }
 
+    /// Whether the network ended the connection, and neither side: nothing came for too long, or
+    /// packets are answered by a reset.
+    pub fn broke(&self) -> bool {
+        match &*self.0 {
+            Kind::Yamux(handle) => handle.broke(),
+            Kind::Quic(handle) => handle.broke(),
+        }
+    }
+
     /// The transport's own estimate of the round-trip time, where it has one (QUIC).
     pub fn rtt(&self) -> Option<Duration> {
         match &*self.0 {

@@ -279,6 +279,14 @@ impl Handle {
         self.connection.closed().await;
     }
 
+    /// Whether the network ended the connection, and neither side.
+    pub(super) fn broke(&self) -> bool {
+        matches!(
+            self.connection.close_reason(),
+            Some(ConnectionError::TimedOut | ConnectionError::Reset)
+        )
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.connection.close_reason().is_some()
     }

@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 
@@ -73,6 +73,11 @@ impl Handle {
         let _ = self.over.recv().await;
     }
 
+    /// Whether the network ended the connection, and neither side.
+    pub(super) fn broke(&self) -> bool {
+        self.shared.broke.load(Ordering::Relaxed)
+    }
+
     /// Whether the connection is over, as its streams see it.
     pub(super) fn is_over(&self) -> bool {
         *self.shared.lock() || self.over.is_closed()
@@ -121,6 +126,8 @@ struct Shared {
     /// Whether the connection is over. Locked while yamux is polled, so that a stream which finds
     /// itself closed can learn whether it alone was reset or everything ended.
     over: Mutex<bool>,
+    /// Whether it was the network that ended it.
+    broke: AtomicBool,
 }
 
 /// Who waits on one stream. Yamux wakes them for whatever concerns the stream, and for the loss of
@@ -218,6 +225,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Task<T> {
             Some(Ok(stream)) => Poll::Ready(Some(stream)),
             Some(Err(error)) => {
                 tracing::debug!(%error, "a yamux connection ended");
+                self.shared.broke.store(is_of_network(&error), Ordering::Relaxed);
                 *over = true;
                 Poll::Ready(None)
             }
@@ -258,6 +266,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Task<T> {
         }
         self.linger.poll_unpin(cx)
     }
+}
+
+/// Whether an error says that packets do not get through any more.
+fn is_of_network(error: &::yamux::ConnectionError) -> bool {
+    let ::yamux::ConnectionError::Io(error) = error else { return false };
+    matches!(
+        error.kind(),
+        io::ErrorKind::TimedOut
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
 }
 
 /// One stream of a yamux connection. Yamux itself resets a stream that is dropped unclosed.

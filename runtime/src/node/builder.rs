@@ -137,7 +137,8 @@ impl<R: Runtime> Builder<R> {
         let Builder { runtime, keypair, limits, hub, doors, .. } = self;
         let config = naming(self.config, &doors);
         let served: Arc<[Protocol]> = served(&config).collect();
-        let (maps, relays) = (config.mapping.is_some(), config.relay.is_some());
+        let maps = config.mapping.is_some();
+        let (relays, punches) = (config.relay.is_some(), config.punch.is_some());
         let agent = Agent::new(config, keypair.public())?;
         let peer = agent.peer_id();
         let ledger = self.ledger.filter(|_| maps).map(Ledger::open).transpose()?;
@@ -158,9 +159,17 @@ impl<R: Runtime> Builder<R> {
             numbers: Arc::default(),
         };
         let signer = KeySigner(keypair);
-        let hub_too = hub.clone();
-        let parts =
-            Parts { net: net.clone(), agent, chance, signer, record, common, hub: hub_too, relays };
+        let parts = Parts {
+            net: net.clone(),
+            agent,
+            chance,
+            signer,
+            record,
+            common,
+            hub: hub.clone(),
+            relays,
+            punches,
+        };
         let (commands, commands_in) = async_channel::bounded(COMMANDS_MAX);
         let (routers, news) = Routers::new(runtime.clone());
         let mapping = Mapping::new(routers, maps, ledger);

@@ -31,6 +31,7 @@ use multiaddr::Multiaddr;
 use portolan_core::wire::multiaddr::to_multiaddr;
 use portolan_core::{ConnId, Explanation, Instant, Mapping, PeerId, Relay, RelayState};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// A running node. Clones are handles to the same node, which shuts down when the last of them
@@ -219,6 +220,20 @@ impl<R: Runtime> Node<R> {
                 if known { Ok(()) } else { Err(ReportError::NotOurs(named)) }
             }
         }
+    }
+
+    /// Say that packets were sent to these IPs: by an earlier run within the last day, or by this
+    /// machine on other sockets. Nobody there counts as a stranger for a day.
+    ///
+    /// # Errors
+    /// Only after a shutdown.
+    pub async fn has_contacted(&self, ips: Vec<IpAddr>) -> Result<(), Stopped> {
+        self.ask(|reply| Command::Contacted { ips, reply }).await
+    }
+
+    /// The IPs that count as contacted, for [`Node::has_contacted`] of a later run; none after a shutdown.
+    pub async fn contacted(&self) -> Vec<IpAddr> {
+        self.ask(|reply| Command::AllContacted { reply }).await.unwrap_or_default()
     }
 
     /// A subscription to every notice from now on. It is bounded: see [`Noticed::missed`].

@@ -142,7 +142,8 @@ impl Book {
             Event::Punch(PunchEvent::Failed { punch, .. }) => {
                 self.punches.remove(punch);
             }
-            Event::Tick
+            Event::Punch(PunchEvent::Broke { .. })
+            | Event::Tick
             | Event::Resumed { .. }
             | Event::Contacted { .. }
             | Event::DialFailureReported { .. }

@@ -10,7 +10,7 @@ use portolan_core::{
 };
 
 impl World {
-    /// `punch-offer`, `punch-sync`, `punch-answer`, `punch-failed`.
+    /// `punch-offer`, `punch-sync`, `punch-answer`, `punch-failed`, `punch-broke`.
     pub(super) fn punching(&mut self, verb: &str, mut words: Words<'_>) -> Result<(), Wrong> {
         if verb == "punch-failed" {
             let (punch, reason) = (words.take::<PunchId>()?, words.take()?);
@@ -19,6 +19,10 @@ impl World {
         }
         let conn: ConnId = words.take()?;
         match verb {
+            "punch-broke" => {
+                words.done()?;
+                self.feed(Event::Punch(PunchEvent::Broke { conn }))
+            }
             "punch-offer" => {
                 let body = offer(words)?;
                 let stream = self.theirs(conn, Protocol::Punch)?;

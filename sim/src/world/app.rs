@@ -105,7 +105,7 @@ impl World {
             }
             let (transport, used_at, heard_at) = (end.local.transport, end.used_at, end.heard_at);
             let wanted = self.nodes[node].targets.iter().any(|one| one.conn == Some(conn));
-            if wanted || self.nodes[node].agent.keeps(conn) {
+            if wanted || self.is_in_use(id) || self.nodes[node].agent.keeps(conn) {
                 if let Some(end) = self.end_mut(id) {
                     end.used_at = now;
                 }

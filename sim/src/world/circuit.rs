@@ -65,9 +65,15 @@ pub(super) struct Bridge {
 impl World {
     /// The application of a node calls a peer through a relay that is at this address. A node
     /// without relays in its configuration has no circuits to offer.
-    pub fn call(
+    pub fn call(&mut self, NodeId(from): NodeId, relay: (PeerId, Addr), peer: PeerId) -> CircuitId {
+        let call = self.calls(from, relay, peer);
+        self.flush_all();
+        call
+    }
+
+    pub(super) fn calls(
         &mut self,
-        NodeId(from): NodeId,
+        from: usize,
         (relay, at): (PeerId, Addr),
         peer: PeerId,
     ) -> CircuitId {
@@ -84,7 +90,6 @@ impl World {
             Some(conn) => self.call_asks(from, call, conn),
             None => self.dial(from, at, Purpose::Call(call), None, REACH_MAX),
         }
-        self.flush_all();
         call
     }
 

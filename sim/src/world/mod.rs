@@ -21,6 +21,7 @@ mod node;
 mod packets;
 mod punch;
 mod relay;
+mod session;
 mod talk;
 mod truth;
 mod vice;
@@ -29,6 +30,7 @@ pub use circuit::CallEnd;
 pub use conn::Costs;
 pub use node::{Entered, NODES_MAX, Node, NodeConfig, NodeId, WorldNames};
 pub use relay::{Refusal, RelayMood};
+pub use session::Line;
 pub use truth::{Expected, STRANGER, Truth};
 pub use vice::Vice;
 
@@ -159,6 +161,8 @@ pub struct World {
     /// Which node runs on a host.
     residents: BTreeMap<HostId, usize>,
     conns: BTreeMap<u64, Conn>,
+    /// The connection that the application of a node has a stream on, where it has one.
+    in_use: BTreeMap<usize, u64>,
     /// By the relay and the initiator's stream.
     bridges: BTreeMap<(usize, StreamId), circuit::Bridge>,
     /// Networks whose router maps ports.
@@ -190,6 +194,7 @@ impl World {
             nodes: Vec::new(),
             residents: BTreeMap::new(),
             conns: BTreeMap::new(),
+            in_use: BTreeMap::new(),
             bridges: BTreeMap::new(),
             lans: BTreeMap::new(),
             unsent: Vec::new(),

@@ -56,6 +56,9 @@ impl World {
                 self.punch_again(node, punch, serial);
             }
             PunchAction::Cancel { punch } => self.punch_cancelled(node, punch),
+            PunchAction::CallAgain { peer, relay, addr } => {
+                self.calls(node, (relay, addr), peer);
+            }
             // An order that this world does not know is a gap in the world.
             other => unreachable!("{other:?}"),
         }

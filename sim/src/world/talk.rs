@@ -4,8 +4,8 @@ use super::conn::{EndId, Phase, Purpose, Role, Said, StreamEnd, Voice};
 use super::{Occurrence, World};
 use bytes::Bytes;
 use portolan_core::{
-    ConnId, Connected, DialFailure, Duration, Event, Protocol, Side, StreamEnd as Ended,
-    StreamFailure, StreamId, Transport,
+    ConnId, Connected, DialFailure, Duration, Event, Protocol, PunchEvent, Side,
+    StreamEnd as Ended, StreamFailure, StreamId, Transport,
 };
 
 /// How long a plain stranger stays before he hangs up.
@@ -252,13 +252,17 @@ impl World {
         let Some(it) = self.end_mut(end) else { return };
         let was_up = it.is_up();
         let shaking = it.phase == Phase::Shaking;
-        let (node, purpose) = (it.node, it.purpose);
+        let (node, purpose, conn) = (it.node, it.purpose, it.id);
         if let Some(via) = it.via {
             return self.circuit_broken(end, via);
         }
         it.phase = Phase::Gone;
         it.pending.clear();
         if was_up {
+            if let Some(conn) = conn.filter(|_| self.nodes[node].core.punch.is_some()) {
+                let event = Event::Punch(PunchEvent::Broke { conn });
+                self.later(Duration::ZERO, Occurrence::Tells { node, event });
+            }
             self.gone(end, true);
         } else if shaking && end.1 == Role::Dialer {
             return self.abandon(end.0, DialFailure::Handshake);

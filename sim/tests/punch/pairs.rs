@@ -50,7 +50,7 @@ pub(crate) fn drawn(seed: u64) -> Pair {
     };
     let sides = kinds.map(&mut side);
     let relay = link(dice.span_between(Duration::from_millis(1), Duration::from_millis(20)), 0);
-    Pair { class: Class::new(family, transport), sides, relay }
+    Pair { class: Class::new(family, transport), sides, relay, besides: |_, _| {} }
 }
 
 /// What came of a seed.

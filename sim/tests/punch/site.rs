@@ -2,8 +2,8 @@
 
 use crate::{PORT, seconds};
 use portolan_core::{
-    Addr, Class, Config, ConnId, DialBackConfig, Duration, Family, FilteringBehavior, Instant,
-    MappingBehavior, Notice, PunchConfig, PunchNotice, RelayConfig, RelayNeed, RelayPeer,
+    Addr, CircuitId, Class, Config, ConnId, DialBackConfig, Duration, Family, FilteringBehavior,
+    Instant, MappingBehavior, Notice, PunchConfig, PunchNotice, RelayConfig, RelayNeed, RelayPeer,
     RelayServerConfig,
 };
 use portolan_sim::net::{
@@ -81,6 +81,8 @@ pub(crate) struct Pair {
     pub(crate) sides: [Side; 2],
     /// The link of the relay.
     pub(crate) relay: Link,
+    /// What else is so about the gates, of which side.
+    pub(crate) besides: fn(u8, &mut GateConfig),
 }
 
 /// The addresses of the sides' sites, and of their hosts where those have others.
@@ -112,7 +114,9 @@ impl Pair {
         let Side { kind, refusal, link } = &self.sides[usize::from(side)];
         let ip = inside(self, side);
         let gate = |config: GateConfig, outside: Option<IpAddr>| {
-            Gate::new(GateConfig { refusal: *refusal, ..config }, outside)
+            let mut config = GateConfig { refusal: *refusal, ..config };
+            (self.besides)(side, &mut config);
+            Gate::new(config, outside)
         };
         let wall = || gate(GateConfig::firewall(), None);
         let strict = || GateConfig::nat(Independent, AddressAndPort);
@@ -143,6 +147,8 @@ pub(crate) struct Site {
     pub(crate) sides: [NodeId; 2],
     /// When the one who takes it has the circuit.
     pub(crate) circuit_at: Option<Instant>,
+    /// The last call of the one who opens it, but the first.
+    called: Option<CircuitId>,
     relay: NodeId,
     relay_addr: Addr,
 }
@@ -201,7 +207,8 @@ impl Site {
             number += 1;
             node(&mut world, name, host, class, core)
         });
-        let mut site = Site { world, pair, sides, circuit_at: None, relay, relay_addr };
+        let mut site =
+            Site { world, pair, sides, circuit_at: None, called: None, relay, relay_addr };
         site.pass(seconds(1));
         for side in site.sides {
             site.world.start(side);
@@ -243,6 +250,17 @@ impl Site {
             }
         }
         None
+    }
+
+    /// The one who opens it calls the other, if no call of his is under way.
+    pub(crate) fn call_again(&mut self) {
+        let [taker, opener] = self.sides;
+        let ended = |call| self.world.called(opener, call).is_some();
+        if self.called.is_none_or(ended) {
+            let relay = (self.world.node(self.relay).peer(), self.relay_addr);
+            let peer = self.world.node(taker).peer();
+            self.called = Some(self.world.call(opener, relay, peer));
+        }
     }
 
     /// What a side told of punching.

@@ -26,6 +26,8 @@ use tappers::{Interface, Tap};
 
 /// The bridge into which the site of the node is plugged where there is a link.
 pub const ACCESS: &str = "access";
+/// The same of another site, with a link of its own.
+pub const OTHER: &str = "other";
 /// Frames that a direction keeps, number; ours: 60 MB a second over 100 ms. More delay with more
 /// throughput needs more.
 const QUEUE_MAX: usize = 4_096;
@@ -91,17 +93,18 @@ pub struct Link {
 }
 
 impl Link {
-    /// Join the bridge of the Internet and the one called [`ACCESS`], which is made.
+    /// Join the bridge of the Internet and one of this name, which is made.
     ///
     /// # Errors
     /// If there are no TAP devices here, or a command fails.
-    pub fn new(internet: &Namespace, conditions: Conditions) -> io::Result<Link> {
-        let taps = [tap(internet, "tap-far")?, tap(internet, "tap-near")?];
+    pub fn new(internet: &Namespace, bridge: &str, conditions: Conditions) -> io::Result<Link> {
+        let [far, near] = ["far", "near"].map(|end| format!("{bridge}-{end}"));
+        let taps = [tap(internet, &far)?, tap(internet, &near)?];
         internet.ip(&format!(
-            "link add {ACCESS} type bridge forward_delay 0 mcast_snooping 0\n\
-             link set {ACCESS} up\n\
-             link set tap-far txqueuelen {QUEUE_MAX} master br0 up\n\
-             link set tap-near txqueuelen {QUEUE_MAX} master {ACCESS} up\n"
+            "link add {bridge} type bridge forward_delay 0 mcast_snooping 0\n\
+             link set {bridge} up\n\
+             link set {far} txqueuelen {QUEUE_MAX} master br0 up\n\
+             link set {near} txqueuelen {QUEUE_MAX} master {bridge} up\n"
         ))?;
         let (stop, stopped) = UnixStream::pair()?;
         let tally = Arc::new(Tally::default());

@@ -61,6 +61,8 @@ pub struct Lab {
     /// What lies between the site of the node and the others, and who is on its sides. It goes
     /// first, since its devices are on the Internet.
     link: Option<(Link, Neighbours)>,
+    /// The same of another site.
+    other: Option<Link>,
     internet: Namespace,
 }
 
@@ -91,9 +93,13 @@ pub struct Gateway {
 /// # Errors
 /// If a tool is missing, or this is not root on Linux.
 pub fn available() -> Result<(), String> {
-    let needed = "the lab needs root on Linux, ip (iproute2) and nft (nftables)";
+    let needed = "the lab needs root on Linux, ip (iproute2), nft (nftables) and conntrack";
     let install = "tests/install-lab.sh installs the tools";
-    for (tool, args) in [("ip", ["netns", "list"]), ("nft", ["list", "ruleset"])] {
+    for (tool, args) in [
+        ("ip", &["netns", "list"][..]),
+        ("nft", &["list", "ruleset"]),
+        ("conntrack", &["--version"]),
+    ] {
         match Command::new(tool).args(args).output() {
             Ok(output) if output.status.success() => {}
             Ok(output) => {
@@ -120,9 +126,19 @@ impl Lab {
         let link = if conditions.is_none() {
             None
         } else {
-            Some((Link::new(&internet, conditions)?, Neighbours::default()))
+            Some((Link::new(&internet, link::ACCESS, conditions)?, Neighbours::default()))
         };
-        Ok(Lab { link, internet })
+        Ok(Lab { link, other: None, internet })
+    }
+
+    /// An Internet with two sites, each across a link of its own.
+    ///
+    /// # Errors
+    /// If this is not root, or a tool is missing.
+    pub fn with_two_sites(conditions: Conditions) -> io::Result<Lab> {
+        let lab = Lab::new(conditions)?;
+        let other = Some(Link::new(&lab.internet, link::OTHER, conditions)?);
+        Ok(Lab { other, ..lab })
     }
 
     /// What lies between the site of the node and the others.
@@ -160,7 +176,10 @@ impl Lab {
     /// If something cannot be in the end.
     pub fn settle(&self) -> io::Result<()> {
         settle(&self.internet, "br0")?;
-        if self.link.is_some() { settle(&self.internet, link::ACCESS) } else { Ok(()) }
+        if self.link.is_some() {
+            settle(&self.internet, link::ACCESS)?;
+        }
+        if self.other.is_some() { settle(&self.internet, link::OTHER) } else { Ok(()) }
     }
 
     /// The bridge into which the site of the node is plugged.
@@ -198,12 +217,12 @@ impl Lab {
         self.gateway(Shore::Near, (outside, inside), router)
     }
 
-    /// A router among the public hosts, which translates: across the link from the site.
+    /// A router at the other site, which translates.
     ///
     /// # Errors
     /// If a command fails.
-    pub fn far_router(&self, outside: Ipv4Addr, router: &Router) -> io::Result<Gateway> {
-        self.gateway(Shore::Far, (outside, Ipv4Addr::new(192, 168, 1, 1)), router)
+    pub fn other_router(&self, outside: Ipv4Addr, router: &Router) -> io::Result<Gateway> {
+        self.gateway(Shore::Other, (outside, Ipv4Addr::new(192, 168, 1, 1)), router)
     }
 
     /// A carrier's router, with a network for other routers behind it (RFC 6598).
@@ -214,12 +233,12 @@ impl Lab {
         self.gateway(Shore::Near, (outside, Ipv4Addr::new(100, 64, 0, 1)), router)
     }
 
-    /// The same among the public hosts.
+    /// The same at the other site.
     ///
     /// # Errors
     /// If a command fails.
-    pub fn far_carrier(&self, outside: Ipv4Addr, router: &Router) -> io::Result<Gateway> {
-        self.gateway(Shore::Far, (outside, Ipv4Addr::new(100, 64, 0, 1)), router)
+    pub fn other_carrier(&self, outside: Ipv4Addr, router: &Router) -> io::Result<Gateway> {
+        self.gateway(Shore::Other, (outside, Ipv4Addr::new(100, 64, 0, 1)), router)
     }
 
     fn gateway(
@@ -232,6 +251,7 @@ impl Lab {
         let bridge = match shore {
             Shore::Near => self.site(),
             Shore::Far => "br0",
+            Shore::Other => link::OTHER,
         };
         plug((&self.internet, bridge), (&space, "wan"), "router")?;
         space.ip(&format!(
@@ -319,6 +339,7 @@ impl Gateway {
             address(lan6(outside, 1).into(), "lan", 64),
         ))?;
         let idle = router.udp_idle.as_secs().to_string();
+        let tcp_idle = router.tcp_idle.as_secs().to_string();
         for (key, value) in [
             ("ipv4/ip_forward", "1"),
             ("ipv6/conf/all/forwarding", "1"),
@@ -330,6 +351,7 @@ impl Gateway {
             ("bridge/bridge-nf-call-ip6tables", "0"),
             ("netfilter/nf_conntrack_udp_timeout", &idle),
             ("netfilter/nf_conntrack_udp_timeout_stream", &idle),
+            ("netfilter/nf_conntrack_tcp_timeout_established", &tcp_idle),
         ] {
             space.sysctl(key, value)?;
         }

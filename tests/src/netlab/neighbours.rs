@@ -17,19 +17,16 @@ pub enum Shore {
     Near,
     /// Where the public hosts are.
     Far,
+    /// Where another site is, with a link of its own.
+    Other,
 }
 
-/// The hosts on both sides of a link.
+/// The hosts on all sides of the links.
 #[derive(Clone, Debug, Default)]
 pub struct Neighbours(Arc<Mutex<Sides>>);
 
 #[derive(Debug, Default)]
-struct Sides {
-    /// Those of the site.
-    near: Vec<Seat>,
-    /// Public ones.
-    far: Vec<Seat>,
-}
+struct Sides(Vec<(Shore, Seat)>);
 
 /// An interface on a side, and the addresses for which it answers.
 #[derive(Debug)]
@@ -53,14 +50,13 @@ impl Neighbours {
         ips: &[IpAddr],
     ) -> io::Result<()> {
         let mut sides = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Sides { near, far } = &mut *sides;
-        let (own, across) = match shore {
-            Shore::Near => (near, far),
-            Shore::Far => (far, near),
-        };
         let seat = Seat::new(space, interface, ips);
-        introduce(&seat, across)?;
-        own.push(seat);
+        let across = sides.0.iter().filter(|(other, _)| *other != shore).map(|(_, seat)| seat);
+        seat.learn(across.clone())?;
+        for other in across {
+            other.learn(std::iter::once(&seat))?;
+        }
+        sides.0.push((shore, seat));
         Ok(())
     }
 }
@@ -87,9 +83,4 @@ impl Seat {
         }
         namespace::ip(&self.space, &commands)
     }
-}
-
-fn introduce(new: &Seat, others: &[Seat]) -> io::Result<()> {
-    new.learn(others.iter())?;
-    others.iter().try_for_each(|other| other.learn(std::iter::once(new)))
 }

@@ -73,6 +73,8 @@ pub struct Router {
     pub refusal: Refusal,
     /// How long a UDP mapping lasts after the last packet from inside.
     pub udp_idle: Duration,
+    /// How long a TCP connection on which nothing goes on is remembered.
+    pub tcp_idle: Duration,
     /// What it lets nobody speak.
     pub blocked: Option<Layer>,
     /// Whether its IPv6 network is open to everybody, instead of behind a stateful firewall.
@@ -82,11 +84,13 @@ pub struct Router {
 }
 
 impl Router {
-    /// A router that forwards and blocks nothing, with the time-out that RFC 4787 §4.3 recommends.
+    /// A router that forwards and blocks nothing, with the time-outs that RFC 4787 §4.3 recommends and
+    /// RFC 5382 §5 demands.
     pub fn new(kind: Kind, refusal: Refusal) -> Router {
         let udp_idle = Duration::from_secs(300);
+        let tcp_idle = Duration::from_secs(7_440);
         let forwards = Vec::new();
-        Router { kind, refusal, udp_idle, blocked: None, open_ip6: false, forwards }
+        Router { kind, refusal, udp_idle, tcp_idle, blocked: None, open_ip6: false, forwards }
     }
 
     /// Its rules for IPv4. The interfaces are called `wan` and `lan`.

@@ -253,7 +253,7 @@ fn sound(lab: &Lab) -> io::Result<()> {
 fn gone() -> io::Result<()> {
     let lab = Lab::new(SLOW)?;
     let link = lab.link().ok_or_else(|| io::Error::other("there is no link"))?;
-    lab.internet.ip("link del tap-far")?;
+    lab.internet.ip("link del access-far")?;
     let started = Instant::now();
     while link.is_up() {
         if started.elapsed() > PATIENCE {

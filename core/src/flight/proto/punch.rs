@@ -2,13 +2,13 @@
 
 use super::Unknown;
 use super::values::{AddrMessage, Numbered, Span, peer};
-use crate::{DialFailure, PunchAction, PunchEvent, PunchId, PunchNotice};
+use crate::{ConnId, DialFailure, PunchAction, PunchEvent, PunchId, PunchNotice};
 use bytes::Bytes;
 
 /// `portolan.flight.PunchEvent`
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct PunchEventMessage {
-    #[prost(oneof = "Event", tags = "1")]
+    #[prost(oneof = "Event", tags = "1, 2")]
     event: Option<Event>,
 }
 
@@ -17,6 +17,8 @@ pub(super) struct PunchEventMessage {
 enum Event {
     #[prost(message, tag = "1")]
     Failed(PunchFailed),
+    #[prost(uint64, tag = "2")]
+    Broke(u64),
 }
 
 /// `portolan.flight.PunchFailed`
@@ -31,7 +33,7 @@ struct PunchFailed {
 /// `portolan.flight.PunchAction`
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct PunchActionMessage {
-    #[prost(oneof = "Action", tags = "1, 2")]
+    #[prost(oneof = "Action", tags = "1, 2, 3")]
     action: Option<Action>,
 }
 
@@ -42,6 +44,19 @@ enum Action {
     Dial(PunchDial),
     #[prost(uint64, tag = "2")]
     Cancel(u64),
+    #[prost(message, tag = "3")]
+    CallAgain(PunchCall),
+}
+
+/// `portolan.flight.PunchCall`
+#[derive(Clone, PartialEq, prost::Message)]
+struct PunchCall {
+    #[prost(bytes = "bytes", tag = "1")]
+    peer: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    relay: Bytes,
+    #[prost(message, optional, tag = "3")]
+    addr: Option<AddrMessage>,
 }
 
 /// `portolan.flight.PunchDial`
@@ -88,6 +103,7 @@ impl From<&PunchEvent> for PunchEventMessage {
             PunchEvent::Failed { punch, reason } => {
                 Event::Failed(PunchFailed { punch: punch.0, reason: reason.number() })
             }
+            PunchEvent::Broke { conn } => Event::Broke(conn.0),
         };
         PunchEventMessage { event: Some(event) }
     }
@@ -102,6 +118,7 @@ impl TryFrom<PunchEventMessage> for PunchEvent {
                 punch: PunchId(punch),
                 reason: DialFailure::numbered(reason, "a dial failure that is not known")?,
             }),
+            Event::Broke(conn) => Ok(PunchEvent::Broke { conn: ConnId(conn) }),
         }
     }
 }
@@ -117,6 +134,11 @@ impl From<&PunchAction> for PunchActionMessage {
                 timeout: Some((*timeout).into()),
             }),
             PunchAction::Cancel { punch } => Action::Cancel(punch.0),
+            PunchAction::CallAgain { peer: who, relay, addr } => Action::CallAgain(PunchCall {
+                peer: peer(*who),
+                relay: peer(*relay),
+                addr: Some((*addr).into()),
+            }),
         };
         PunchActionMessage { action: Some(action) }
     }

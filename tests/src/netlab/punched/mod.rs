@@ -2,14 +2,14 @@
 //! connection, on which attempt, how soon, and what is sent where none can be had.
 //!
 //! ```text
-//!   relay  s1  s2  s3                        behind them: who took the circuit
-//!     └─────┴───┴───┴── bridge ── wan router lan ── b
-//!                          ║ 20 ms each way
-//!                       wan router lan ── a        who opened it
+//!   relay  s1  s2  s3
+//!     └─────┴───┴───┴── bridge ══ 15 ms each way ══ wan router lan ── b    who took the circuit
+//!                          ╚═════ 15 ms each way ══ wan router lan ── a    who opened it
 //! ```
 
 #![allow(clippy::print_stdout, reason = "this is what a program says")]
 
+mod forgetful;
 mod session;
 mod tale;
 mod world;
@@ -17,10 +17,12 @@ mod world;
 use super::peers::On;
 use super::rules::{Kind, Layer};
 use super::{available, program};
+use forgetful::{Outlived, Silence};
 use portolan_sim::net::{Dependence, Refusal};
 use portolan_sim::workers::spread;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 use tale::Tale;
 
 /// Stories that are lived at once, number; ours: most of each is waiting.
@@ -122,7 +124,14 @@ impl Story {
 /// other runtime; or those whose name contains the argument. Without root or the tools it says what
 /// was skipped, which is a failure where `PORTOLAN_REQUIRE_LAB` is set.
 pub fn pass() -> ExitCode {
-    program::told("the lab of punching", available(), |wanted| pairs(wanted) + sessions(wanted))
+    program::told("the lab of punching", available(), |wanted| {
+        // Most of it is silence.
+        let silences = thread::scope(|scope| {
+            let silences = scope.spawn(|| silences(wanted));
+            pairs(wanted) + silences.join().unwrap_or(1)
+        });
+        silences + sessions(wanted)
+    })
 }
 
 /// Live through all pairs.
@@ -150,6 +159,51 @@ fn pairs(wanted: &str) -> usize {
     println!("punching: {} stories in {} s", stories.len(), started.elapsed().as_secs());
     print!("{}", tale::summary(&tales));
     tales.iter().map(|(_, tale)| tale.problems.len()).sum()
+}
+
+/// Sessions that are silent while their routers forget them, all at once.
+fn silences(wanted: &str) -> usize {
+    let seconds = Duration::from_secs;
+    let silence = match program::is_whole() {
+        true => Silence { lasts: seconds(300), lifetime: seconds(60) },
+        false => Silence { lasts: seconds(50), lifetime: seconds(20) },
+    };
+    let live = |layer: Layer, on: On| {
+        let fronts = [Front::APD, Front::APD];
+        let story = Story { fronts, layer, refusal: Refusal::Silent, on };
+        let name = format!("silence · {}", story.name());
+        if !name.contains(wanted) {
+            return 0;
+        }
+        match story.outlive(silence) {
+            Ok(Outlived { routes, is_intact, took_ms, forgotten }) => {
+                println!(
+                    "{name}: idle for {} s, forgotten {forgotten} times: {} ways, then {took_ms} ms",
+                    silence.lasts.as_secs(),
+                    routes.len()
+                );
+                let is_punched = routes.iter().any(|route| route == "direct");
+                let rules = [
+                    (is_intact, "what came back is not what was sent"),
+                    (is_punched, "it never was direct"),
+                    (forgotten > 1, "nothing was forgotten"),
+                ];
+                let broken = rules.iter().filter(|(holds, _)| !holds);
+                broken
+                    .map(|(_, problem)| println!("{name}: PROBLEM: {problem}: {routes:?}"))
+                    .count()
+            }
+            Err(error) => {
+                println!("{name}: PROBLEM: {error}");
+                1
+            }
+        }
+    };
+    let each = [(Layer::Tcp, On::ALL[0]), (Layer::Udp, On::ALL[1])];
+    thread::scope(|scope| {
+        let all = each.map(|(layer, on)| scope.spawn(move || live(layer, on)));
+        all.into_iter().map(|one| one.join().unwrap_or(1)).sum()
+    })
 }
 
 /// Carry sessions, one after the other: each takes what the machine gives.

@@ -8,8 +8,8 @@ use crate::netlab::faces::PORTOLAN;
 use crate::netlab::peers::{complaint, launch};
 use portolan_sim::Dice;
 use serde_json::Value;
-use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::process::Child;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -43,46 +43,73 @@ impl Drop for Running {
 
 /// Send so many bytes to a listener that sends them back.
 pub(super) fn carry(world: &World, bytes: usize) -> io::Result<Carried> {
-    let story = world.story;
-    let [opener, taker] = &world.sites;
-    let relay = world.relay.addrs();
-    let mut args: Vec<String> =
-        ["listen", "--allow-anyone", "--json", "--exec", "cat"].map(str::to_owned).to_vec();
-    args.extend(story.everywhere());
-    args.extend(relay.iter().flat_map(|addr| ["--relay".to_owned(), addr.clone()]));
-    let mut listener = start(&taker.host, &args, story)?;
-    let (_, told) = news(&mut listener.0);
-    let circuit = address(&told).ok_or_else(|| {
-        io::Error::other(format!("nobody listens: {}", complaint(&mut listener.0)))
-    })?;
-    let args = ["connect", &circuit, "--json", "--explain"].map(str::to_owned);
-    let mut connector = start(&opener.host, &args, story)?;
+    let Session { mut stdin, mut stdout, mut connector, paths, _listener } = Session::open(world)?;
     let began = Instant::now();
-    let (paths, _told) = news(&mut connector.0);
-    let stdin = connector.0.stdin.take().ok_or_else(|| io::Error::other("stdin is a pipe"))?;
-    let stdout = connector.0.stdout.take().ok_or_else(|| io::Error::other("stdout is a pipe"))?;
-    let sender = thread::spawn(move || -> io::Result<()> {
-        let mut stdin = stdin;
-        let mut source = Source::new(bytes);
-        while let Some(chunk) = source.next() {
-            stdin.write_all(&chunk)?;
-        }
-        Ok(())
-    });
+    let sender = thread::spawn(move || write_all(&mut stdin, bytes));
     let (done, all) = mpsc::channel();
-    thread::spawn(move || done.send(is_same(stdout, bytes)));
+    thread::spawn(move || done.send(is_same(&mut stdout, bytes, true)));
     let is_intact = all
         .recv_timeout(CARRIED_WITHIN)
         .map_err(|_| io::Error::other(format!("it hangs: {}", complaint(&mut connector.0))))??;
     sender.join().map_err(|_| io::Error::other("the sender panicked"))??;
     let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let routes = paths.iter().filter_map(|news: Value| {
-        let route = news["path"]["route"].as_str()?.to_owned();
-        (news["event"] == "path").then_some(route)
-    });
     // The program has ended its output, and ends.
-    let routes = routes.collect();
+    let routes = paths.iter().filter_map(|news| route(&news)).collect();
     Ok(Carried { routes, is_intact, took_ms })
+}
+
+/// `portolan connect` at one site, which has reached `portolan listen --exec cat` at the other.
+pub(super) struct Session {
+    pub(super) stdin: ChildStdin,
+    pub(super) stdout: ChildStdout,
+    connector: Running,
+    /// What it tells.
+    paths: mpsc::Receiver<Value>,
+    _listener: Running,
+}
+
+impl Session {
+    pub(super) fn open(world: &World) -> io::Result<Session> {
+        let story = world.story;
+        let [opener, taker] = &world.sites;
+        let relay = world.relay.addrs();
+        let mut args: Vec<String> =
+            ["listen", "--allow-anyone", "--json", "--exec", "cat"].map(str::to_owned).to_vec();
+        args.extend(story.everywhere());
+        args.extend(relay.iter().flat_map(|addr| ["--relay".to_owned(), addr.clone()]));
+        let mut listener = start(&taker.host, &args, story)?;
+        let told = news(&mut listener.0);
+        let circuit = address(&told).ok_or_else(|| {
+            io::Error::other(format!("nobody listens: {}", complaint(&mut listener.0)))
+        })?;
+        let args = ["connect", &circuit, "--json", "--explain"].map(str::to_owned);
+        let mut connector = start(&opener.host, &args, story)?;
+        let paths = news(&mut connector.0);
+        let stdin = connector.0.stdin.take().ok_or_else(|| io::Error::other("stdin is a pipe"))?;
+        let stdout =
+            connector.0.stdout.take().ok_or_else(|| io::Error::other("stdout is a pipe"))?;
+        Ok(Session { stdin, stdout, connector, paths, _listener: listener })
+    }
+
+    /// The ways that it has taken so far, since this was asked last.
+    pub(super) fn routes(&self) -> Vec<String> {
+        self.paths.try_iter().filter_map(|news| route(&news)).collect()
+    }
+}
+
+/// The way that a program tells to have taken.
+fn route(news: &Value) -> Option<String> {
+    let route = news["path"]["route"].as_str()?.to_owned();
+    (news["event"] == "path").then_some(route)
+}
+
+/// Write so many bytes of the source.
+pub(super) fn write_all(stdin: &mut ChildStdin, bytes: usize) -> io::Result<()> {
+    let mut source = Source::new(bytes);
+    while let Some(chunk) = source.next() {
+        stdin.write_all(&chunk)?;
+    }
+    stdin.flush()
 }
 
 fn start(host: &Host, args: &[String], story: Story) -> io::Result<Running> {
@@ -91,21 +118,20 @@ fn start(host: &Host, args: &[String], story: Story) -> io::Result<Running> {
     launch(host, PORTOLAN, &args).map(Running)
 }
 
-/// What a program tells on stderr, twice: for now and for later.
-fn news(child: &mut Child) -> (mpsc::Receiver<Value>, mpsc::Receiver<Value>) {
-    let (one, first) = mpsc::channel();
-    let (other, second) = mpsc::channel();
+/// What a program tells on stderr.
+fn news(child: &mut Child) -> mpsc::Receiver<Value> {
+    let (sender, told) = mpsc::channel();
     if let Some(stderr) = child.stderr.take() {
         thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 if let Ok(news) = serde_json::from_str::<Value>(&line) {
                     // Nobody may wait for it.
-                    let _ = (one.send(news.clone()), other.send(news));
+                    let _ = sender.send(news);
                 }
             }
         });
     }
-    (first, second)
+    told
 }
 
 /// The first address through a relay that a listener tells.
@@ -141,8 +167,8 @@ impl Source {
     }
 }
 
-/// Whether this is what was sent, to its end, and nothing else.
-fn is_same(mut stdout: impl io::Read, bytes: usize) -> io::Result<bool> {
+/// Whether this is what was sent; and nothing else until the end, where it `ends`.
+pub(super) fn is_same(stdout: &mut ChildStdout, bytes: usize, ends: bool) -> io::Result<bool> {
     let mut source = Source::new(bytes);
     while let Some(expected) = source.next() {
         let mut chunk = vec![0; expected.len()];
@@ -154,6 +180,9 @@ fn is_same(mut stdout: impl io::Read, bytes: usize) -> io::Result<bool> {
         }
     }
     let mut rest = Vec::new();
+    if !ends {
+        return Ok(true);
+    }
     stdout.read_to_end(&mut rest)?;
     Ok(rest.is_empty())
 }

@@ -18,11 +18,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 /// Where the routers are on the Internet: of who opened the circuit, and of who took it.
-const OUTSIDE: [Ipv4Addr; 2] = [Ipv4Addr::new(44, 100, 0, 1), Ipv4Addr::new(44, 101, 0, 2)];
-/// How long a packet takes across the link.
-const DELAY: Duration = Duration::from_millis(20);
-/// A round trip over the circuit: across the link and back.
-const RELAYED_MS: u64 = 40;
+pub(super) const OUTSIDE: [Ipv4Addr; 2] =
+    [Ipv4Addr::new(44, 100, 0, 1), Ipv4Addr::new(44, 101, 0, 2)];
+/// How long a packet takes across the link of each site.
+const DELAY: Duration = Duration::from_millis(15);
+/// A round trip over the circuit: across both links and back.
+const RELAYED_MS: u64 = 60;
 /// How long what takes a second may take before the story is given up.
 const SOON: Duration = Duration::from_secs(20);
 /// How long a hopeless pair may take to be named.
@@ -33,7 +34,7 @@ const RELAY: u8 = 11;
 /// A peer's machine, and the routers in front of it, the outermost first.
 pub(super) struct Site {
     pub(super) host: Host,
-    gateways: Vec<Gateway>,
+    pub(super) gateways: Vec<Gateway>,
 }
 
 pub(super) struct World {
@@ -90,9 +91,15 @@ impl Story {
 
 impl World {
     fn open(story: Story) -> io::Result<World> {
-        let lab = Lab::new(Conditions { delay: DELAY, loss_percent: 0, seed: 1 })?;
+        World::open_with(story, |router| router)
+    }
+
+    /// The same with other routers.
+    pub(super) fn open_with(story: Story, change: fn(Router) -> Router) -> io::Result<World> {
+        let lab = Lab::with_two_sites(Conditions { delay: DELAY, loss_percent: 0, seed: 1 })?;
         let [a, b] = story.fronts;
-        let sites = [site(&lab, a, story.refusal, true)?, site(&lab, b, story.refusal, false)?];
+        let router = |kind| change(Router::new(kind, story.refusal));
+        let sites = [site(&lab, a, &router, true)?, site(&lab, b, &router, false)?];
         let public = |number: u8| lab.public(&format!("s{number}"), &server_ips(number));
         let mut hosts = (1..=3).map(public).collect::<io::Result<Vec<Host>>>()?;
         let relay = lab.public("relay", &server_ips(RELAY))?;
@@ -178,14 +185,18 @@ fn knows_itself(peer: &mut Application) -> io::Result<()> {
 }
 
 /// A peer's machine behind what stands in front of it.
-fn site(lab: &Lab, front: Front, refusal: Refusal, is_near: bool) -> io::Result<Site> {
+fn site(
+    lab: &Lab,
+    front: Front,
+    router: &dyn Fn(Kind) -> Router,
+    is_near: bool,
+) -> io::Result<Site> {
     let [near, far] = OUTSIDE;
     let outside = if is_near { near } else { far };
-    let router = |kind| Router::new(kind, refusal);
     let strict = Kind::Independent(Dependence::AddressAndPort);
     let home = |kind| match is_near {
         true => lab.router(outside, &router(kind)),
-        false => lab.far_router(outside, &router(kind)),
+        false => lab.other_router(outside, &router(kind)),
     };
     let gateways = match front {
         Front::Home(kind) => vec![home(kind)?],
@@ -194,7 +205,7 @@ fn site(lab: &Lab, front: Front, refusal: Refusal, is_near: bool) -> io::Result<
         Front::Double => {
             let carrier = match is_near {
                 true => lab.carrier(outside, &router(strict))?,
-                false => lab.far_carrier(outside, &router(strict))?,
+                false => lab.other_carrier(outside, &router(strict))?,
             };
             let inner = carrier.nested(Ipv4Addr::new(100, 64, 0, 9), &router(strict))?;
             vec![carrier, inner]

@@ -1,0 +1,185 @@
+//! Keeps servers at hand: dials peers, and dials again those that are lost while too few are left.
+
+use super::state::Known;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
+use multiaddr::Multiaddr;
+use portolan_core::{ConnId, Duration, Explanation, Instant};
+use portolan_runtime::traits::Runtime;
+use portolan_runtime::{DialError, Dialled, Node};
+use std::collections::BTreeSet;
+
+/// Servers in reach from which on nobody is dialled again, number; ours: a verdict wants three networks.
+/// Traffic grows with it.
+const SERVERS_ENOUGH: usize = 3;
+/// The first rest of a peer that could not be reached or was lost, and the longest, ours. Each rest in a
+/// row doubles it; less is traffic for nothing, more is time without a verdict.
+const REST_FIRST: Duration = Duration::from_secs(5);
+const REST_MAX: Duration = Duration::from_secs(300);
+/// How long the first peers have for themselves where they are known to have proved here, ours: some
+/// handshakes over a long way.
+const HEAD_START: Duration = Duration::from_millis(1_500);
+/// Rests that lengthen the next one, number; from there on it is the longest.
+const STRIKES_MAX: u32 = 6;
+
+/// A peer to be kept at hand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Peer {
+    pub(super) addr: Multiaddr,
+    /// It proved an address of ours in this network, in an earlier run.
+    pub(super) has_proved: bool,
+}
+
+/// All peers that are known, those first that proved an address here, the last one of them first.
+pub(super) fn in_order(given: &[Multiaddr], known: &Known) -> Vec<Peer> {
+    let provers = known.provers.iter().map(|addr| (addr, true));
+    let others = given.iter().chain(&known.peers).map(|addr| (addr, false));
+    let mut seen = BTreeSet::new();
+    let fresh = provers.chain(others).filter(|(addr, _)| seen.insert((*addr).clone()));
+    fresh.map(|(addr, has_proved)| Peer { addr: addr.clone(), has_proved }).collect()
+}
+
+/// How a peer is.
+#[derive(Clone, Debug)]
+struct Kept {
+    peer: Peer,
+    strikes: u32,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Resting { until: Instant },
+    Dialling,
+    Connected { conn: ConnId, since: Instant },
+}
+
+/// How a dial of the peer of this index ended.
+type Ended = (usize, Result<Dialled, DialError>);
+
+pub(super) struct Keeper<'a, R: Runtime> {
+    runtime: R,
+    node: &'a Node<R>,
+    kept: Vec<Kept>,
+    dials: FuturesUnordered<BoxFuture<'a, Ended>>,
+    /// Whether more servers are wanted.
+    is_short: bool,
+}
+
+impl<'a, R: Runtime> Keeper<'a, R> {
+    /// Who proved here before is dialled at once, and the others a little later.
+    pub(super) fn new(runtime: R, node: &'a Node<R>, peers: Vec<Peer>) -> Keeper<'a, R> {
+        let now = node.now();
+        let are_known = peers.iter().any(|peer| peer.has_proved);
+        let kept = |(index, peer): (usize, Peer)| {
+            let waits = are_known && index > 0;
+            let until = if waits { now + HEAD_START } else { now };
+            Kept { peer, strikes: 0, state: State::Resting { until } }
+        };
+        let kept = peers.into_iter().enumerate().map(kept).collect();
+        Keeper { runtime, node, kept, dials: FuturesUnordered::new(), is_short: true }
+    }
+
+    /// The next thing that becomes of a peer, in words.
+    pub(super) async fn next(&mut self) -> String {
+        loop {
+            let now = self.node.now();
+            self.dial_those_due(now);
+            let due = self.kept.iter().filter_map(|one| match one.state {
+                State::Resting { until } if self.is_short => Some(until),
+                State::Resting { .. } | State::Dialling | State::Connected { .. } => None,
+            });
+            // Where nobody is due, the news of connections wake us.
+            let span = due.min().map_or(REST_MAX, |at| at.since(now).max(Duration::from_millis(1)));
+            let sleep = self.runtime.sleep(span).fuse();
+            futures::pin_mut!(sleep);
+            futures::select_biased! {
+                ended = self.dials.select_next_some() => return self.ended(ended),
+                () = sleep => {}
+            }
+        }
+    }
+
+    fn dial_those_due(&mut self, now: Instant) {
+        if !self.is_short {
+            return;
+        }
+        for (index, one) in self.kept.iter_mut().enumerate() {
+            if matches!(one.state, State::Resting { until } if until <= now) {
+                one.state = State::Dialling;
+                let (node, addr) = (self.node, one.peer.addr.clone());
+                self.dials.push(async move { (index, node.dial(addr).await) }.boxed());
+            }
+        }
+    }
+
+    fn ended(&mut self, (index, result): Ended) -> String {
+        let now = self.node.now();
+        let one = &mut self.kept[index];
+        match result {
+            Ok(dialled) => {
+                one.state = State::Connected { conn: dialled.conn, since: now };
+                format!("connected to {} from {}", one.peer.addr, dialled.local)
+            }
+            Err(error) => {
+                one.rest(now);
+                format!("cannot reach {}: {error}", one.peer.addr)
+            }
+        }
+    }
+
+    /// Connections have changed.
+    pub(super) async fn look(&mut self) {
+        let stands: BTreeSet<ConnId> =
+            self.node.connections().await.iter().map(|info| info.conn).collect();
+        let now = self.node.now();
+        for one in &mut self.kept {
+            if let State::Connected { conn, since } = one.state
+                && !stands.contains(&conn)
+            {
+                if now.since(since) > REST_MAX {
+                    one.strikes = 0;
+                }
+                one.rest(now);
+            }
+        }
+    }
+
+    /// Core may have seen enough servers.
+    pub(super) fn wanted(&mut self, explanation: &Explanation) {
+        let in_reach = explanation.servers.iter().filter(|server| server.connected).count();
+        self.is_short = in_reach < SERVERS_ENOUGH;
+    }
+}
+
+impl Kept {
+    fn rest(&mut self, now: Instant) {
+        let span = REST_FIRST * 2u32.saturating_pow(self.strikes.min(STRIKES_MAX));
+        self.strikes = self.strikes.saturating_add(1);
+        self.state = State::Resting { until: now + span.min(REST_MAX) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_proved_here_comes_first_and_nobody_twice() {
+        let addr = |port: u16| -> Multiaddr {
+            format!("/ip4/192.0.2.1/tcp/{port}").parse().expect("a multiaddr")
+        };
+        let known = Known {
+            provers: vec![addr(3), addr(9)],
+            peers: vec![addr(1), addr(7)],
+            ..Known::default()
+        };
+        let order = in_order(&[addr(1), addr(2), addr(3)], &known);
+        let told: Vec<(Multiaddr, bool)> =
+            order.into_iter().map(|peer| (peer.addr, peer.has_proved)).collect();
+        let wanted = [(3, true), (9, true), (1, false), (2, false), (7, false)];
+        assert_eq!(told, wanted.map(|(port, proved)| (addr(port), proved)));
+        assert!(in_order(&[], &Known::default()).is_empty());
+    }
+}
