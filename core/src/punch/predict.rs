@@ -152,8 +152,8 @@ impl Sampling {
     pub(super) fn end(&mut self, cx: &mut Cx<'_>) {
         let mut dials = self.samples.iter_mut().filter_map(|one| one.punch.take()).collect();
         cancel(cx, &mut dials);
-        for sample in self.samples.iter().filter(|one| one.seen.is_none()) {
-            if let Some(conn) = sample.conn {
+        for sample in self.samples.iter_mut().filter(|one| one.seen.is_none()) {
+            if let Some(conn) = sample.conn.take() {
                 cx.actions.push(Action::Disconnect { conn });
             }
         }
