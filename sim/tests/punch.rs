@@ -8,10 +8,14 @@
 
 #[path = "figures/mod.rs"]
 mod figures;
+#[path = "punch/liars.rs"]
+mod liars;
 #[path = "punch/oracle.rs"]
 mod oracle;
 #[path = "punch/pairs.rs"]
 mod pairs;
+#[path = "punch/predicted.rs"]
+mod predicted;
 #[path = "punch/sessions.rs"]
 mod sessions;
 #[path = "punch/site.rs"]

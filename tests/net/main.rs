@@ -4,6 +4,7 @@ mod circuits;
 mod flood;
 mod handshakes;
 mod ports;
+mod predicted;
 mod punches;
 mod routers;
 mod streams;

@@ -142,7 +142,7 @@ async fn a_connection_that_came_early_is_the_clients<L: Lab>(lab: &L) {
 }
 
 /// A port on which nobody listens, held for as long as the socket lives.
-fn vacant() -> (Addr, socket2::Socket) {
+pub(crate) fn vacant() -> (Addr, socket2::Socket) {
     use socket2::{Domain, Socket, Type};
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_reuse_address(true).expect("an option that there is");
@@ -388,7 +388,7 @@ async fn what_is_cancelled_leaves_nothing_behind<L: Lab>(lab: &L) {
     // Twice: what the first left behind would take room from the second.
     for _ in 0..2 {
         let (cancel, cancelled) = async_channel::bounded::<()>(1);
-        let punches = (0..64).map(|index| {
+        let punches = (0..256).map(|index| {
             let (to, way) = lasting[index % lasting.len()];
             let cancelled = cancelled.clone();
             let cancelled = async move { assert!(cancelled.recv().await.is_err()) };
@@ -401,7 +401,7 @@ async fn what_is_cancelled_leaves_nothing_behind<L: Lab>(lab: &L) {
         let checks = async {
             for to in to {
                 for way in WAYS {
-                    let full = one.punch(to, peer, way).await.expect_err("there are 64");
+                    let full = one.punch(to, peer, way).await.expect_err("there are 256");
                     assert_eq!(full.failure(), DialFailure::LocalFault, "{full:?}");
                 }
             }

@@ -45,6 +45,9 @@ pub struct ListenOptions {
     pub allow: Allow,
     /// The program to run for each session; without it the first session gets stdin and stdout.
     pub exec: Option<Argv>,
+    /// Predict ports, and send to those that peers predict; see
+    /// [`PunchConfig::predict_ports`](portolan_core::PunchConfig).
+    pub predict_ports: bool,
     /// The identity to use.
     pub keypair: Keypair,
     /// Where to write a flight record, for `portolan replay`; none is written unless said.
@@ -59,6 +62,7 @@ impl ListenOptions {
             relays: Vec::new(),
             allow,
             exec: None,
+            predict_ports: false,
             keypair: identity::generate(),
             record: None,
         }
@@ -76,6 +80,9 @@ pub struct ConnectOptions {
     pub keypair: Keypair,
     /// Tell of attempts at a direct connection, and why there is none.
     pub explain: bool,
+    /// Predict ports, and send to those that the peer predicts; see
+    /// [`PunchConfig::predict_ports`](portolan_core::PunchConfig).
+    pub predict_ports: bool,
     /// Where to write a flight record, for `portolan replay`; none is written unless said.
     pub record: Option<Recording>,
 }
@@ -83,7 +90,8 @@ pub struct ConnectOptions {
 impl ConnectOptions {
     /// Connect to this address with a fresh identity.
     pub fn new(peer: Multiaddr) -> ConnectOptions {
-        ConnectOptions { peer, keypair: identity::generate(), explain: false, record: None }
+        let keypair = identity::generate();
+        ConnectOptions { peer, keypair, explain: false, predict_ports: false, record: None }
     }
 }
 
@@ -232,7 +240,7 @@ async fn dialling<R: Runtime>(runtime: R, options: &ConnectOptions) -> Result<No
     loop {
         tries += 1;
         // Whoever is reached through a relay needs no reservation for it.
-        let config = relayed::config(&[], RelayNeed::Never);
+        let config = relayed::config(&[], RelayNeed::Never, options.predict_ports);
         let mut builder =
             Node::<R>::builder(runtime.clone(), options.keypair.clone()).config(config);
         if is_relayed {
@@ -261,7 +269,8 @@ async fn start<R: Runtime>(
         let mut builder = Node::<R>::builder(runtime.clone(), options.keypair.clone());
         let incoming = builder.accept(PROTOCOL)?;
         if !options.relays.is_empty() {
-            builder = builder.config(relayed::config(&options.relays, RelayNeed::Always));
+            let config = relayed::config(&options.relays, RelayNeed::Always, options.predict_ports);
+            builder = builder.config(config);
         }
         let is_free = options.listen.is_empty();
         let listen = if is_free {

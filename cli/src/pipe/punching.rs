@@ -45,6 +45,7 @@ const fn explained(reason: PunchFailure) -> &'static str {
         PunchFailure::BadAnswer => "the peer does not answer as it must",
         PunchFailure::NotReached => "nothing came through",
         PunchFailure::CircuitLost => "the relayed connection ended meanwhile",
+        PunchFailure::Unpredictable => "our NAT gives out ports in no order that we can see",
         _ => "no reason is known",
     }
 }

@@ -31,15 +31,17 @@ fn said(relays: &[(PeerId, Option<RelayFailure>)]) -> String {
     relays.iter().map(one).collect()
 }
 
-/// A node that uses these relays.
-pub(super) fn config(relays: &[RelayPeer], need: RelayNeed) -> Config {
+/// A node that uses these relays, and predicts ports if it may.
+pub(super) fn config(relays: &[RelayPeer], need: RelayNeed, predict_ports: bool) -> Config {
     let mut relay = RelayConfig::default();
     relay.relays = relays::distinct(relays);
     relay.need = need;
     relay.use_connected = false;
     let mut config = Config::default();
     config.relay = Some(relay);
-    config.punch = Some(PunchConfig::default());
+    let mut punch = PunchConfig::default();
+    punch.predict_ports = predict_ports;
+    config.punch = Some(punch);
     config
 }
 

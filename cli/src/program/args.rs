@@ -278,6 +278,10 @@ pub(crate) struct ListenArgs {
     /// can be had within 15 s it is a failure.
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
     pub(crate) relay: Vec<RelayPeer>,
+    /// Predict which ports a NAT gives out, where nothing else leads to a direct connection; the other side needs
+    /// the flag as well. It costs up to 32 packets to ports at which nobody is, three times in a row.
+    #[arg(long)]
+    pub(crate) predict_ports: bool,
     /// A peer that may connect; `portolan id` shows one's own. Others are refused.
     #[arg(long, value_name = "PEER_ID", conflicts_with = "allow_anyone")]
     pub(crate) allow: Vec<PeerId>,
@@ -306,6 +310,10 @@ pub(crate) struct ConnectArgs {
     /// Tell of attempts at a direct connection beside a relayed one, and why there is none.
     #[arg(long)]
     pub(crate) explain: bool,
+    /// Predict which ports a NAT gives out, where nothing else leads to a direct connection; the other side needs
+    /// the flag as well. It costs up to 32 packets to ports at which nobody is, three times in a row.
+    #[arg(long)]
+    pub(crate) predict_ports: bool,
     /// Stdin and stdout, which the session has anyway.
     #[arg(value_name = "-", value_parser = ["-"])]
     _standard: Option<String>,

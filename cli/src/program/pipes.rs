@@ -32,6 +32,7 @@ impl Job for ListenArgs {
         let mut options = ListenOptions::new(allow);
         options.listen = listen;
         options.relays = self.relay;
+        options.predict_ports = self.predict_ports;
         options.exec = self.exec;
         options.keypair = keypair(self.key.as_deref())?;
         options.record = self.on.record.map(Recording::to);
@@ -44,6 +45,7 @@ impl Job for ConnectArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
         let mut options = ConnectOptions::new(self.peer);
         options.explain = self.explain;
+        options.predict_ports = self.predict_ports;
         options.keypair = keypair(self.key.as_deref())?;
         options.record = self.on.record.map(Recording::to);
         crate::connect(runtime, options, teller(self.json), stop_signal()?).await?;

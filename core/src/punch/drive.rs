@@ -1,13 +1,14 @@
 //! Circuits that others opened to us: we begin, and are the server.
 
 use super::offer::{self, Failure, Offer};
+use super::predict::{self, Part, Sampling};
 use super::{ANSWER_TIMEOUT, ATTEMPT_MAX, ATTEMPTS_MAX, Ground, Punching, cancel, dial, stream};
-use crate::wire::punch::PunchMessage;
+use crate::wire::punch::{Prediction, PunchMessage};
 use crate::words::checkpoint::saved;
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, PunchFailure, PunchId,
-    PunchNotice, PunchWay, Side, StreamEnd, StreamId, Wake,
+    Action, Class, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, PunchFailure,
+    PunchId, PunchNotice, PunchWay, Side, StreamEnd, StreamId, Wake,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -56,10 +57,12 @@ enum Stage {
     Asking { stream: StreamId, asked_at: Instant, open_at: Option<Instant>, overdue_at: Instant },
     /// It lists public addresses, and they are dialled before both punch.
     Plain { stream: StreamId, theirs: Offer, until: Instant },
-    /// It was told to dial, and is about to hear it.
-    Waiting { theirs: Offer, at: Instant },
-    /// We dial.
-    Dialling { dials: BTreeSet<PunchId>, until: Instant },
+    /// Before both punch we have to know which ports our NAT gives out.
+    Sampling { stream: StreamId, theirs: Offer, sampling: Sampling },
+    /// It was told to dial, and is about to hear it; the class in which ports of ours were predicted.
+    Waiting { theirs: Offer, at: Instant, predicted: Option<Class> },
+    /// We dial; or have opened our NAT, and the other side may come until then.
+    Dialling { dials: BTreeSet<PunchId>, until: Instant, waits: bool },
     /// It was in vain.
     Resting { since: Instant, until: Instant },
 }
@@ -80,12 +83,23 @@ impl Drive {
     /// Streams on a circuit that is gone are gone with it.
     pub(super) fn end(mut self, cx: &mut Cx<'_>, stands: bool) -> Option<u8> {
         cancel(cx, &mut self.plain);
+        if let Stage::Sampling { sampling, .. } = &mut self.stage {
+            sampling.end(cx);
+        }
         match &mut self.stage {
-            Stage::Asking { stream, .. } | Stage::Plain { stream, .. } if stands => {
+            Stage::Asking { stream, .. }
+            | Stage::Plain { stream, .. }
+            | Stage::Sampling { stream, .. }
+                if stands =>
+            {
                 cx.actions.push(Action::ResetStream { stream: *stream });
             }
             Stage::Dialling { dials, .. } => cancel(cx, dials),
-            Stage::Ready | Stage::Asking { .. } | Stage::Plain { .. } | Stage::Waiting { .. } => {}
+            Stage::Ready
+            | Stage::Asking { .. }
+            | Stage::Plain { .. }
+            | Stage::Sampling { .. }
+            | Stage::Waiting { .. } => {}
             Stage::Resting { .. } => return None,
         }
         Some(self.attempts)
@@ -96,10 +110,16 @@ impl Drive {
         !matches!(self.stage, Stage::Ready | Stage::Resting { .. })
     }
 
+    /// Whether the other side has said all that it has to.
+    fn has_answer(&self) -> bool {
+        matches!(self.stage, Stage::Plain { .. } | Stage::Sampling { .. })
+    }
+
     /// A dial failed: whether it is one of these.
     pub(super) fn failed(&mut self, punch: PunchId) -> bool {
         let dialled = match &mut self.stage {
             Stage::Dialling { dials, .. } => dials.remove(&punch),
+            Stage::Sampling { sampling, .. } => sampling.failed(punch),
             Stage::Ready
             | Stage::Asking { .. }
             | Stage::Plain { .. }
@@ -115,6 +135,7 @@ impl Drive {
             | Stage::Plain { until: at, .. }
             | Stage::Waiting { at, .. }
             | Stage::Dialling { until: at, .. } => sleep.put_off(at),
+            Stage::Sampling { sampling, .. } => sampling.resumed(sleep),
             Stage::Ready | Stage::Resting { .. } => {}
         }
     }
@@ -126,6 +147,7 @@ impl Drive {
             Stage::Plain { until, .. } | Stage::Dialling { until, .. } => {
                 (*until, Wake::PunchOverdue)
             }
+            Stage::Sampling { sampling, .. } => return Some(sampling.deadline()),
             Stage::Waiting { at, .. } => (*at, Wake::PunchDue),
             Stage::Resting { since, until } if self.is_news => {
                 ((*since + NEWS_MIN).min(*until), Wake::PunchDue)
@@ -140,7 +162,9 @@ impl Punching {
     /// The circuit on whose stream of ours something is waited for.
     pub(super) fn asked_on(&self, on: StreamId) -> Option<ConnId> {
         let asked = |drive: &Drive| match &drive.stage {
-            Stage::Asking { stream, .. } | Stage::Plain { stream, .. } => *stream == on,
+            Stage::Asking { stream, .. }
+            | Stage::Plain { stream, .. }
+            | Stage::Sampling { stream, .. } => *stream == on,
             Stage::Ready
             | Stage::Waiting { .. }
             | Stage::Dialling { .. }
@@ -153,7 +177,7 @@ impl Punching {
     pub(super) fn hushed(&mut self, cx: &mut Cx<'_>, stream: StreamId, end: StreamEnd) {
         let Some(conn) = self.asked_on(stream) else { return };
         let Some(drive) = self.drives.get_mut(&conn) else { return };
-        let has_answered = matches!(drive.stage, Stage::Plain { .. });
+        let has_answered = drive.has_answer();
         if end == StreamEnd::Finished {
             if has_answered {
                 return;
@@ -185,17 +209,17 @@ impl Punching {
     ) -> Result<(), Oddity> {
         let conn = self.asked_on(stream).ok_or(Oddity::UnknownStream)?;
         let Some(drive) = self.drives.get_mut(&conn) else { return Err(Oddity::UnknownStream) };
-        if matches!(drive.stage, Stage::Plain { .. }) {
+        if drive.has_answer() {
             return Err(Oddity::UnexpectedFrame);
         }
         let said = PunchMessage::decode(body);
-        let Ok(PunchMessage::Connect { addrs, behaviors }) = said else {
+        let Ok(PunchMessage::Connect { addrs, behaviors, prediction }) = said else {
             cx.actions.push(Action::ResetStream { stream });
             drive.attempts = drive.attempts.saturating_add(1);
             self.in_vain(cx, conn, (PunchFailure::BadAnswer, None));
             return Err(said.map_or(Oddity::MalformedFrame, |_| Oddity::UnexpectedFrame));
         };
-        let theirs = Offer::read(&addrs, behaviors);
+        let theirs = Offer::read(&addrs, behaviors, prediction);
         if let Stage::Asking { asked_at, open_at, .. } = drive.stage {
             // The stream opens in a round trip, and the answer comes after another; or the one comes
             // along with the other. The longer of both spans is a round trip, whichever it is.
@@ -222,6 +246,9 @@ impl Punching {
         let Some(drive) = self.drives.get_mut(&conn) else { return };
         let (peer, attempts) = (drive.peer, drive.attempts);
         cancel(cx, &mut drive.plain);
+        if let Stage::Sampling { sampling, .. } = &mut drive.stage {
+            sampling.end(cx);
+        }
         if matches!(reason, PunchFailure::BadAnswer | PunchFailure::NotReached)
             && attempts < ATTEMPTS_IN_A_ROW
         {
@@ -263,11 +290,19 @@ impl Punching {
                 self.agree(cx, ground, conn);
                 true
             }
+            Stage::Sampling { sampling, .. } => {
+                let is_done = sampling.look(cx, ground);
+                if is_done {
+                    sampling.end(cx);
+                    self.foresee(cx, ground, conn);
+                }
+                is_done
+            }
             Stage::Waiting { .. } if overdue => {
                 self.punch(cx, ground, conn);
                 true
             }
-            Stage::Dialling { dials, .. } if overdue || dials.is_empty() => {
+            Stage::Dialling { dials, waits, .. } if overdue || (dials.is_empty() && !*waits) => {
                 cancel(cx, dials);
                 self.in_vain(cx, conn, (PunchFailure::NotReached, None));
                 true
@@ -319,18 +354,83 @@ impl Punching {
     fn agree(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>, conn: ConnId) {
         let Some(drive) = self.drives.get_mut(&conn) else { return };
         let Stage::Plain { stream, theirs, .. } = &drive.stage else { return };
-        let stream = *stream;
-        if let Err(failure) = offer::dials(ground, Side::Inbound, &self.offer, theirs) {
-            cx.actions.push(Action::ResetStream { stream });
-            return self.in_vain(cx, conn, failure);
+        let (stream, theirs, peer) = (*stream, theirs.clone(), drive.peer);
+        let part = predict::part(ground, &self.offer, &theirs, drive.attempts);
+        let sampled = match part {
+            Some(Part::Predicts(class)) => self.sample(cx, ground, peer, class).map(Some),
+            // It could not see what its NAT gives out, and may another time.
+            Some(Part::Opens(_)) if theirs.prediction == Prediction::TakesPart => {
+                Err((PunchFailure::NotReached, None))
+            }
+            Some(Part::Opens(_)) | None => Ok(None),
+        };
+        let plain = offer::dials(ground, Side::Inbound, &self.offer, &theirs);
+        match (sampled, plain) {
+            (Ok(Some(sampling)), _) => {
+                if let Some(drive) = self.drives.get_mut(&conn) {
+                    drive.stage = Stage::Sampling { stream, theirs, sampling };
+                }
+            }
+            (Ok(None), Err(failure)) if part.is_none() => {
+                self.give_way(cx, conn, stream, failure);
+            }
+            (Err(failure), Err(_)) => self.give_way(cx, conn, stream, failure),
+            (Ok(None) | Err(_), _) => self.tell(cx, conn, (stream, theirs), Prediction::Off),
         }
+    }
+
+    /// What our NAT gives out is known, if it ever is.
+    fn foresee(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>, conn: ConnId) {
+        let Some(drive) = self.drives.get_mut(&conn) else { return };
+        let Stage::Sampling { stream, theirs, sampling } = &drive.stage else { return };
+        let (stream, theirs) = (*stream, theirs.clone());
+        let plain = offer::dials(ground, Side::Inbound, &self.offer, &theirs);
+        match (sampling.predicted(ground, &self.offer), plain) {
+            (Ok(ports), _) => self.tell(cx, conn, (stream, theirs), Prediction::Ports(ports)),
+            (Err(_), Ok(_)) => self.tell(cx, conn, (stream, theirs), Prediction::Off),
+            (Err(failure), Err(_)) => self.give_way(cx, conn, stream, failure),
+        }
+    }
+
+    /// The other side is not told to dial.
+    fn give_way(&mut self, cx: &mut Cx<'_>, conn: ConnId, stream: StreamId, failure: Failure) {
+        cx.actions.push(Action::ResetStream { stream });
+        if let Some(drive) = self.drives.get_mut(&conn)
+            && failure.0 == PunchFailure::NotReached
+        {
+            drive.attempts = drive.attempts.saturating_add(1);
+        }
+        self.in_vain(cx, conn, failure);
+    }
+
+    /// Tell the other side to dial.
+    fn tell(
+        &mut self,
+        cx: &mut Cx<'_>,
+        conn: ConnId,
+        (stream, theirs): (StreamId, Offer),
+        prediction: Prediction,
+    ) {
+        let Some(drive) = self.drives.get_mut(&conn) else { return };
         drive.attempts = drive.attempts.saturating_add(1);
         let news =
             PunchNotice::Attempted { peer: drive.peer, circuit: conn, attempt: drive.attempts };
-        // DCUtR §The Protocol: it hears of it half a round trip from now.
-        let at = cx.now + drive.rtt.unwrap_or_default() / 2;
-        drive.stage = Stage::Waiting { theirs: theirs.clone(), at };
-        cx.actions.push(Action::Send { stream, body: PunchMessage::Sync.encode() });
+        let predicted = match prediction {
+            Prediction::Ports(ports) => Some(ports.class),
+            Prediction::Off | Prediction::TakesPart => None,
+        };
+        let rtt = drive.rtt.unwrap_or_default();
+        let patience = match theirs.prediction {
+            // Where it has predicted ports, our NAT is open the better the earlier.
+            Prediction::Ports(_) => Duration::ZERO,
+            // And where we have, its packets should have come to our NAT, in vain, before we dial: over TCP
+            // they would undo ours.
+            Prediction::Off | Prediction::TakesPart if predicted.is_some() => rtt,
+            // DCUtR §The Protocol: it hears of it half a round trip from now.
+            Prediction::Off | Prediction::TakesPart => rtt / 2,
+        };
+        drive.stage = Stage::Waiting { theirs, at: cx.now + patience, predicted };
+        cx.actions.push(Action::Send { stream, body: PunchMessage::Sync { prediction }.encode() });
         cx.actions.push(Action::CloseStream { stream });
         cx.actions.notify(Notice::Punch(news));
     }
@@ -338,12 +438,16 @@ impl Punching {
     /// The other side dials by now, and so do we.
     fn punch(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>, conn: ConnId) {
         let Some(drive) = self.drives.get_mut(&conn) else { return };
-        let Stage::Waiting { theirs, .. } = &drive.stage else { return };
+        let Stage::Waiting { theirs, predicted, .. } = &drive.stage else { return };
+        let (theirs, predicted, peer) = (theirs.clone(), *predicted, drive.peer);
         // A plain dial of the same address would take the socket, and meet the other side's as a client.
         cancel(cx, &mut drive.plain);
-        let dials = offer::dials(ground, Side::Inbound, &self.offer, theirs).unwrap_or_default();
-        let dials = dial(cx, &mut self.minted, drive.peer, dials, ATTEMPT_MAX);
-        drive.stage = Stage::Dialling { dials, until: cx.now + ATTEMPT_MAX };
+        let dials = self.all_dials(cx.now, ground, Side::Inbound, (&theirs, predicted));
+        let waits = predict::waits(&dials);
+        let dials = dial(cx, &mut self.minted, peer, dials, ATTEMPT_MAX);
+        if let Some(drive) = self.drives.get_mut(&conn) {
+            drive.stage = Stage::Dialling { dials, until: cx.now + ATTEMPT_MAX, waits };
+        }
     }
 }
 
@@ -352,7 +456,8 @@ saved!(enum Stage {
     1 = Ready,
     2 = Asking { stream, asked_at, open_at, overdue_at },
     3 = Plain { stream, theirs, until },
-    4 = Waiting { theirs, at },
-    5 = Dialling { dials, until },
-    6 = Resting { since, until },
+    4 = Sampling { stream, theirs, sampling },
+    5 = Waiting { theirs, at, predicted },
+    6 = Dialling { dials, until, waits },
+    7 = Resting { since, until },
 });

@@ -1,13 +1,14 @@
 //! Circuits that we opened: their other side begins, and we are the client.
 
-use super::offer::{self, Offer};
+use super::offer::{self, Failure, Offer};
+use super::predict::{self, Part, Sampling};
 use super::{ANSWER_TIMEOUT, ATTEMPT_MAX, Ground, Punching, cancel, dial};
-use crate::wire::punch::PunchMessage;
+use crate::wire::punch::{PredictedPorts, Prediction, PunchMessage};
 use crate::words::checkpoint::saved;
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, PunchFailure, PunchId,
-    PunchNotice, Side, StreamEnd, StreamId, Wake,
+    Action, Class, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, PunchFailure,
+    PunchId, PunchNotice, Side, StreamEnd, StreamId, Wake,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -22,6 +23,8 @@ const AGAIN_WITHIN: Duration = ANSWER_TIMEOUT;
 pub(super) struct Follow {
     pub(super) peer: PeerId,
     attempts: u8,
+    /// The class in which nothing can come of it, unless ports are predicted.
+    hopeless: Option<Class>,
     stage: Stage,
 }
 
@@ -29,10 +32,12 @@ pub(super) struct Follow {
 enum Stage {
     /// It is about to say where it may be reached.
     Opened { stream: StreamId, overdue_at: Instant },
-    /// Both have said so, and it will say when.
-    Told { stream: StreamId, theirs: Offer, overdue_at: Instant },
-    /// We dial.
-    Dialling { dials: BTreeSet<PunchId>, until: Instant },
+    /// It has said so, and hears from us once we know which ports our NAT gives out.
+    Sampling { stream: StreamId, theirs: Offer, sampling: Sampling },
+    /// Both have said so, and it will say when; the class in which ports of ours were predicted.
+    Told { stream: StreamId, theirs: Offer, overdue_at: Instant, predicted: Option<Class> },
+    /// We dial; or have opened our NAT, and the other side may come until then.
+    Dialling { dials: BTreeSet<PunchId>, until: Instant, waits: bool },
     /// It may begin anew.
     Over { until: Instant },
 }
@@ -40,23 +45,34 @@ enum Stage {
 impl Follow {
     pub(super) fn new(now: Instant, peer: PeerId, stream: StreamId) -> Follow {
         let stage = Stage::Opened { stream, overdue_at: now + ANSWER_TIMEOUT };
-        Follow { peer, attempts: 0, stage }
+        Follow { peer, attempts: 0, hopeless: None, stage }
     }
 
     /// This attempt comes after another one, which is over.
     pub(super) fn succeeds(&mut self, cx: &mut Cx<'_>, mut before: Follow) {
         before.stop(cx, true);
         self.attempts = before.attempts;
+        self.hopeless = before.hopeless;
     }
 
     /// Streams on a circuit that is gone are gone with it.
     fn stop(&mut self, cx: &mut Cx<'_>, stands: bool) {
+        if let Stage::Sampling { sampling, .. } = &mut self.stage {
+            sampling.end(cx);
+        }
         match &mut self.stage {
-            Stage::Opened { stream, .. } | Stage::Told { stream, .. } if stands => {
+            Stage::Opened { stream, .. }
+            | Stage::Sampling { stream, .. }
+            | Stage::Told { stream, .. }
+                if stands =>
+            {
                 cx.actions.push(Action::ResetStream { stream: *stream });
             }
             Stage::Dialling { dials, .. } => cancel(cx, dials),
-            Stage::Opened { .. } | Stage::Told { .. } | Stage::Over { .. } => {}
+            Stage::Opened { .. }
+            | Stage::Sampling { .. }
+            | Stage::Told { .. }
+            | Stage::Over { .. } => {}
         }
     }
 
@@ -68,7 +84,9 @@ impl Follow {
 
     pub(super) fn is_on(&self, on: StreamId) -> bool {
         match &self.stage {
-            Stage::Opened { stream, .. } | Stage::Told { stream, .. } => *stream == on,
+            Stage::Opened { stream, .. }
+            | Stage::Sampling { stream, .. }
+            | Stage::Told { stream, .. } => *stream == on,
             Stage::Dialling { .. } | Stage::Over { .. } => false,
         }
     }
@@ -78,35 +96,46 @@ impl Follow {
         if end == StreamEnd::Finished {
             cx.actions.push(Action::ResetStream { stream });
         }
+        if let Stage::Sampling { sampling, .. } = &mut self.stage {
+            sampling.end(cx);
+        }
         self.stage = Stage::Over { until: cx.now + AGAIN_WITHIN };
     }
 
     /// A dial failed: whether it is one of these.
     pub(super) fn failed(&mut self, now: Instant, punch: PunchId) -> bool {
-        let Stage::Dialling { dials, .. } = &mut self.stage else { return false };
+        let (dials, waits) = match &mut self.stage {
+            Stage::Dialling { dials, waits, .. } => (dials, *waits),
+            Stage::Sampling { sampling, .. } => return sampling.failed(punch),
+            Stage::Opened { .. } | Stage::Told { .. } | Stage::Over { .. } => return false,
+        };
         if !dials.remove(&punch) {
             return false;
         }
-        if dials.is_empty() {
+        if dials.is_empty() && !waits {
             self.stage = Stage::Over { until: now + AGAIN_WITHIN };
         }
         true
     }
 
     pub(super) fn resumed(&mut self, sleep: Sleep) {
-        let (Stage::Opened { overdue_at: at, .. }
-        | Stage::Told { overdue_at: at, .. }
-        | Stage::Dialling { until: at, .. }
-        | Stage::Over { until: at }) = &mut self.stage;
-        sleep.put_off(at);
+        match &mut self.stage {
+            Stage::Opened { overdue_at: at, .. }
+            | Stage::Told { overdue_at: at, .. }
+            | Stage::Dialling { until: at, .. }
+            | Stage::Over { until: at } => sleep.put_off(at),
+            Stage::Sampling { sampling, .. } => sampling.resumed(sleep),
+        }
     }
 
     pub(super) fn deadline(&self) -> Deadline {
-        let (Stage::Opened { overdue_at: at, .. }
-        | Stage::Told { overdue_at: at, .. }
-        | Stage::Dialling { until: at, .. }
-        | Stage::Over { until: at }) = &self.stage;
-        Deadline::new(*at, Wake::PunchOverdue)
+        match &self.stage {
+            Stage::Opened { overdue_at: at, .. }
+            | Stage::Told { overdue_at: at, .. }
+            | Stage::Dialling { until: at, .. }
+            | Stage::Over { until: at } => Deadline::new(*at, Wake::PunchOverdue),
+            Stage::Sampling { sampling, .. } => sampling.deadline(),
+        }
     }
 }
 
@@ -119,39 +148,22 @@ impl Punching {
         stream: StreamId,
         body: &Bytes,
     ) -> Result<(), Oddity> {
-        let mut all = self.follows.iter_mut().filter(|(_, one)| one.is_on(stream));
-        let (_, follow) = all.next().ok_or(Oddity::UnknownStream)?;
-        let said = PunchMessage::decode(body);
-        match (&follow.stage, said) {
-            (Stage::Opened { .. }, Ok(PunchMessage::Connect { addrs, behaviors })) => {
-                let theirs = Offer::read(&addrs, behaviors);
-                // Where ours are not known yet, the other side hears that, and can dial nobody.
-                let body = self.offer.message().encode();
-                cx.actions.push(Action::Send { stream, body });
-                if let Err((reason, class)) =
-                    offer::dials(ground, Side::Outbound, &self.offer, &theirs)
-                    && reason == PunchFailure::EndpointDependent
-                {
-                    let (peer, attempts) = (follow.peer, follow.attempts);
-                    let news = PunchNotice::Failed { peer, reason, attempts, class };
-                    cx.actions.notify(Notice::Punch(news));
-                }
-                let overdue_at = cx.now + ANSWER_TIMEOUT;
-                follow.stage = Stage::Told { stream, theirs, overdue_at };
+        let found = self.follows.iter().find(|(_, one)| one.is_on(stream));
+        let conn = found.map(|(conn, _)| *conn).ok_or(Oddity::UnknownStream)?;
+        let Some(follow) = self.follows.get_mut(&conn) else { return Err(Oddity::UnknownStream) };
+        match (&mut follow.stage, PunchMessage::decode(body)) {
+            (Stage::Opened { .. }, Ok(PunchMessage::Connect { addrs, behaviors, prediction })) => {
+                let theirs = Offer::read(&addrs, behaviors, prediction);
+                self.answer(cx, ground, (conn, stream), theirs);
                 Ok(())
             }
-            (Stage::Told { theirs, .. }, Ok(PunchMessage::Sync)) => {
+            (Stage::Told { theirs, predicted, .. }, Ok(PunchMessage::Sync { prediction })) => {
                 cx.actions.push(Action::CloseStream { stream });
-                let dials = offer::dials(ground, Side::Outbound, &self.offer, theirs);
-                let dials = dials.unwrap_or_default();
-                follow.stage = if dials.is_empty() {
-                    Stage::Over { until: cx.now + AGAIN_WITHIN }
-                } else {
-                    follow.attempts = follow.attempts.saturating_add(1);
-                    let peer = follow.peer;
-                    let dials = dial(cx, &mut self.minted, peer, dials, ATTEMPT_MAX);
-                    Stage::Dialling { dials, until: cx.now + ATTEMPT_MAX }
-                };
+                let (mut theirs, predicted) = (theirs.clone(), *predicted);
+                if theirs.prediction != Prediction::Off {
+                    theirs.prediction = prediction;
+                }
+                self.begun_with(cx, ground, conn, (&theirs, predicted));
                 Ok(())
             }
             (_, said) => {
@@ -161,32 +173,145 @@ impl Punching {
         }
     }
 
-    /// Give up what is overdue.
-    pub(super) fn follow_on(&mut self, cx: &mut Cx<'_>) {
-        let due = self.follows.iter().filter(|(_, one)| one.deadline().at <= cx.now);
-        let due: Vec<ConnId> = due.map(|(conn, _)| *conn).collect();
-        for conn in due {
+    /// The other side has said where it may be reached: so do we, at once if nothing has to be
+    /// predicted.
+    fn answer(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ground: &Ground<'_>,
+        (conn, stream): (ConnId, StreamId),
+        theirs: Offer,
+    ) {
+        let Some(Follow { peer, attempts, .. }) = self.follows.get(&conn) else { return };
+        let (peer, attempts) = (*peer, *attempts);
+        let failure = offer::dials(ground, Side::Outbound, &self.offer, &theirs).err();
+        let hopeless = failure.filter(|(reason, _)| *reason == PunchFailure::EndpointDependent);
+        let part = predict::part(ground, &self.offer, &theirs, attempts);
+        let sampling = match part {
+            Some(Part::Predicts(class)) => Some(self.sample(cx, ground, peer, class)),
+            Some(Part::Opens(_)) | None => None,
+        };
+        if let Some(follow) = self.follows.get_mut(&conn) {
+            follow.hopeless = hopeless.filter(|_| part.is_some()).and_then(|(_, class)| class);
+        }
+        let news = hopeless.filter(|_| part.is_none());
+        let stage = match sampling {
+            Some(Ok(sampling)) => Stage::Sampling { stream, theirs, sampling },
+            Some(Err(failure)) => return self.reply(cx, (conn, stream), theirs, Err(failure)),
+            None => {
+                // Where ours are not known yet, the other side hears that, and can dial nobody.
+                let body = self.offer.message().encode();
+                cx.actions.push(Action::Send { stream, body });
+                let overdue_at = cx.now + ANSWER_TIMEOUT;
+                Stage::Told { stream, theirs, overdue_at, predicted: None }
+            }
+        };
+        if let Some((reason, class)) = news {
+            let news = PunchNotice::Failed { peer, reason, attempts, class };
+            cx.actions.notify(Notice::Punch(news));
+        }
+        if let Some(follow) = self.follows.get_mut(&conn) {
+            follow.stage = stage;
+        }
+    }
+
+    /// Tell the other side what was predicted; or that there is no order, and that is the end of it;
+    /// or that there may be another time.
+    fn reply(
+        &mut self,
+        cx: &mut Cx<'_>,
+        (conn, stream): (ConnId, StreamId),
+        theirs: Offer,
+        predicted: Result<PredictedPorts, Failure>,
+    ) {
+        let Some(follow) = self.follows.get_mut(&conn) else { return };
+        let prediction = match predicted {
+            Ok(ports) => Prediction::Ports(ports),
+            Err((PunchFailure::NotReached, _)) => Prediction::TakesPart,
+            // There are other ways.
+            Err(_) if follow.hopeless.is_none() => Prediction::Off,
+            Err((reason, class)) => {
+                follow.hopeless = None;
+                let (peer, attempts) = (follow.peer, follow.attempts);
+                let news = PunchNotice::Failed { peer, reason, attempts, class };
+                cx.actions.notify(Notice::Punch(news));
+                Prediction::Off
+            }
+        };
+        let body = self.offer.predicting(prediction).encode();
+        cx.actions.push(Action::Send { stream, body });
+        let predicted = predicted.ok().map(|ports| ports.class);
+        let overdue_at = cx.now + ANSWER_TIMEOUT;
+        follow.stage = Stage::Told { stream, theirs, overdue_at, predicted };
+    }
+
+    /// The other side dials, and so do we.
+    fn begun_with(
+        &mut self,
+        cx: &mut Cx<'_>,
+        ground: &Ground<'_>,
+        conn: ConnId,
+        (theirs, predicted): (&Offer, Option<Class>),
+    ) {
+        let dials = self.all_dials(cx.now, ground, Side::Outbound, (theirs, predicted));
+        let Some(follow) = self.follows.get_mut(&conn) else { return };
+        follow.stage = if dials.is_empty() {
+            Stage::Over { until: cx.now + AGAIN_WITHIN }
+        } else {
+            follow.attempts = follow.attempts.saturating_add(1);
+            let waits = predict::waits(&dials);
+            let dials = dial(cx, &mut self.minted, follow.peer, dials, ATTEMPT_MAX);
+            Stage::Dialling { dials, until: cx.now + ATTEMPT_MAX, waits }
+        };
+    }
+
+    /// Go on where samples have come, and give up what is overdue.
+    pub(super) fn follow_on(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>) {
+        let all: Vec<ConnId> = self.follows.keys().copied().collect();
+        for conn in all {
+            self.look(cx, ground, conn);
             let Some(follow) = self.follows.get_mut(&conn) else { continue };
+            if follow.deadline().at > cx.now {
+                continue;
+            }
             follow.stop(cx, true);
             if !matches!(follow.stage, Stage::Over { .. }) {
                 follow.stage = Stage::Over { until: cx.now + AGAIN_WITHIN };
                 continue;
             }
-            let (peer, attempts) = (follow.peer, follow.attempts);
-            self.follows.remove(&conn);
-            if attempts > 0 {
-                let reason = PunchFailure::NotReached;
-                let news = PunchNotice::Failed { peer, reason, attempts, class: None };
+            let Some(Follow { peer, attempts, hopeless, .. }) = self.follows.remove(&conn) else {
+                continue;
+            };
+            let (reason, class) = match hopeless {
+                Some(class) if attempts == 0 => (PunchFailure::EndpointDependent, Some(class)),
+                Some(_) | None => (PunchFailure::NotReached, None),
+            };
+            if attempts > 0 || class.is_some() {
+                let news = PunchNotice::Failed { peer, reason, attempts, class };
                 cx.actions.notify(Notice::Punch(news));
             }
         }
     }
+
+    /// What our NAT gives out may be known by now.
+    fn look(&mut self, cx: &mut Cx<'_>, ground: &Ground<'_>, conn: ConnId) {
+        let Some(follow) = self.follows.get_mut(&conn) else { return };
+        let Stage::Sampling { stream, theirs, sampling } = &mut follow.stage else { return };
+        if !sampling.look(cx, ground) {
+            return;
+        }
+        sampling.end(cx);
+        let predicted = sampling.predicted(ground, &self.offer);
+        let (stream, theirs) = (*stream, theirs.clone());
+        self.reply(cx, (conn, stream), theirs, predicted);
+    }
 }
 
-saved!(struct Follow { peer, attempts, stage });
+saved!(struct Follow { peer, attempts, hopeless, stage });
 saved!(enum Stage {
     1 = Opened { stream, overdue_at },
-    2 = Told { stream, theirs, overdue_at },
-    3 = Dialling { dials, until },
-    4 = Over { until },
+    2 = Sampling { stream, theirs, sampling },
+    3 = Told { stream, theirs, overdue_at, predicted },
+    4 = Dialling { dials, until, waits },
+    5 = Over { until },
 });

@@ -15,8 +15,11 @@
 //! without a packet. Who took the circuit begins, and begins anew when what it can tell has changed,
 //! and else ever more seldom. Once a direct connection stands, the circuit is closed a little later.
 //!
+//! With [`PunchConfig::predict_ports`](crate::PunchConfig) some of those pairs are tried after all: see
+//! `predict`.
+//!
 //! Limits: `ATTEMPTS_MAX` attempts at once, `FOLLOWS_MIN` a minute that others begin, `MEMORY_MAX`
-//! peers that are remembered; of one attempt, those in `offer`.
+//! peers that are remembered; of one attempt, those in `offer` and `predict`.
 //! Follows: DCUtR; design §3 *punch*.
 //!
 //! A good first change here: measure the round trip of a circuit by pings, beside the exchange itself.
@@ -26,6 +29,7 @@ mod drive;
 mod follow;
 mod offer;
 mod outlook;
+mod predict;
 
 use crate::candidates::Candidates;
 use crate::local::Local;
@@ -108,6 +112,10 @@ pub(crate) struct Punching {
     /// What we tell others.
     offer: Offer,
     begun: Budget,
+    /// Connections made to see what our NAT gives out.
+    sampled: Budget,
+    /// Packets to ports that others predict.
+    opened: Budget,
     streams: u64,
     minted: u64,
     /// The revisions of the peers, and of all that the offer is made of.
@@ -251,7 +259,7 @@ impl Punching {
             }
         }
         self.drive_on(cx, ground);
-        self.follow_on(cx);
+        self.follow_on(cx, ground);
         self.leave(cx);
         self.bonds.advance(cx, ground)
     }
@@ -442,6 +450,8 @@ saved!(struct Punching {
     bonds,
     offer,
     begun,
+    sampled,
+    opened,
     streams as told(),
     minted as told(),
     seen as seen(|seen: [u64; 5]| seen, [

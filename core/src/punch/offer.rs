@@ -3,7 +3,7 @@
 use super::{Ground, outlook};
 use crate::candidates::{Candidate, may_be_dialled};
 use crate::wire::multiaddr;
-use crate::wire::punch::{Behavior, Behaviors, PunchMessage};
+use crate::wire::punch::{Behavior, Behaviors, Prediction, PunchMessage};
 use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, Saver, saved};
 use crate::{
     Addr, Class, ConnId, Family, IpScope, PeerId, PunchFailure, PunchWay, Side, Source, State,
@@ -25,6 +25,8 @@ const DEPENDENT_MAX: usize = 1;
 pub(super) struct Offer {
     pub(super) addrs: Vec<Addr>,
     pub(super) behaviors: Behaviors,
+    /// Whether ports may be predicted, and which were.
+    pub(super) prediction: Prediction,
 }
 
 impl Offer {
@@ -53,23 +55,30 @@ impl Offer {
             fit.sort_unstable();
             addrs.extend(fit);
         }
-        Offer { addrs, behaviors }
+        let predicts = ground.config.punch.as_ref().is_some_and(|punch| punch.predict_ports);
+        let prediction = if predicts { Prediction::TakesPart } else { Prediction::Off };
+        Offer { addrs, behaviors, prediction }
     }
 
     /// What the other side told.
-    pub(super) fn read(addrs: &[Bytes], behaviors: Behaviors) -> Offer {
-        Offer { addrs: multiaddr::direct(addrs).collect(), behaviors }
+    pub(super) fn read(addrs: &[Bytes], behaviors: Behaviors, prediction: Prediction) -> Offer {
+        Offer { addrs: multiaddr::direct(addrs).collect(), behaviors, prediction }
     }
 
     /// The message that tells it.
     pub(super) fn message(&self) -> PunchMessage {
+        self.predicting(self.prediction)
+    }
+
+    /// The same, with a prediction.
+    pub(super) fn predicting(&self, prediction: Prediction) -> PunchMessage {
         let addrs = self.addrs.iter().map(|addr| multiaddr::encode(*addr)).collect();
-        PunchMessage::Connect { addrs, behaviors: self.behaviors }
+        PunchMessage::Connect { addrs, behaviors: self.behaviors, prediction }
     }
 }
 
 /// IPv6 first, and QUIC before TCP: it needs fewer packets to stand.
-fn in_order() -> impl Iterator<Item = Class> {
+pub(super) fn in_order() -> impl Iterator<Item = Class> {
     let order = [Family::Ip6, Family::Ip4].into_iter();
     order.flat_map(|family| [Transport::Quic, Transport::Tcp].map(|kind| Class::new(family, kind)))
 }
@@ -117,7 +126,10 @@ fn way(side: Side, transport: Transport, own: Behavior, other: Behavior) -> Punc
 }
 
 /// The other side's addresses that we may dial from a listener of ours: once each, none of our own.
-fn dialable<'a>(ground: &'a Ground<'_>, theirs: &'a Offer) -> impl Iterator<Item = Addr> + 'a {
+pub(super) fn dialable<'a>(
+    ground: &'a Ground<'_>,
+    theirs: &'a Offer,
+) -> impl Iterator<Item = Addr> + 'a {
     let all = theirs.addrs.iter().enumerate();
     let fresh = all.filter(|(index, addr)| !theirs.addrs[..*index].contains(addr));
     fresh.map(|(_, addr)| *addr).filter(|addr| ground.may_punch(*addr))
@@ -146,7 +158,7 @@ impl Ground<'_> {
     }
 
     /// Whether an address that somebody names may be sent to: nobody has us scan our own network.
-    fn may_punch(&self, addr: Addr) -> bool {
+    pub(super) fn may_punch(&self, addr: Addr) -> bool {
         may_be_dialled(addr, self.config.allow_private)
             && self.local.listens_in(addr.class())
             && self.local.can_dial(Family::of(addr.ip), ip_scope(addr.ip))
@@ -194,7 +206,7 @@ impl Saved for Behaviors {
 }
 
 saved!(struct Behavior { mapping, filtering });
-saved!(struct Offer { addrs, behaviors });
+saved!(struct Offer { addrs, behaviors, prediction });
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,25 @@ pub(super) fn may_meet(ours: Behavior, theirs: Behavior) -> bool {
     may_be_entered(ours, theirs) || may_be_entered(theirs, ours)
 }
 
+/// Whether a pair might meet if the ports of one NAT were known beforehand, and will not otherwise:
+/// its mapping depends on the endpoint, and the other one's does not, but lets in whom it has sent to
+/// alone. A filter that nobody knows is taken for such a one where the pair was `tried` in vain.
+pub(super) fn may_be_predicted(ours: Behavior, theirs: Behavior, tried: bool) -> bool {
+    let (inner, outer) = match [ours, theirs].map(|one| one.mapping.is_endpoint_dependent()) {
+        [true, false] => (theirs, ours),
+        [false, true] => (ours, theirs),
+        [true, true] | [false, false] => return false,
+    };
+    let is_strict = match inner.filtering {
+        FilteringBehavior::AddressAndPortDependent => true,
+        FilteringBehavior::Unknown => tried,
+        FilteringBehavior::None
+        | FilteringBehavior::EndpointIndependent
+        | FilteringBehavior::AddressDependent => false,
+    };
+    is_strict && !may_be_entered(outer, inner)
+}
+
 /// Whether who took the circuit is the server, of two that may meet. Over TCP, where only one side's
 /// mapping depends on the endpoint, the other one is entered, if it can be: nobody knows from where
 /// SYNs of the first one come, and who accepts a connection of an unknown port is its server.
@@ -101,6 +120,31 @@ mod tests {
                 assert_eq!(may_meet(a, b), may_meet(b, a), "{a:?} {b:?}");
             }
         }
+    }
+
+    #[test]
+    fn ports_are_predicted_for_hopeless_pairs_of_which_one_side_is_known() {
+        let known = |one: Behavior| !one.mapping.is_endpoint_dependent();
+        for a in every_behavior() {
+            for b in every_behavior() {
+                let hopeless = !may_meet(a, b) && known(a) != known(b);
+                for tried in [false, true] {
+                    assert_eq!(may_be_predicted(a, b, tried), hopeless, "{a:?} {b:?}");
+                    assert_eq!(may_be_predicted(b, a, tried), hopeless, "{a:?} {b:?}");
+                }
+            }
+        }
+        let strict = FilteringBehavior::AddressAndPortDependent;
+        let symmetric =
+            Behavior { mapping: MappingBehavior::AddressAndPortDependent, filtering: strict };
+        assert!(may_be_predicted(symmetric, Behavior::UNKNOWN, true));
+        assert!(!may_be_predicted(symmetric, Behavior::UNKNOWN, false), "it is hoped for first");
+        let open = FilteringBehavior::EndpointIndependent;
+        assert!(!may_be_predicted(
+            Behavior { filtering: open, ..symmetric },
+            Behavior::UNKNOWN,
+            true
+        ));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::frames::multiaddrs;
 use super::relay::dial_failure;
 use super::text::span;
 use super::{Names, Scribe};
-use crate::wire::punch::{Behavior, PunchMessage};
+use crate::wire::punch::{Behavior, PredictedPorts, Prediction, PunchMessage};
 use crate::{Class, PunchAction, PunchEvent, PunchNotice};
 use alloc::format;
 use alloc::string::String;
@@ -56,15 +56,26 @@ pub(super) fn notice<N: Names>(scribe: &Scribe<N>, notice: &PunchNotice) -> Stri
 /// What a stream of DCUtR says.
 pub(super) fn said(said: &PunchMessage) -> String {
     match said {
-        PunchMessage::Connect { addrs, behaviors } => {
+        PunchMessage::Connect { addrs, behaviors, prediction } => {
             let known = Class::ALL.into_iter().map(|class| (class, behaviors.get(class)));
             let known = known.filter(|(_, one)| *one != Behavior::UNKNOWN);
             let known = known.map(|(class, Behavior { mapping, filtering })| {
                 format!(" {class}={}/{}", mapping.name(), filtering.name())
             });
-            format!("Connect {}{}", multiaddrs(addrs), known.collect::<String>())
+            let known = known.collect::<String>();
+            format!("Connect {}{known}{}", multiaddrs(addrs), predicted(*prediction))
         }
-        PunchMessage::Sync => "Sync".into(),
+        PunchMessage::Sync { prediction } => format!("Sync{}", predicted(*prediction)),
+    }
+}
+
+fn predicted(prediction: Prediction) -> String {
+    match prediction {
+        Prediction::Off => String::new(),
+        Prediction::TakesPart => " predicts".into(),
+        Prediction::Ports(PredictedPorts { class, first, step, count }) => {
+            format!(" predicts {class}:{first}:{step:+}:{count}")
+        }
     }
 }
 

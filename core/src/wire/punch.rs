@@ -2,7 +2,12 @@
 //!
 //! Every frame is a [`PunchMessage`]. Beside what the specification has, a `CONNECT` of ours says how
 //! the NATs in front of us behave, in field 1000, which others skip: two peers then know at once
-//! whether their NATs can be punched at all.
+//! whether their NATs can be punched at all. Field 1001 of both messages is for those who predict
+//! ports (see [`Prediction`]).
+
+mod prediction;
+
+pub use prediction::{PredictedPorts, Prediction};
 
 use super::{DecodeError, read_bytes};
 use crate::{Class, Family, FilteringBehavior, MappingBehavior, Transport};
@@ -19,6 +24,8 @@ const CONNECT: i32 = 100;
 const SYNC: i32 = 300;
 /// Where behaviours stand; ours.
 const BEHAVIORS: u32 = 1_000;
+/// Where a prediction stands; ours.
+const PREDICTION: u32 = 1_001;
 
 /// One message of a stream of `/libp2p/dcutr`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +37,14 @@ pub enum PunchMessage {
         addrs: Vec<Bytes>,
         /// How the NATs in front of the sender behave; Portolan alone says so.
         behaviors: Behaviors,
+        /// Whether the sender takes part in the prediction of ports; Portolan alone says so.
+        prediction: Prediction,
     },
     /// From who began: dial now.
-    Sync,
+    Sync {
+        /// What the sender predicts; Portolan alone says so.
+        prediction: Prediction,
+    },
 }
 
 /// How the NAT in front of somebody behaves, in one class.
@@ -149,12 +161,14 @@ impl PunchMessage {
     /// Read the body of a frame. A type that is neither is an error.
     pub fn decode(body: &Bytes) -> Result<PunchMessage, DecodeError> {
         let wire = HolePunch::decode(body.clone())?;
+        let prediction = wire.prediction.map(Prediction::read).unwrap_or_default();
         match wire.kind.ok_or(DecodeError::Empty)? {
             CONNECT => Ok(PunchMessage::Connect {
                 addrs: wire.addrs,
                 behaviors: wire.behaviors.map(Behaviors::read).unwrap_or_default(),
+                prediction,
             }),
-            SYNC => Ok(PunchMessage::Sync),
+            SYNC => Ok(PunchMessage::Sync { prediction }),
             _ => Err(DecodeError::Malformed),
         }
     }
@@ -162,12 +176,17 @@ impl PunchMessage {
     /// The body of a frame.
     pub fn encode(&self) -> Bytes {
         let wire = match self {
-            PunchMessage::Connect { addrs, behaviors } => HolePunch {
+            PunchMessage::Connect { addrs, behaviors, prediction } => HolePunch {
                 kind: Some(CONNECT),
                 addrs: addrs.clone(),
                 behaviors: Some(behaviors.written()).filter(|all| *all != 0),
+                prediction: prediction.written(),
             },
-            PunchMessage::Sync => HolePunch { kind: Some(SYNC), ..HolePunch::default() },
+            PunchMessage::Sync { prediction } => HolePunch {
+                kind: Some(SYNC),
+                prediction: prediction.written(),
+                ..HolePunch::default()
+            },
         };
         wire.encode_to_vec().into()
     }
@@ -179,6 +198,7 @@ struct HolePunch {
     kind: Option<i32>,
     addrs: Vec<Bytes>,
     behaviors: Option<u32>,
+    prediction: Option<u64>,
 }
 
 impl prost::Message for HolePunch {
@@ -189,6 +209,9 @@ impl prost::Message for HolePunch {
         encoding::bytes::encode_repeated(2, &self.addrs, buf);
         if let Some(behaviors) = &self.behaviors {
             encoding::fixed32::encode(BEHAVIORS, behaviors, buf);
+        }
+        if let Some(prediction) = &self.prediction {
+            encoding::fixed64::encode(PREDICTION, prediction, buf);
         }
     }
 
@@ -212,15 +235,20 @@ impl prost::Message for HolePunch {
                 let all = self.behaviors.get_or_insert_default();
                 encoding::fixed32::merge(wire_type, all, buf, ctx)
             }
+            PREDICTION if wire_type == WireType::SixtyFourBit => {
+                let all = self.prediction.get_or_insert_default();
+                encoding::fixed64::merge(wire_type, all, buf, ctx)
+            }
             _ => encoding::skip_field(wire_type, tag, buf, ctx),
         }
     }
 
     fn encoded_len(&self) -> usize {
         let kind = self.kind.as_ref().map_or(0, |kind| encoding::int32::encoded_len(1, kind));
-        let behaviors = self.behaviors.as_ref();
+        let (behaviors, prediction) = (self.behaviors.as_ref(), self.prediction.as_ref());
         kind + encoding::bytes::encoded_len_repeated(2, &self.addrs)
             + behaviors.map_or(0, |all| encoding::fixed32::encoded_len(BEHAVIORS, all))
+            + prediction.map_or(0, |all| encoding::fixed64::encoded_len(PREDICTION, all))
     }
 
     fn clear(&mut self) {
@@ -234,13 +262,16 @@ mod tests {
     use alloc::vec;
     use proptest::prelude::*;
 
+    const SYNC: PunchMessage = PunchMessage::Sync { prediction: Prediction::Off };
+
     fn connect(addrs: Vec<Bytes>) -> PunchMessage {
-        PunchMessage::Connect { addrs, behaviors: Behaviors::default() }
+        let prediction = Prediction::Off;
+        PunchMessage::Connect { addrs, behaviors: Behaviors::default(), prediction }
     }
 
     #[test]
     fn messages_are_the_deployed_bytes() {
-        assert_eq!(PunchMessage::Sync.encode(), &b"\x08\xac\x02"[..]);
+        assert_eq!(SYNC.encode(), &b"\x08\xac\x02"[..]);
         assert_eq!(connect(vec![]).encode(), &b"\x08\x64"[..]);
         let addr = Bytes::from_static(b"\x04\x2c\x00\x00\x01\x06\x0f\xa1");
         let both = connect(vec![addr.clone(), addr]).encode();
@@ -270,7 +301,8 @@ mod tests {
             },
             Transport::Quic => Behavior::UNKNOWN,
         });
-        let said = PunchMessage::Connect { addrs: vec![], behaviors };
+        let prediction = Prediction::Off;
+        let said = PunchMessage::Connect { addrs: vec![], behaviors, prediction };
         // Field 1000, 32 bits: IPv4 with TCP in the lowest byte, IPv6 with TCP in the third.
         assert_eq!(said.encode(), &b"\x08\x64\xc5\x3e\x43\x00\x43\x00"[..]);
         assert_eq!(PunchMessage::decode(&said.encode()), Ok(said));
@@ -278,6 +310,27 @@ mod tests {
         for body in [&b"\x08\x64\xc5\x3e\xff\xff\xff\xff"[..], b"\x08\x64\xc0\x3e\x05"] {
             assert_eq!(PunchMessage::decode(&Bytes::from_static(body)), Ok(connect(vec![])));
         }
+    }
+
+    #[test]
+    fn a_prediction_stands_in_a_field_that_others_skip() {
+        let class = Class::new(Family::Ip4, Transport::Quic);
+        let ports = PredictedPorts { class, first: 0x1234, step: 1, count: 32 };
+        let said = PunchMessage::Sync { prediction: Prediction::Ports(ports) };
+        // Field 1001, 64 bits, little-endian: port, step, how many, class.
+        let bytes = b"\x08\xac\x02\xc9\x3e\x34\x12\x01\x00\x20\x01\x00\x00";
+        assert_eq!(said.encode(), &bytes[..]);
+        assert_eq!(PunchMessage::decode(&said.encode()), Ok(said));
+        let takes_part = PunchMessage::Connect {
+            addrs: vec![],
+            behaviors: Behaviors::default(),
+            prediction: Prediction::TakesPart,
+        };
+        assert_eq!(takes_part.encode(), &b"\x08\x64\xc9\x3e\0\0\0\0\0\0\0\0"[..]);
+        assert_eq!(PunchMessage::decode(&takes_part.encode()), Ok(takes_part));
+        // The field in another form.
+        let other = Bytes::from_static(b"\x08\x64\xc8\x3e\x05");
+        assert_eq!(PunchMessage::decode(&other), Ok(connect(vec![])));
     }
 
     #[test]
@@ -302,9 +355,11 @@ mod tests {
         fn what_is_written_is_read(
             addrs in proptest::collection::vec(any::<Vec<u8>>(), 0..PUNCH_ADDRS_MAX),
             behaviors in behaviors(),
+            prediction in any::<Option<u64>>(),
         ) {
             let addrs = addrs.into_iter().map(Bytes::from).collect();
-            let said = PunchMessage::Connect { addrs, behaviors };
+            let prediction = prediction.map(Prediction::read).unwrap_or_default();
+            let said = PunchMessage::Connect { addrs, behaviors, prediction };
             prop_assert_eq!(PunchMessage::decode(&said.encode()), Ok(said));
         }
 

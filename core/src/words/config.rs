@@ -185,10 +185,26 @@ impl Default for RelayConfig {
     }
 }
 
-/// How direct connections are made out of relayed ones. There is nothing to choose as yet.
+/// How direct connections are made out of relayed ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct PunchConfig {}
+pub struct PunchConfig {
+    /// Predict ports, and send to ports that a peer predicts: for a pair of which one NAT gives
+    /// another port to each endpoint, one after the other, and the other NAT lets in nobody but whom
+    /// it has sent to. Both sides need it. Off by default, for it costs packets to ports at which
+    /// nobody is: up to [`PREDICTED_PORTS_MAX`] of one side in an attempt, to one IP, which looks like a
+    /// small port scan, and [`PREDICTED_PORTS_MIN`] a minute; and up to three connections of the other
+    /// side to peers that it is connected to already.
+    pub predict_ports: bool,
+}
+
+/// Ports to which one attempt sends because a peer predicts them, one packet each, number; ours: a
+/// NAT shared by few hosts gives out fewer from the sample to the dial. What looks like a scan
+/// grows with it. When full, the later ports of a prediction are left out.
+pub const PREDICTED_PORTS_MAX: usize = 32;
+/// The same of all attempts in a minute, number; ours: what strangers can have us send grows with
+/// it. When used up, an attempt goes without a prediction, and is in vain.
+pub const PREDICTED_PORTS_MIN: usize = 192;
 
 /// A relay that is known beforehand.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,8 +16,8 @@ impl fmt::Display for PunchId {
     }
 }
 
-/// How one dial of an attempt is made. All leave from the port of a listener of ours, for that is
-/// what the other side knows of us.
+/// How one dial of an attempt is made. But for [`PunchWay::Sample`] and [`PunchWay::Predicted`], all
+/// leave from the port of a listener of ours, for that is what the other side knows of us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PunchWay {
     /// As any dial: we are the client, and a refusal is final.
@@ -30,6 +30,18 @@ pub enum PunchWay {
     /// above the connection we listen. QUIC: datagrams of random bytes, at random intervals, which
     /// open our own NAT; the connection arrives at the listener.
     Server,
+    /// We are the server, and send a single packet, which opens our own NAT for one port that may be
+    /// the other side's. TCP: one SYN, whose socket is closed at once. QUIC: one datagram of random
+    /// bytes. The connection arrives at the listener. Once the packet has left it has ended, as timed
+    /// out.
+    Open,
+    /// As [`PunchWay::Plain`], but from a port that nothing of ours has used lately, to somebody who
+    /// says where that is seen: an observer, not the peer that is punched for.
+    Sample,
+    /// We are the client, from a port that nothing of ours has used lately, while the other side opens
+    /// its own NAT: which port our NAT gives to it has been predicted. A refusal is answered by another
+    /// try from the same port, until the time is over, five times a second at most.
+    Predicted,
 }
 
 impl PunchWay {
@@ -39,6 +51,9 @@ impl PunchWay {
             PunchWay::Plain => "plain",
             PunchWay::Client => "client",
             PunchWay::Server => "server",
+            PunchWay::Open => "open",
+            PunchWay::Sample => "sample",
+            PunchWay::Predicted => "predicted",
         }
     }
 }
@@ -119,6 +134,9 @@ pub enum PunchFailure {
     NotReached,
     /// The relayed connection ended meanwhile.
     CircuitLost,
+    /// Ports were to be predicted ([`PunchConfig::predict_ports`](crate::PunchConfig)), but our NAT gives
+    /// them out in no order, or nobody told us which.
+    Unpredictable,
 }
 
 impl PunchFailure {
@@ -131,6 +149,7 @@ impl PunchFailure {
             PunchFailure::BadAnswer => "bad-answer",
             PunchFailure::NotReached => "not-reached",
             PunchFailure::CircuitLost => "circuit-lost",
+            PunchFailure::Unpredictable => "unpredictable",
         }
     }
 }

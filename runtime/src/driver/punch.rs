@@ -25,8 +25,14 @@ use std::collections::BTreeMap;
 pub(super) struct Punches {
     /// Whether core punches.
     wanted: bool,
-    /// Dropping what is held here cancels the dial; one without has been cancelled.
-    under_way: BTreeMap<PunchId, Option<oneshot::Sender<()>>>,
+    under_way: BTreeMap<PunchId, Dialling>,
+}
+
+#[derive(Debug)]
+struct Dialling {
+    way: PunchWay,
+    /// Dropping it cancels the dial; one without has been cancelled.
+    hold: Option<oneshot::Sender<()>>,
 }
 
 impl Punches {
@@ -39,14 +45,14 @@ impl Punches {
     }
 
     fn cancel(&mut self, punch: PunchId) {
-        if let Some(hold) = self.under_way.get_mut(&punch) {
-            *hold = None;
+        if let Some(dialling) = self.under_way.get_mut(&punch) {
+            dialling.hold = None;
         }
     }
 
     /// Nobody waits any more: the node ends.
     pub(super) fn end(&mut self) {
-        self.under_way.values_mut().for_each(|hold| *hold = None);
+        self.under_way.values_mut().for_each(|dialling| dialling.hold = None);
     }
 }
 
@@ -71,7 +77,7 @@ impl<R: Runtime> Driver<R> {
             return;
         }
         let (hold, cancelled) = oneshot::channel();
-        self.punches.under_way.insert(punch, Some(hold));
+        self.punches.under_way.insert(punch, Dialling { way, hold: Some(hold) });
         // The first packet is about to leave, whatever becomes of the dial.
         self.found.push_back(Event::Contacted { ip: addr.ip });
         let (net, facts) = (self.parts.net.clone(), self.parts.common.facts.clone());
@@ -107,9 +113,13 @@ impl<R: Runtime> Driver<R> {
         addr: Addr,
         result: Result<Option<Established>, DialError>,
     ) {
-        let hold = self.punches.under_way.remove(&punch).flatten();
+        let ended = self.punches.under_way.remove(&punch);
+        let waited_for = ended.as_ref().is_some_and(|one| one.hold.is_some());
+        let is_sample = ended.is_some_and(|one| one.way == PunchWay::Sample);
         let reason = match result {
             Ok(None) => return,
+            // Nobody has any use for a sample that comes too late.
+            Ok(Some(found)) if is_sample && !waited_for => return found.muxer.abort(),
             Ok(Some(found)) if self.may_keep(&found) => {
                 let muxer = found.muxer.clone();
                 match self.admit(found, Role::Peer) {
@@ -128,7 +138,7 @@ impl<R: Runtime> Driver<R> {
             }
         };
         // Nobody waits for the end of what was cancelled.
-        if hold.is_some() {
+        if waited_for {
             self.feed(Event::Punch(PunchEvent::Failed { punch, reason }));
         }
     }

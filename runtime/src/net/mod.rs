@@ -6,7 +6,7 @@
 //!
 //! Bounds: connections in their handshakes ([`NetConfig::pending_max`] and
 //! [`NetConfig::pending_per_source_max`]; when full, new ones are dropped or refused at once),
-//! listeners (core's own bound; one more is refused), holes being punched (64; one more fails),
+//! listeners (core's own bound; one more is refused), holes being punched (256; one more fails),
 //! streams of a connection (see [`Muxer`]). How many connections may stand is the caller's to decide.
 //!
 //! TLS over TCP is set up by a library that honours `SSLKEYLOGFILE`: a process that has the
@@ -19,6 +19,7 @@ mod gate;
 mod keys;
 mod lingering;
 mod muxer;
+mod predicted;
 mod punch;
 mod punches;
 mod quic;

@@ -7,7 +7,8 @@
 //!        server: datagram ─► datagram ─► …      (the connection arrives at the listener)
 //! ```
 //!
-//! All leave from the port of a listener, which is what the other side knows of us.
+//! All leave from the port of a listener, which is what the other side knows of us, but for those for
+//! which a port is predicted (`predicted`).
 //!
 //! Limits: see `punches`; one more fails at once.
 
@@ -52,7 +53,7 @@ impl<R: Runtime> Net<R> {
     ///
     /// # Errors
     /// See [`DialError`]; [`LocalFault`](DialError::LocalFault) also where no listener fits, and where
-    /// 64 dials of this kind are under way.
+    /// 256 dials of this kind are under way.
     pub async fn punch(
         &self,
         to: Addr,
@@ -89,6 +90,11 @@ impl<R: Runtime> Net<R> {
                     }
                     None => Ok(None),
                 }
+            }
+            // No connection comes of it by itself.
+            (_, PunchWay::Open) => self.open_alone(to).and(Err(DialError::TimedOut)),
+            (_, PunchWay::Sample | PunchWay::Predicted) => {
+                unless(cancelled, self.dial_from_fresh(to, peer, way, patience)).await
             }
             (Transport::Quic, PunchWay::Plain | PunchWay::Client) => {
                 unless(cancelled, self.dial_quic(to, peer, way, patience)).await
@@ -133,7 +139,7 @@ impl<R: Runtime> Net<R> {
 
     /// The listener from whose port `to` is dialled. There is one: another one's port is nothing that
     /// the other side waits for, and would make a second connection of what the first has accepted.
-    fn port_towards(&self, to: Addr) -> Option<SocketAddr> {
+    pub(super) fn port_towards(&self, to: Addr) -> Option<SocketAddr> {
         self.tcp_listeners_for(to).first().copied()
     }
 
@@ -159,7 +165,13 @@ impl<R: Runtime> Net<R> {
     ) -> Result<Established, DialError> {
         let (endpoint, _) = self.listening_endpoint(to).ok_or_else(no_listener)?;
         let _place = self.shared.punches.begin().ok_or_else(too_many)?;
-        let found = redial(&self.shared, &endpoint, to, peer, way, patience).await?;
+        let found = if way == PunchWay::Plain {
+            let client = &self.shared.keys.quic_client;
+            let step = Patience { connect: patience, handshake: patience, total: patience };
+            quic::dial(&self.shared, client, &endpoint, to, Some(peer), step).await?
+        } else {
+            redial(&self.shared, &endpoint, (to, peer), patience, REDIAL_INTERVAL).await?
+        };
         Ok(Established { port_reused: true, ..found })
     }
 
@@ -173,12 +185,12 @@ impl<R: Runtime> Net<R> {
     }
 }
 
-fn no_listener() -> DialError {
+pub(super) fn no_listener() -> DialError {
     let nobody = "no listener of the transport and family of the address";
     DialError::LocalFault(io::Error::new(io::ErrorKind::AddrNotAvailable, nobody))
 }
 
-fn too_many() -> DialError {
+pub(super) fn too_many() -> DialError {
     let full = format!("{PUNCHES_MAX} holes are being punched already");
     DialError::LocalFault(io::Error::other(full))
 }
@@ -247,7 +259,7 @@ async fn send_syns<R: Runtime>(
 }
 
 /// Whether another SYN may fare better: the network said no, or the port is taken for now.
-fn may_pass(error: &io::Error) -> bool {
+pub(super) fn may_pass(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused
@@ -261,17 +273,15 @@ fn may_pass(error: &io::Error) -> bool {
     )
 }
 
-/// Dial over QUIC; as the client of a punch, again and again.
-async fn redial<R: Runtime>(
+/// Dial over QUIC as the client of a punch, again and again.
+pub(super) async fn redial<R: Runtime>(
     shared: &Shared<R>,
     endpoint: &Endpoint,
-    to: Addr,
-    peer: PeerId,
-    way: PunchWay,
+    (to, peer): (Addr, PeerId),
     patience: Duration,
+    every: Duration,
 ) -> Result<Established, DialError> {
-    let keys = &shared.keys;
-    let client = if way == PunchWay::Plain { &keys.quic_client } else { &keys.quic_punch };
+    let client = &shared.keys.quic_punch;
     let watch = Stopwatch::start(&shared.runtime);
     loop {
         let begun = watch.elapsed();
@@ -281,10 +291,10 @@ async fn redial<R: Runtime>(
             Ok(found) => return Ok(found),
             Err(error) => error,
         };
-        let again_at = begun + REDIAL_INTERVAL;
+        let again_at = begun + every;
         let again =
             matches!(error, DialError::Refused(_) | DialError::TimedOut | DialError::Handshake(_));
-        if way == PunchWay::Plain || !again || again_at >= patience {
+        if !again || again_at >= patience {
             return Err(error);
         }
         tracing::trace!(%to, %error, "dialling again");
@@ -295,20 +305,25 @@ async fn redial<R: Runtime>(
 /// Send datagrams that nobody reads, for as long as the socket is listened on.
 async fn send_datagrams<R: Runtime>(runtime: &R, udp: &Weak<UdpSocket>, to: SocketAddr) {
     loop {
-        let mut random: [u8; DATAGRAM_LEN] = rand::rng().random();
-        // RFC 9000 §17.2, §17.3: a packet whose second bit is zero is not a valid one, and MUST be
-        // discarded; without the first, it has a short header.
-        if let Some(first) = random.first_mut() {
-            *first &= 0x3f;
-        }
         {
             let Some(udp) = udp.upgrade() else { return };
             // What a router said of an earlier one, or a full queue, is no reason to give up.
-            if let Err(error) = udp.send_to(&random, to) {
+            if let Err(error) = udp.send_to(&random_datagram(), to) {
                 tracing::trace!(%to, %error, "cannot send a datagram");
             }
         }
         let pause = rand::rng().random_range(DATAGRAM_INTERVAL_MS);
         runtime.sleep(Duration::from_millis(pause)).await;
     }
+}
+
+/// A datagram that opens a NAT, and that is nothing to anybody.
+pub(super) fn random_datagram() -> [u8; DATAGRAM_LEN] {
+    let mut random: [u8; DATAGRAM_LEN] = rand::rng().random();
+    // RFC 9000 §17.2, §17.3: a packet whose second bit is zero is not a valid one, and MUST be
+    // discarded; without the first, it has a short header.
+    if let Some(first) = random.first_mut() {
+        *first &= 0x3f;
+    }
+    random
 }

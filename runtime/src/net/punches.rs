@@ -24,9 +24,11 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-/// Punches under way, number; ours: some peers at a time, with a few addresses each. When full, a
-/// punch fails at once. Sockets and packets to strangers grow with it.
-pub(crate) const PUNCHES_MAX: usize = 64;
+/// Punches under way, number; ours: some peers at a time, with a few addresses each, and beside them
+/// all that may be sent to ports that peers predict. When full, a punch fails at once. Sockets and
+/// packets to strangers grow with it.
+pub(crate) const PUNCHES_MAX: usize = 256;
+const _: () = assert!(PUNCHES_MAX >= 64 + portolan_core::config::PREDICTED_PORTS_MIN);
 
 /// All punches of one node.
 pub(super) struct Punches<T>(Arc<Mutex<Table<T>>>);

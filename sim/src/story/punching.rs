@@ -4,7 +4,7 @@ use super::script::{Word, Words, Wrong, expected};
 use super::world::World;
 use bytes::Bytes;
 use portolan_core::wire::multiaddr::encode;
-use portolan_core::wire::punch::{Behavior, Behaviors, PunchMessage};
+use portolan_core::wire::punch::{Behavior, Behaviors, PredictedPorts, Prediction, PunchMessage};
 use portolan_core::{
     Addr, Class, ConnId, Event, FilteringBehavior, MappingBehavior, Protocol, PunchEvent, PunchId,
 };
@@ -29,9 +29,10 @@ impl World {
                 self.speak(stream, vec![body], false)
             }
             "punch-sync" => {
+                let prediction = words.take_if().unwrap_or_default();
                 words.done()?;
                 let stream = self.last_theirs(conn, Protocol::Punch)?;
-                self.speak(stream, vec![PunchMessage::Sync.encode()], true)
+                self.speak(stream, vec![PunchMessage::Sync { prediction }.encode()], true)
             }
             "punch-answer" => {
                 let stream = self.ours(conn, Protocol::Punch)?;
@@ -53,12 +54,13 @@ fn offer(mut words: Words<'_>) -> Result<Bytes, Wrong> {
     while let Some(one) = words.take_if::<Known>() {
         known.push(one);
     }
+    let prediction = words.take_if().unwrap_or_default();
     words.done()?;
     let behaviors = Behaviors::of(|class| {
         let found = known.iter().find(|one| one.class == class);
         found.map_or(Behavior::UNKNOWN, |one| one.behavior)
     });
-    Ok(PunchMessage::Connect { addrs, behaviors }.encode())
+    Ok(PunchMessage::Connect { addrs, behaviors, prediction }.encode())
 }
 
 /// What is known of one class.
@@ -95,6 +97,22 @@ impl Word for Known {
     }
 }
 
+impl Word for Prediction {
+    const EXPECTED: &'static str = "predicts, or what is predicted such as ip4/tcp:5000:+1:32";
+
+    fn read(word: &str) -> Option<Prediction> {
+        if word == "predicts" {
+            return Some(Prediction::TakesPart);
+        }
+        let mut parts = word.split(':');
+        let class = parts.next()?;
+        let class = Class::ALL.into_iter().find(|one| one.to_string() == class)?;
+        let (first, step) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let count = parts.next()?.parse().ok()?;
+        Some(Prediction::Ports(PredictedPorts { class, first, step, count }))
+    }
+}
+
 impl Word for PunchId {
     const EXPECTED: &'static str = "a dial of an attempt such as p1";
 
@@ -106,6 +124,18 @@ impl Word for PunchId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_prediction_is_read_and_nothing_else() {
+        let read = <Prediction as Word>::read;
+        assert_eq!(read("predicts"), Some(Prediction::TakesPart));
+        let class = Class::ALL[0];
+        let ports = PredictedPorts { class, first: 5_000, step: -2, count: 32 };
+        assert_eq!(read("ip4/tcp:5000:-2:32"), Some(Prediction::Ports(ports)));
+        for wrong in ["ip4/tcp", "ip4/tcp:5000", "ip4/tcp:5000:1", "ip5/tcp:1:1:1", "foretells"] {
+            assert_eq!(read(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_behaviour_is_read_and_nothing_else() {

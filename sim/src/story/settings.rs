@@ -61,7 +61,11 @@ impl Settings {
             "draw" => self.spread = words.take()?,
             "mapping" => self.config.mapping = Some(routers::mapping(&mut words)?),
             "dial-back" => self.config.dial_back = Some(dial_back(&mut words)?),
-            "punch" => self.config.punch = Some(PunchConfig::default()),
+            "punch" => {
+                let mut punch = PunchConfig::default();
+                punch.predict_ports = words.flag("predict");
+                self.config.punch = Some(punch);
+            }
             "relay" => self.config.relay = Some(relays::used(&mut words, &mut self.names)?),
             "relay-server" => {
                 let offered = relays::offered(&mut words, &mut self.names)?;

@@ -22,6 +22,8 @@ use portolan_core::{
 
 /// The least time between two SYNs of a dial that is refused: the runtime's value.
 const SYN_EVERY: Duration = Duration::from_millis(20);
+/// The least time between two tries of a dial to which a port was predicted: the runtime's value.
+const PREDICTED_EVERY: Duration = Duration::from_millis(200);
 /// The pauses between datagrams (DCUtR §The Protocol: 10 to 200 ms, drawn evenly).
 const NOISE_EVERY: [Duration; 2] = [Duration::from_millis(10), Duration::from_millis(200)];
 /// Bytes of such a datagram: the runtime's value.
@@ -39,6 +41,8 @@ pub(super) struct Punch {
     serial: u64,
     until: Instant,
     sent_at: Instant,
+    /// The port that it leaves from, where it is not the listener's.
+    port: Option<u16>,
     /// The connection that it is, or tries to be.
     conn: Option<u64>,
 }
@@ -50,7 +54,9 @@ impl World {
             PunchAction::Dial { punch, peer, addr, way, timeout } => {
                 let serial = self.fresh();
                 let (until, sent_at) = (self.now + timeout, Instant::ZERO);
-                let fresh = Punch { peer, addr, way, serial, until, sent_at, conn: None };
+                let own = matches!(way, PunchWay::Sample | PunchWay::Predicted);
+                let port = own.then(|| self.nodes[node].fresh_port());
+                let fresh = Punch { peer, addr, way, serial, until, sent_at, port, conn: None };
                 self.nodes[node].punches.insert(punch, fresh);
                 self.later(timeout, Occurrence::PunchOver { node, punch, serial });
                 self.punch_again(node, punch, serial);
@@ -67,28 +73,32 @@ impl World {
     /// Send the next SYN, the first Initial, or the next datagram.
     pub(super) fn punch_again(&mut self, node: usize, punch: PunchId, serial: u64) {
         let known = self.nodes[node].punches.get(&punch).filter(|one| one.serial == serial);
-        let Some(Punch { addr, way, conn, until, .. }) = known.cloned() else { return };
+        let Some(Punch { addr, way, conn, until, port: own, .. }) = known.cloned() else { return };
         if conn.is_some() || self.now >= until {
             return;
         }
         let again = Occurrence::PunchAgain { node, punch, serial };
         let host = self.nodes[node].host;
         let ip = first_ip(self.fabric.ips(host), Family::of(addr.ip));
-        let taken = self.is_taken(node, addr);
+        let taken = own.is_none() && self.is_taken(node, addr);
         if taken && way != PunchWay::Plain {
             self.adopts(node, punch);
             // The socket that leads there may be the other side's, or of an attempt that is ending.
             return self.later(SYN_EVERY, again);
         }
-        let port = self.nodes[node].port_of(addr.class());
+        let port = own.or_else(|| self.nodes[node].port_of(addr.class()));
         let (Some(ip), Some(port)) = (ip, port) else {
             return self.punch_failed(node, punch, DialFailure::LocalFault);
         };
         let it = &mut self.nodes[node];
         let port = if taken { it.fresh_port() } else { port };
         let local = Addr::new(ip, port, addr.transport);
+        if way == PunchWay::Open {
+            self.send_alone(node, local, addr);
+            return self.punch_failed(node, punch, DialFailure::TimedOut);
+        }
         if (addr.transport, way) == (Transport::Quic, PunchWay::Server) {
-            self.send_noise(node, local, addr);
+            self.send_alone(node, local, addr);
             let [low, high] = NOISE_EVERY;
             let pause = self.dice.span_between(low, high);
             return self.later(pause, again);
@@ -102,11 +112,15 @@ impl World {
         self.open_again(conn, 0);
     }
 
-    fn send_noise(&mut self, node: usize, local: Addr, addr: Addr) {
+    /// A packet that only opens our own NAT: a SYN of which nothing comes, or a datagram.
+    fn send_alone(&mut self, node: usize, local: Addr, addr: Addr) {
         self.nodes[node].called.insert(addr.ip);
         self.note_punched(node);
         let host = self.nodes[node].host;
-        let packet = Packet::carrying(local, addr, NOISE_BYTES);
+        let packet = match addr.transport {
+            Transport::Tcp => Packet::bare(local, addr, PacketKind::Open),
+            Transport::Quic => Packet::carrying(local, addr, NOISE_BYTES),
+        };
         self.counts.packets += 1;
         let way = self.fabric.send(self.now, host, packet, &mut self.dice);
         // No connection has this number.
@@ -123,9 +137,17 @@ impl World {
     pub(super) fn punch_failed(&mut self, node: usize, punch: PunchId, reason: DialFailure) {
         let Some(it) = self.nodes[node].punches.get_mut(&punch) else { return };
         let (now, serial) = (self.now, it.serial);
-        if reason == DialFailure::Refused && it.way != PunchWay::Plain && now < it.until {
+        let every = match it.way {
+            PunchWay::Client | PunchWay::Server => Some(SYN_EVERY),
+            PunchWay::Predicted => Some(PREDICTED_EVERY),
+            PunchWay::Plain | PunchWay::Open | PunchWay::Sample => None,
+        };
+        if let Some(every) = every
+            && reason == DialFailure::Refused
+            && now < it.until
+        {
             it.conn = None;
-            let at = now.max(it.sent_at + SYN_EVERY);
+            let at = now.max(it.sent_at + every);
             return self.at(at, Occurrence::PunchAgain { node, punch, serial });
         }
         self.nodes[node].punches.remove(&punch);

@@ -2,7 +2,7 @@
 //! perfect timing in every role. Nothing of core is asked.
 
 use crate::PORT;
-use crate::site::{Pair, SERVERS, public_ip};
+use crate::site::{Pair, SERVERS, Stood, public_ip};
 use portolan_core::{Addr, Instant};
 use portolan_sim::Dice;
 use portolan_sim::net::{Fabric, Fate, HostId, Link, Loss, Packet, PacketKind, Way};
@@ -27,7 +27,7 @@ impl Ground {
         }
         let mut fabric = Fabric::default();
         let sides = [0, 1].map(|side| {
-            let (host, ip) = pair.stand(&mut fabric, side);
+            let Stood { host, ip, .. } = pair.stand(&mut fabric, side);
             (host, Addr::new(ip, PORT, pair.class.transport))
         });
         Ground { fabric, dice: Dice::new(7), sides }

@@ -12,11 +12,11 @@ use portolan_sim::summary::Spread;
 /// Seeds of the gate and of the whole run, number.
 const SEEDS: (u64, u64) = (500, 10_000);
 /// How long the sides may look at themselves before the circuit is opened.
-const SETTLES: Duration = Duration::from_secs(30);
+pub(crate) const SETTLES: Duration = Duration::from_secs(30);
 /// How much longer, where they do not know themselves by then.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
 /// How long a pair is watched once there is a circuit.
-const WATCHED: Duration = Duration::from_secs(60);
+pub(crate) const WATCHED: Duration = Duration::from_secs(60);
 /// First packets and datagrams that both sides send in a minute at most, number: three attempts of
 /// five seconds. In each, over TCP, a SYN of either side every 20 ms; over QUIC a datagram of one
 /// every 10 ms, and three Initials of the other. Before them, three packets of a plain dial.
@@ -46,7 +46,8 @@ pub(crate) fn drawn(seed: u64) -> Pair {
     let most = if dice.percent(50) { NEAR } else { Duration::from_millis(150) };
     let mut side = |kind: Kind| {
         let latency = dice.span_between(Duration::from_millis(10), most);
-        Side { kind, refusal, link: link(latency, lost / 2) }
+        let link = link(latency, lost / 2);
+        Side { kind, refusal, link, ports: None, others: None, predicts: false }
     };
     let sides = kinds.map(&mut side);
     let relay = link(dice.span_between(Duration::from_millis(1), Duration::from_millis(20)), 0);
@@ -142,7 +143,7 @@ fn meet(seed: u64) -> Outcome {
     }
 }
 
-fn direct(site: &Site) -> Option<(u8, Duration)> {
+pub(crate) fn direct(site: &Site) -> Option<(u8, Duration)> {
     site.punching(0).find_map(|(_, news)| {
         let PunchNotice::Connected { attempts, took, .. } = news else { return None };
         Some((*attempts, *took))

@@ -64,6 +64,9 @@ fn pair(transport: Transport, besides: fn(u8, &mut GateConfig)) -> Pair {
         kind: strict,
         refusal: Refusal::Silent,
         link: link(Duration::from_millis(20), 1_000),
+        ports: None,
+        others: None,
+        predicts: false,
     };
     Pair {
         class: Class::new(Family::Ip4, transport),

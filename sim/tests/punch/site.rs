@@ -4,10 +4,12 @@ use crate::{PORT, seconds};
 use portolan_core::{
     Addr, CircuitId, Class, Config, ConnId, DialBackConfig, Duration, Family, FilteringBehavior,
     Instant, MappingBehavior, Notice, PunchConfig, PunchNotice, RelayConfig, RelayNeed, RelayPeer,
-    RelayServerConfig,
+    RelayServerConfig, Transport,
 };
+use portolan_sim::Dice;
 use portolan_sim::net::{
-    Dependence, Fabric, Gate, GateConfig, HostId, Link, Loss, Refusal, RouterId,
+    Dependence, Fabric, Gate, GateConfig, HostId, Link, Loss, Packet, PacketKind, PortAllocation,
+    Refusal, RouterId,
 };
 use portolan_sim::world::{CallEnd, Costs, NodeConfig, NodeId, World};
 use std::collections::BTreeMap;
@@ -71,6 +73,19 @@ pub(crate) struct Side {
     /// What its gates do with what they do not let in.
     pub(crate) refusal: Refusal,
     pub(crate) link: Link,
+    /// How its NAT gives out ports, if not as its kind does.
+    pub(crate) ports: Option<PortAllocation>,
+    /// How often others behind the same NAT call somebody: the time between two calls, on average.
+    pub(crate) others: Option<Duration>,
+    /// Whether it takes part in the prediction of ports.
+    pub(crate) predicts: bool,
+}
+
+/// One side as it stands.
+pub(crate) struct Stood {
+    pub(crate) host: HostId,
+    pub(crate) ip: IpAddr,
+    behind: Option<RouterId>,
 }
 
 /// Two nodes that want to reach each other.
@@ -110,8 +125,8 @@ pub(crate) fn public_ip(family: Family, network: u8, host: u8) -> IpAddr {
 
 impl Pair {
     /// Put up one side's routers and its host.
-    pub(crate) fn stand(&self, fabric: &mut Fabric, side: u8) -> (HostId, IpAddr) {
-        let Side { kind, refusal, link } = &self.sides[usize::from(side)];
+    pub(crate) fn stand(&self, fabric: &mut Fabric, side: u8) -> Stood {
+        let Side { kind, refusal, link, ports, .. } = &self.sides[usize::from(side)];
         let ip = inside(self, side);
         let gate = |config: GateConfig, outside: Option<IpAddr>| {
             let mut config = GateConfig { refusal: *refusal, ..config };
@@ -125,7 +140,9 @@ impl Pair {
             Kind::Public => None,
             Kind::Firewall => Some(fabric.add_router(None, wall(), wall(), link.clone())),
             Kind::Nat(mapping, filtering) => {
-                let nat = gate(GateConfig::nat(*mapping, *filtering), Some(outside));
+                let config = GateConfig::nat(*mapping, *filtering);
+                let ports = ports.unwrap_or(config.ports);
+                let nat = gate(GateConfig { ports, ..config }, Some(outside));
                 Some(fabric.add_router(None, nat, wall(), link.clone()))
             }
             Kind::Double => {
@@ -135,7 +152,7 @@ impl Pair {
                 Some(fabric.add_router(Some(outer), inner, wall(), Link::default()))
             }
         };
-        (fabric.add_host(behind, &[ip], link.clone()), ip)
+        Stood { host: fabric.add_host(behind, &[ip], link.clone()), ip, behind }
     }
 }
 
@@ -151,6 +168,32 @@ pub(crate) struct Site {
     called: Option<CircuitId>,
     relay: NodeId,
     relay_addr: Addr,
+    others: Vec<Others>,
+}
+
+/// Other hosts behind the NAT of a side, as one that calls one stranger after the other.
+struct Others {
+    host: HostId,
+    ip: IpAddr,
+    every: Duration,
+    next_at: Instant,
+    calls: u32,
+    dice: Dice,
+}
+
+impl Others {
+    /// The next call: its packet gets a port of the NAT's.
+    fn call(&mut self, world: &mut World, transport: Transport) {
+        self.calls += 1;
+        let port = 20_000 + u16::try_from(self.calls % 40_000).unwrap_or(0);
+        let from = Addr::new(self.ip, port, transport);
+        let [_, high, middle, low] = self.calls.to_be_bytes();
+        let to = Addr::new(IpAddr::from([45, high, middle, low]), 443, transport);
+        let packet = Packet::bare(from, to, PacketKind::Open);
+        // It ends nowhere.
+        let _ = world.fabric.send(world.now(), self.host, packet, &mut self.dice);
+        self.next_at = self.next_at + self.dice.span_between(Duration::ZERO, self.every * 2);
+    }
 }
 
 fn any(family: Family) -> IpAddr {
@@ -195,20 +238,30 @@ impl Site {
         }
         let known = RelayPeer { peer: world.node(relay).peer(), addrs: vec![relay_addr] };
         let needs = [(RelayNeed::Always, vec![known]), (RelayNeed::Never, Vec::new())];
-        let mut number = 0;
+        let (mut number, mut others) = (0, Vec::new());
         let sides = needs.map(|(need, relays)| {
-            let (host, _) = pair.stand(&mut world.fabric, number);
+            let Stood { host, behind, .. } = pair.stand(&mut world.fabric, number);
+            let side = &pair.sides[usize::from(number)];
+            if let Some(every) = side.others {
+                let ip = IpAddr::from([192, 168, 1, 200]);
+                let host = world.fabric.add_host(behind, &[ip], Link::default());
+                let dice = Dice::new(seed ^ u64::from(number) << 32 ^ 0x6f74_6865);
+                let next_at = Instant::ZERO;
+                others.push(Others { host, ip, every, next_at, calls: 0, dice });
+            }
             let mut core = Config::default();
             let mut config = RelayConfig::default();
             (config.need, config.relays) = (need, relays);
             core.relay = Some(config);
-            core.punch = Some(PunchConfig::default());
+            let mut punch = PunchConfig::default();
+            punch.predict_ports = side.predicts;
+            core.punch = Some(punch);
             let name = ["taker", "opener"][usize::from(number)];
             number += 1;
             node(&mut world, name, host, class, core)
         });
-        let mut site =
-            Site { world, pair, sides, circuit_at: None, called: None, relay, relay_addr };
+        let (circuit_at, called) = (None, None);
+        let mut site = Site { world, pair, sides, circuit_at, called, relay, relay_addr, others };
         site.pass(seconds(1));
         for side in site.sides {
             site.world.start(side);
@@ -222,6 +275,14 @@ impl Site {
     /// Let time pass.
     pub(crate) fn pass(&mut self, span: Duration) {
         let until = self.world.now() + span;
+        loop {
+            let next = self.others.iter_mut().min_by_key(|others| others.next_at);
+            let Some(others) = next.filter(|others| others.next_at < until) else { break };
+            if let Err(violation) = self.world.run_until(others.next_at) {
+                panic!("{violation}: {:?}", self.pair);
+            }
+            others.call(&mut self.world, self.pair.class.transport);
+        }
         if let Err(violation) = self.world.run_until(until) {
             panic!("{violation}: {:?}", self.pair);
         }
@@ -279,6 +340,11 @@ impl Site {
             let mapped = one.mapping != MappingBehavior::Unknown && !one.provisional;
             one.class == self.pair.class && mapped && one.filtering != FilteringBehavior::Unknown
         })
+    }
+
+    /// First packets and datagrams of one side.
+    pub(crate) fn punched_by(&self, side: usize) -> u64 {
+        self.world.node(self.sides[side]).punched().map(|(_, packets)| packets).sum()
     }
 
     /// First packets and datagrams of both sides, by the minute.

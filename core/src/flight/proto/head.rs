@@ -78,7 +78,10 @@ struct ConfigMessage {
 
 /// `portolan.flight.PunchConfig`
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-struct PunchConfigMessage {}
+struct PunchConfigMessage {
+    #[prost(bool, tag = "1")]
+    predict_ports: bool,
+}
 
 /// `portolan.flight.ForcedClass`
 #[derive(Clone, PartialEq, prost::Message)]
@@ -465,8 +468,8 @@ impl TryFrom<RelayConfigMessage> for RelayConfig {
 
 impl From<&PunchConfig> for PunchConfigMessage {
     fn from(config: &PunchConfig) -> PunchConfigMessage {
-        let PunchConfig {} = config;
-        PunchConfigMessage {}
+        let PunchConfig { predict_ports } = *config;
+        PunchConfigMessage { predict_ports }
     }
 }
 
@@ -474,8 +477,8 @@ impl TryFrom<PunchConfigMessage> for PunchConfig {
     type Error = Unknown;
 
     fn try_from(message: PunchConfigMessage) -> Result<PunchConfig, Unknown> {
-        let PunchConfigMessage {} = message;
-        Ok(PunchConfig {})
+        let PunchConfigMessage { predict_ports } = message;
+        Ok(PunchConfig { predict_ports })
     }
 }
 

@@ -209,6 +209,9 @@ numbers! {
         Plain = 1,
         Client = 2,
         Server = 3,
+        Open = 4,
+        Sample = 5,
+        Predicted = 6,
     }
     PunchFailure {
         EndpointDependent = 1,
@@ -217,6 +220,7 @@ numbers! {
         BadAnswer = 4,
         NotReached = 5,
         CircuitLost = 6,
+        Unpredictable = 7,
     }
     RelayNeed {
         Auto = 1,

@@ -135,10 +135,10 @@ fn voucher(sealed: &Bytes, is_bad: bool) -> Option<Bytes> {
 
 fn punch(said: PunchMessage, by: &mut impl Retell) -> PunchMessage {
     match said {
-        PunchMessage::Connect { addrs: all, behaviors } => {
-            PunchMessage::Connect { addrs: addrs(&all, by), behaviors }
+        PunchMessage::Connect { addrs: all, behaviors, prediction } => {
+            PunchMessage::Connect { addrs: addrs(&all, by), behaviors, prediction }
         }
-        PunchMessage::Sync => said,
+        PunchMessage::Sync { .. } => said,
     }
 }
 

@@ -248,6 +248,7 @@ saved!(enum PunchFailure {
     4 = BadAnswer,
     5 = NotReached,
     6 = CircuitLost,
+    7 = Unpredictable,
 });
 saved!(enum Wake {
     1 = IdentifyOverdue,

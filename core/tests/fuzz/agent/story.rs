@@ -12,11 +12,12 @@ use portolan_core::wire::autonat::{
 use portolan_core::wire::identify::Identify;
 use portolan_core::wire::multiaddr;
 use portolan_core::wire::peer_record::PeerRecord;
-use portolan_core::wire::punch::{Behavior, Behaviors, PunchMessage};
+
+use portolan_core::wire::punch::{Behavior, Behaviors, PredictedPorts, Prediction, PunchMessage};
 use portolan_core::{
-    Addr, ConnId, Connected, Deadline, DialFailure, DialId, Duration, Event, FilteringBehavior,
-    Framing, Instant, ListenerId, MappingBehavior, PeerId, Protocol, ProtocolSet, Side, StreamEnd,
-    StreamFailure, StreamId,
+    Addr, Class, ConnId, Connected, Deadline, DialFailure, DialId, Duration, Event,
+    FilteringBehavior, Framing, Instant, ListenerId, MappingBehavior, PeerId, Protocol,
+    ProtocolSet, Side, StreamEnd, StreamFailure, StreamId,
 };
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -393,8 +394,17 @@ fn sensible(facts: &mut Facts<'_>, books: &Books, stream: StreamId, sent: Option
 
 /// What two peers on a circuit say to each other.
 fn punching(facts: &mut Facts<'_>) -> Bytes {
+    let prediction = match facts.below(4) {
+        0 => Prediction::TakesPart,
+        1 => {
+            let class = Class::ALL[facts.below(4)];
+            let step = [1, -1, 2, 0, i16::MIN][facts.below(5)];
+            Prediction::Ports(PredictedPorts { class, first: 5_000, step, count: u8::MAX })
+        }
+        _ => Prediction::Off,
+    };
     if facts.below(3) == 0 {
-        return PunchMessage::Sync.encode();
+        return PunchMessage::Sync { prediction }.encode();
     }
     let addrs = (0..facts.below(5)).map(|_| multiaddr::encode(facts.addr())).collect();
     let behaviors = match facts.flag() {
@@ -404,7 +414,7 @@ fn punching(facts: &mut Facts<'_>) -> Bytes {
             filtering: FilteringBehavior::AddressAndPortDependent,
         }),
     };
-    PunchMessage::Connect { addrs, behaviors }.encode()
+    PunchMessage::Connect { addrs, behaviors, prediction }.encode()
 }
 
 /// The index of an address in a request, mostly the first.
