@@ -2,12 +2,13 @@
 
 use super::offer::{self, Failure, Offer};
 use super::{ANSWER_TIMEOUT, ATTEMPT_MAX, ATTEMPTS_MAX, Ground, Punching, cancel, dial, stream};
+use crate::reachability::Verdict;
 use crate::wire::punch::PunchMessage;
 use crate::words::checkpoint::saved;
 use crate::words::sleep::Sleep;
 use crate::{
     Action, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, PunchFailure, PunchId,
-    PunchNotice, PunchWay, Side, StreamEnd, StreamId, Wake,
+    PunchNotice, PunchWay, Scope, Side, StreamEnd, StreamId, Wake,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -58,7 +59,7 @@ enum Stage {
     Plain { stream: StreamId, theirs: Offer, until: Instant },
     /// It was told to dial, and is about to hear it.
     Waiting { theirs: Offer, at: Instant },
-    /// We dial.
+    /// We dial, or only the other side does.
     Dialling { dials: BTreeSet<PunchId>, until: Instant },
     /// It was in vain.
     Resting { since: Instant, until: Instant },
@@ -97,9 +98,15 @@ impl Drive {
     }
 
     /// A dial failed: whether it is one of these.
-    pub(super) fn failed(&mut self, punch: PunchId) -> bool {
+    pub(super) fn failed(&mut self, now: Instant, punch: PunchId) -> bool {
         let dialled = match &mut self.stage {
-            Stage::Dialling { dials, .. } => dials.remove(&punch),
+            Stage::Dialling { dials, until } => {
+                let dialled = dials.remove(&punch);
+                if dialled && dials.is_empty() {
+                    *until = now;
+                }
+                dialled
+            }
             Stage::Ready
             | Stage::Asking { .. }
             | Stage::Plain { .. }
@@ -267,7 +274,7 @@ impl Punching {
                 self.punch(cx, ground, conn);
                 true
             }
-            Stage::Dialling { dials, .. } if overdue || dials.is_empty() => {
+            Stage::Dialling { dials, .. } if overdue => {
                 cancel(cx, dials);
                 self.in_vain(cx, conn, (PunchFailure::NotReached, None));
                 true
@@ -321,8 +328,11 @@ impl Punching {
         let Stage::Plain { stream, theirs, .. } = &drive.stage else { return };
         let stream = *stream;
         if let Err(failure) = offer::dials(ground, Side::Inbound, &self.offer, theirs) {
-            cx.actions.push(Action::ResetStream { stream });
-            return self.in_vain(cx, conn, failure);
+            let (reason, _) = failure;
+            if reason != PunchFailure::NoCommonAddress || !ground.gets_in(&self.offer) {
+                cx.actions.push(Action::ResetStream { stream });
+                return self.in_vain(cx, conn, failure);
+            }
         }
         drive.attempts = drive.attempts.saturating_add(1);
         let news =
@@ -344,6 +354,16 @@ impl Punching {
         let dials = offer::dials(ground, Side::Inbound, &self.offer, theirs).unwrap_or_default();
         let dials = dial(cx, &mut self.minted, drive.peer, dials, ATTEMPT_MAX);
         drive.stage = Stage::Dialling { dials, until: cx.now + ATTEMPT_MAX };
+    }
+}
+
+impl Ground<'_> {
+    /// Whether somebody who does not know where he can be reached may get in where we say that we
+    /// can be.
+    fn gets_in(&self, ours: &Offer) -> bool {
+        let verdicts = ours.addrs.iter().filter_map(|addr| self.reachability.verdict(*addr));
+        let mut scopes = verdicts.filter_map(Verdict::scope);
+        scopes.any(|scope| scope != Scope::ContactedOnly)
     }
 }
 

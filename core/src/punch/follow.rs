@@ -143,11 +143,14 @@ impl Punching {
             (Stage::Told { theirs, .. }, Ok(PunchMessage::Sync)) => {
                 cx.actions.push(Action::CloseStream { stream });
                 let dials = offer::dials(ground, Side::Outbound, &self.offer, theirs);
+                // What is hopeless has been named. Who names nothing that we could dial may get in.
+                if !matches!(dials, Err((PunchFailure::EndpointDependent, _))) {
+                    follow.attempts = follow.attempts.saturating_add(1);
+                }
                 let dials = dials.unwrap_or_default();
                 follow.stage = if dials.is_empty() {
                     Stage::Over { until: cx.now + AGAIN_WITHIN }
                 } else {
-                    follow.attempts = follow.attempts.saturating_add(1);
                     let peer = follow.peer;
                     let dials = dial(cx, &mut self.minted, peer, dials, ATTEMPT_MAX);
                     Stage::Dialling { dials, until: cx.now + ATTEMPT_MAX }

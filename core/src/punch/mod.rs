@@ -114,7 +114,7 @@ impl Punching {
     /// A fact of the runtime.
     pub(crate) fn record(&mut self, cx: &mut Cx<'_>, event: &PunchEvent) -> Result<(), Oddity> {
         let PunchEvent::Failed { punch, .. } = event;
-        let drives = self.drives.values_mut().any(|drive| drive.failed(*punch));
+        let drives = self.drives.values_mut().any(|drive| drive.failed(cx.now, *punch));
         let follows = self.follows.values_mut().any(|follow| follow.failed(cx.now, *punch));
         if drives || follows { Ok(()) } else { Err(Oddity::UnknownDial) }
     }
