@@ -10,6 +10,7 @@
 
 #![allow(clippy::print_stdout, reason = "this is what a program says")]
 
+mod meeting;
 mod session;
 mod tale;
 mod world;
@@ -17,6 +18,7 @@ mod world;
 use super::peers::On;
 use super::rules::{Kind, Layer};
 use super::{available, program};
+use meeting::Meeting;
 use portolan_sim::net::{Dependence, Refusal};
 use portolan_sim::workers::spread;
 use std::process::ExitCode;
@@ -122,7 +124,9 @@ impl Story {
 /// other runtime; or those whose name contains the argument. Without root or the tools it says what
 /// was skipped, which is a failure where `PORTOLAN_REQUIRE_LAB` is set.
 pub fn pass() -> ExitCode {
-    program::told("the lab of punching", available(), |wanted| pairs(wanted) + sessions(wanted))
+    program::told("the lab of punching", available(), |wanted| {
+        pairs(wanted) + meetings(wanted) + sessions(wanted)
+    })
 }
 
 /// Live through all pairs.
@@ -150,6 +154,34 @@ fn pairs(wanted: &str) -> usize {
     println!("punching: {} stories in {} s", stories.len(), started.elapsed().as_secs());
     print!("{}", tale::summary(&tales));
     tales.iter().map(|(_, tale)| tale.problems.len()).sum()
+}
+
+/// Live through what happens with other implementations.
+fn meetings(wanted: &str) -> usize {
+    let started = Instant::now();
+    let is_whole = program::is_whole();
+    let (mut meetings, mut problems) = (Vec::new(), 0);
+    for run in 0..program::runs() {
+        let (all, missing) = meeting::all(run, is_whole);
+        meetings.extend(all.into_iter().filter(|meeting| meeting.name().contains(wanted)));
+        problems += missing;
+    }
+    let meeting = |number: u64| meetings.get(usize::try_from(number).ok()?);
+    spread(
+        0..meetings.len() as u64,
+        JOBS,
+        |number| meeting(number).map(|one| (*one, Instant::now(), one.live())),
+        &mut |_, lived: Option<(Meeting, Instant, Tale)>| {
+            if let Some((meeting, began, tale)) = lived {
+                println!("{} ({} s): {}", meeting.name(), began.elapsed().as_secs(), tale.line());
+                problems += tale.problems.len();
+            }
+            true
+        },
+    );
+    let count = meetings.len();
+    println!("punching with others: {count} stories in {} s", started.elapsed().as_secs());
+    problems
 }
 
 /// Carry sessions, one after the other: each takes what the machine gives.
