@@ -77,6 +77,32 @@ ends on both sides; where Portolan relays, exactly 65,536 were passed, and it sa
 relay says that its time was over.
 ";
 
+const PUNCHING: &str = "
+## Hole punching
+
+DCUtR between two routers of the [lab](lab.md#punching), which drop what nobody asked for. It takes
+network namespaces; so this table is what `tests/punch.rs` demands, not what this run has seen.
+*Begins* is who took the circuit. Wherever a connection comes, 100,000 bytes come back over it both
+ways. The relay is Portolan's; behind EI×APD rust-libp2p's over TCP as well.
+";
+
+const PUNCHING_NOTES: &str = "
+- rust-libp2p tells the port that it listens on, with the IP that others see, whatever port they see.
+  Where its router chooses other ports, nobody gets in there.
+- rust-libp2p dials over QUIC as a client, whether it begins or follows. Its transport can send the
+  datagrams of the specification, but only where a dial is not to come from the listen port, which
+  its DCUtR never says.
+- Over TCP, rust-libp2p as who begins is the server of whatever it dials. Behind a router that gives
+  every flow another port it gets in where others let it in, comes to a listener that takes it for a
+  client, and both wait for the other to speak. That is as the specification has it, and is not tried.
+- rust-libp2p tells its application that punching failed where its own dial came to nothing, even if
+  the other side has come to its listener meanwhile.
+- js-libp2p listens on one port and dials from others, over TCP and over QUIC. It never tells what
+  others see of it, only what AutoNAT has confirmed, which is nothing behind a router. So it gets in
+  where strangers do, and nowhere else. As who begins it dials what identify lists first.
+- js-libp2p closes the circuit as soon as there is another connection.
+";
+
 /// All that was seen, and on which runtime Portolan was.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
@@ -117,6 +143,29 @@ fn party(who: Who) -> String {
             format!("js-libp2p {version} (circuit-relay-v2 {relay})")
         }
     }
+}
+
+/// What `tests/punch.rs` demands.
+fn punched() -> String {
+    let rust = peer(Kind::Rust);
+    let package = include_str!("js/package.json");
+    let version = between(package, "\"libp2p\": \"", "\"");
+    let dcutr = between(package, "\"@libp2p/dcutr\": \"", "\"");
+    let js = format!("js-libp2p {version} (dcutr {dcutr})");
+    let any = "EI×EI, EI×AD, EI×APD, two NATs, firewall of IPv6";
+    let first = "works, on the first attempt";
+    let nowhere = "no: it cannot say where it is, and does not get in";
+    let rows = [
+        (&rust, "begins or follows", any, "one of these, in eight pairs", first),
+        (&rust, "begins or follows", "APD×APD", "EI×EI, EI×AD", first),
+        (&js, "begins", "EI×EI", "EI×EI", "works, without an attempt"),
+        (&js, "follows", "EI×EI", "EI×EI", first),
+        (&js, "begins or follows", "EI×APD", "EI×APD", nowhere),
+    ];
+    let line = |(peer, part, ours, its, how): (&String, &str, &str, &str, &str)| {
+        format!("| {peer} | {part} | {ours} | {its} | {how} | {how} |\n")
+    };
+    rows.map(line).concat()
 }
 
 fn between<'a>(text: &'a str, before: &str, after: &str) -> &'a str {
@@ -168,7 +217,10 @@ impl Seen {
         page += CUTS;
         page += "\n| limit | relay | reserves | dials | TCP | QUIC |\n|---|---|---|---|---|---|\n";
         page += &self.relayed_rows(&[Shown::Bytes, Shown::Time]).concat();
-        page + NOTES
+        page += PUNCHING;
+        page +=
+            "\n| peer | it | our router | its router | TCP | QUIC |\n|---|---|---|---|---|---|\n";
+        page + &punched() + NOTES + PUNCHING_NOTES.trim_start()
     }
 
     fn relayed_rows(&self, shown: &[Shown]) -> Vec<String> {

@@ -154,7 +154,8 @@ impl JsPeer {
         Ok(strings(&answer["peers"]).into_iter().filter_map(|id| id.parse().ok()).collect())
     }
 
-    async fn order(&self, order: &Value) {
+    /// Give a command of `peer.mjs`; what comes of it is an event.
+    pub async fn order(&self, order: &Value) {
         let line = format!("{order}\n");
         self.stdin.lock().await.write_all(line.as_bytes()).await.expect("the process listens");
     }

@@ -39,7 +39,8 @@ pub struct Inbound {
 pub struct Opener(mpsc::UnboundedSender<Open>);
 
 impl Opener {
-    /// Open a stream on a connection with `peer` that stands.
+    /// Open a stream on a connection with `peer` that stands; where one leads through a relay, on
+    /// one that does not, if there is any.
     ///
     /// # Errors
     /// If there is no connection, or the peer does not speak the protocol.
@@ -70,7 +71,14 @@ pub(crate) struct Behaviour {
     accepted: Vec<StreamProtocol>,
     inbound: mpsc::UnboundedSender<Inbound>,
     orders: mpsc::UnboundedReceiver<Open>,
-    connected: Vec<PeerId>,
+    connected: Vec<Connected>,
+}
+
+/// A connection that stands.
+struct Connected {
+    peer: PeerId,
+    conn: ConnectionId,
+    relayed: bool,
 }
 
 impl Behaviour {
@@ -123,11 +131,14 @@ impl NetworkBehaviour for Behaviour {
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         if let FromSwarm::ConnectionEstablished(established) = &event {
-            self.connected.push(established.peer_id);
+            self.connected.push(Connected {
+                peer: established.peer_id,
+                conn: established.connection_id,
+                relayed: established.endpoint.is_relayed(),
+            });
         }
         if let FromSwarm::ConnectionClosed(closed) = &event {
-            let one = self.connected.iter().position(|peer| *peer == closed.peer_id);
-            one.map(|one| self.connected.swap_remove(one));
+            self.connected.retain(|one| one.conn != closed.connection_id);
         }
     }
 
@@ -142,8 +153,11 @@ impl NetworkBehaviour for Behaviour {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Infallible, THandlerInEvent<Self>>> {
         while let Poll::Ready(Some(Open { peer, wanted })) = self.orders.poll_recv(cx) {
-            if self.connected.contains(&peer) {
-                let handler = NotifyHandler::Any;
+            let of = || self.connected.iter().filter(|one| one.peer == peer);
+            if of().next().is_some() {
+                let direct = of().find(|one| !one.relayed).filter(|_| of().any(|one| one.relayed));
+                let handler =
+                    direct.map_or(NotifyHandler::Any, |direct| NotifyHandler::One(direct.conn));
                 return Poll::Ready(ToSwarm::NotifyHandler {
                     peer_id: peer,
                     handler,

@@ -1,8 +1,8 @@
 //! A peer that nobody here wrote: a rust-libp2p swarm out of the published crate, on tokio.
 //!
 //! It speaks TCP (Noise or TLS, Yamux) and QUIC, identify and ping, and on request AutoNAT v2 as
-//! server or as client, and relaying as either. Everything it sees goes into a log that tests wait on. Streams of any
-//! protocol can be opened and accepted by hand; the scripted servers are made of that.
+//! server or as client, relaying as either, and hole punching. Everything it sees goes into a log that tests wait
+//! on. Streams of any protocol can be opened and accepted by hand; the scripted servers are made of that.
 
 use crate::raw_streams::{self, Inbound, Opener};
 use crate::rust_relay::{self, RelaySeen, RustRelayConfig};
@@ -15,7 +15,7 @@ use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{NetworkBehaviour, StreamProtocol, SwarmEvent};
 use libp2p::{
-    Multiaddr, PeerId, Swarm, SwarmBuilder, identify, noise, ping, relay, tcp, tls, yamux,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, dcutr, identify, noise, ping, relay, tcp, tls, yamux,
 };
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -107,6 +107,8 @@ pub struct RustPeerConfig {
     pub relay: Option<RustRelayConfig>,
     /// Whether it can reserve at relays and dial through them.
     pub relay_client: bool,
+    /// Whether it makes direct connections out of relayed ones.
+    pub punch: bool,
 }
 
 /// Something that a peer saw.
@@ -122,6 +124,8 @@ pub enum Seen {
         remote: Multiaddr,
         /// Whether we dialled.
         dialled: bool,
+        /// Whether it leads through a relay.
+        relayed: bool,
     },
     /// A dial failed.
     DialFailed(String),
@@ -183,6 +187,13 @@ pub enum Seen {
     ListenerClosed(String),
     /// Something about relays.
     Relay(RelaySeen),
+    /// What became of a hole that it punched.
+    Punched {
+        /// The other side.
+        peer: PeerId,
+        /// Whether there is a direct connection.
+        result: Result<(), String>,
+    },
 }
 
 impl Seen {
@@ -349,6 +360,7 @@ struct Behaviour {
     client: Toggle<autonat::client::Behaviour>,
     relay: Toggle<relay::Behaviour>,
     relay_client: Toggle<relay::client::Behaviour>,
+    punch: Toggle<dcutr::Behaviour>,
     streams: raw_streams::Behaviour,
 }
 
@@ -390,6 +402,7 @@ fn behaviour(
         client: config.client.map(client_behaviour).into(),
         relay: config.relay.map(|relay| relay.behaviour(id)).into(),
         relay_client: config.relay_client.then_some(relays).into(),
+        punch: config.punch.then(|| dcutr::Behaviour::new(id)).into(),
         streams,
     }
 }
@@ -491,12 +504,13 @@ fn translate(event: SwarmEvent<BehaviourEvent>) -> Option<Seen> {
 }
 
 fn connected(peer: PeerId, endpoint: ConnectedPoint) -> Seen {
+    let relayed = endpoint.is_relayed();
     match endpoint {
         ConnectedPoint::Dialer { address, .. } => {
-            Seen::Connected { peer, remote: address, dialled: true }
+            Seen::Connected { peer, remote: address, dialled: true, relayed }
         }
         ConnectedPoint::Listener { send_back_addr, .. } => {
-            Seen::Connected { peer, remote: send_back_addr, dialled: false }
+            Seen::Connected { peer, remote: send_back_addr, dialled: false, relayed }
         }
     }
 }
@@ -541,6 +555,10 @@ fn of_behaviour(event: BehaviourEvent) -> Option<Seen> {
         },
         BehaviourEvent::Relay(event) => Seen::Relay(rust_relay::of_relay(event)?),
         BehaviourEvent::RelayClient(event) => Seen::Relay(rust_relay::of_client(event)),
+        BehaviourEvent::Punch(event) => Seen::Punched {
+            peer: event.remote_peer_id,
+            result: event.result.map(drop).map_err(|error| causes(&error)),
+        },
         BehaviourEvent::Streams(never) => match never {},
     };
     Some(seen)

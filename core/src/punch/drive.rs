@@ -3,12 +3,13 @@
 use super::offer::{self, Failure, Offer};
 use super::predict::{self, Part, Sampling};
 use super::{ANSWER_TIMEOUT, ATTEMPT_MAX, ATTEMPTS_MAX, Ground, Punching, cancel, dial, stream};
+use crate::reachability::Verdict;
 use crate::wire::punch::{Prediction, PunchMessage};
 use crate::words::checkpoint::saved;
 use crate::words::sleep::Sleep;
 use crate::{
     Action, Class, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, PunchFailure,
-    PunchId, PunchNotice, PunchWay, Side, StreamEnd, StreamId, Wake,
+    PunchId, PunchNotice, PunchWay, Scope, Side, StreamEnd, StreamId, Wake,
 };
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -61,7 +62,7 @@ enum Stage {
     Sampling { stream: StreamId, theirs: Offer, sampling: Sampling },
     /// It was told to dial, and is about to hear it; the class in which ports of ours were predicted.
     Waiting { theirs: Offer, at: Instant, predicted: Option<Class> },
-    /// We dial; or have opened our NAT, and the other side may come until then.
+    /// We dial; or have opened our NAT, or need not, and the other side may come until then.
     Dialling { dials: BTreeSet<PunchId>, until: Instant, waits: bool },
     /// It was in vain.
     Resting { since: Instant, until: Instant },
@@ -371,6 +372,11 @@ impl Punching {
                     drive.stage = Stage::Sampling { stream, theirs, sampling };
                 }
             }
+            (Ok(None), Err((PunchFailure::NoCommonAddress, _)))
+                if part.is_none() && ground.gets_in(&self.offer) =>
+            {
+                self.tell(cx, conn, (stream, theirs), Prediction::Off);
+            }
             (Ok(None), Err(failure)) if part.is_none() => {
                 self.give_way(cx, conn, stream, failure);
             }
@@ -443,11 +449,22 @@ impl Punching {
         // A plain dial of the same address would take the socket, and meet the other side's as a client.
         cancel(cx, &mut drive.plain);
         let dials = self.all_dials(cx.now, ground, Side::Inbound, (&theirs, predicted));
-        let waits = predict::waits(&dials);
+        // Who names nothing that we could dial may get in.
+        let waits = dials.is_empty() || predict::waits(&dials);
         let dials = dial(cx, &mut self.minted, peer, dials, ATTEMPT_MAX);
         if let Some(drive) = self.drives.get_mut(&conn) {
             drive.stage = Stage::Dialling { dials, until: cx.now + ATTEMPT_MAX, waits };
         }
+    }
+}
+
+impl Ground<'_> {
+    /// Whether somebody who does not know where he can be reached may get in where we say that we
+    /// can be.
+    fn gets_in(&self, ours: &Offer) -> bool {
+        let verdicts = ours.addrs.iter().filter_map(|addr| self.reachability.verdict(*addr));
+        let mut scopes = verdicts.filter_map(Verdict::scope);
+        scopes.any(|scope| scope != Scope::ContactedOnly)
     }
 }
 

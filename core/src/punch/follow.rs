@@ -254,11 +254,16 @@ impl Punching {
         (theirs, predicted): (&Offer, Option<Class>),
     ) {
         let dials = self.all_dials(cx.now, ground, Side::Outbound, (theirs, predicted));
+        let plain = offer::dials(ground, Side::Outbound, &self.offer, theirs);
         let Some(follow) = self.follows.get_mut(&conn) else { return };
+        // What is hopeless has been named. Who names nothing that we could dial may get in.
+        let is_hopeless = matches!(plain, Err((PunchFailure::EndpointDependent, _)));
+        if !dials.is_empty() || !is_hopeless {
+            follow.attempts = follow.attempts.saturating_add(1);
+        }
         follow.stage = if dials.is_empty() {
             Stage::Over { until: cx.now + AGAIN_WITHIN }
         } else {
-            follow.attempts = follow.attempts.saturating_add(1);
             let waits = predict::waits(&dials);
             let dials = dial(cx, &mut self.minted, follow.peer, dials, ATTEMPT_MAX);
             Stage::Dialling { dials, until: cx.now + ATTEMPT_MAX, waits }

@@ -22,6 +22,8 @@
 //   reserved    id, relay, addrs, voucher: a reservation stands; its addresses as the node joined them
 //   echoed      id, bytes: they came back as they were sent
 //   reservations id, peers: who holds one here
+//   punching    text, error: what the service that makes direct connections says it does; texts have
+//               places for values, which are left out
 //   failed      id, what, error: a command failed, or the start did
 //   stopped     nothing follows
 //
@@ -38,7 +40,9 @@ import { quic } from '@chainsafe/libp2p-quic'
 import { yamux } from '@chainsafe/libp2p-yamux'
 import { autoNATv2 } from '@libp2p/autonat-v2'
 import { generateKeyPair } from '@libp2p/crypto/keys'
+import { dcutr } from '@libp2p/dcutr'
 import { identify, identifyPush } from '@libp2p/identify'
+import { defaultLogger } from '@libp2p/logger'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
@@ -60,7 +64,12 @@ const defaults = {
   // What it allows a circuit, as {bytes, milliseconds}, if it is a relay; null for its own default.
   relay: null,
   // Whether it can reserve at relays and dial through them.
-  relayClient: false
+  relayClient: false,
+  // Whether it makes direct connections out of relayed ones.
+  punch: false,
+  // The protocol on which it echoes: whatever is sent until the sender ends comes back, and then
+  // the end.
+  echo: '/portolan/test/echo/1.0.0'
 }
 
 // A dial of a test is on this host: seconds mean that it hangs.
@@ -80,8 +89,18 @@ async function privateKey (type) {
   return type === 'RSA' ? generateKeyPair('RSA', 2048) : generateKeyPair(type)
 }
 
+// A logger that tells what the service for direct connections writes: it has no events.
+function telling (others) {
+  const tell = (text, ...values) => {
+    const error = values.find((value) => value instanceof Error)
+    say('punching', { text, error: error == null ? null : String(error.message) })
+  }
+  const log = Object.assign(tell, { error: tell, trace: () => {}, enabled: true, newScope: () => log })
+  return { forComponent: (name) => name === 'libp2p:dcutr' ? log : others.forComponent(name) }
+}
+
 async function start (options) {
-  const inner = {}
+  const inner = { echo: options.echo }
   const services = {
     identify: identify(),
     identifyPush: identifyPush(),
@@ -96,6 +115,9 @@ async function start (options) {
   if (options.autonat) {
     services.autonat = autoNATv2()
   }
+  if (options.punch) {
+    services.punch = dcutr()
+  }
   const node = await createLibp2p({
     privateKey: await privateKey(options.key),
     addresses: { listen: options.listen },
@@ -104,6 +126,7 @@ async function start (options) {
     streamMuxers: [yamux()],
     // By default js-libp2p dials no loopback address that another peer told it about.
     connectionGater: { denyDialMultiaddr: () => false },
+    logger: telling(defaultLogger()),
     services
   })
   return { node, inner }
@@ -196,7 +219,7 @@ const { node, inner } = await start(options).catch((err) => {
   process.exit(1)
 })
 watch(node, inner)
-await relay.serve(node)
+await relay.serve(node, inner)
 say('ready', {
   peer: node.peerId.toString(),
   // What is listened on; `node.getMultiaddrs()` leaves out what AutoNAT has yet to confirm.

@@ -3,9 +3,6 @@ import { circuitRelayServer, circuitRelayTransport } from '@libp2p/circuit-relay
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 
-// The protocol of the tests: whatever is sent until the sender ends comes back, and then the end.
-const ECHO = '/portolan/test/echo/1.0.0'
-
 // Limits as js-libp2p is to enforce them; null is its default.
 function server ({ bytes, milliseconds }) {
   const reservations = {}
@@ -46,8 +43,8 @@ async function readAll (stream) {
 }
 
 // Echo what peers send, even through relays.
-export async function serve (node) {
-  await node.handle(ECHO, async (stream) => {
+export async function serve (node, { echo }) {
+  await node.handle(echo, async (stream) => {
     const bytes = await readAll(stream)
     stream.send(bytes)
     await stream.close()
@@ -69,14 +66,15 @@ export const commands = {
       voucher: reservation.voucher != null
     })
   },
-  async echo (node, { id, peer, bytes, signal }, say) {
+  async echo (node, { id, peer, bytes, signal }, say, inner) {
     const sent = Buffer.alloc(bytes)
     for (let at = 0; at < bytes; at += 4096) {
       crypto.getRandomValues(sent.subarray(at, Math.min(bytes, at + 4096)))
     }
     // Not `dialProtocol`: that dials anew where all that stands is limited.
-    const [connection] = node.getConnections(peerIdFromString(peer))
-    const stream = await connection.newStream(ECHO, { runOnLimitedConnection: true, signal })
+    const all = node.getConnections(peerIdFromString(peer))
+    const connection = all.find((one) => one.limits == null) ?? all[0]
+    const stream = await connection.newStream(inner.echo, { runOnLimitedConnection: true, signal })
     stream.send(sent)
     const [back] = await Promise.all([readAll(stream), stream.close({ signal })])
     if (!back.equals(sent)) {

@@ -203,7 +203,8 @@ async fn check_rust(listen: Vec<Multiaddr>, peers: Vec<Multiaddr>, within: Durat
             | Seen::Pinged { .. }
             | Seen::Served { .. }
             | Seen::ListenerClosed(_)
-            | Seen::Relay(_) => {}
+            | Seen::Relay(_)
+            | Seen::Punched { .. } => {}
         }
         let all_met = strangers.len() <= failed;
         if all_met && !answered.is_empty() && answered.values().all(|answered| *answered) {

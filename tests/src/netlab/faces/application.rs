@@ -2,8 +2,8 @@
 //! stdout what its node tells it. It ends with its stdin.
 //!
 //! Commands: `{"do": "listen" | "dial" | "report", "addr": MULTIADDR}`, each answered by
-//! `{"event": "done" | "failed", "addr": …}`; of relays besides `ask`, `echo`, `hold`, `reserve` and
-//! `drain`. Events beside: `ready`, `verdict`, `class`, `node`, `role`, `probe`, `candidate`,
+//! `{"event": "done" | "failed", "addr": …}`; of relays besides `ask`, `echo`, `hold`, `reserve`,
+//! `drain`, `punch` and `exchange`. Events beside: `ready`, `verdict`, `class`, `node`, `role`, `probe`, `candidate`,
 //! `advertised`, `dialling`, `behaviour`, `mapping`, `gateway`, and of relays `need`, `relay`, `circuits`,
 //! `granted`, `refused`, `ended`, `bridged`, and `punching`, each with `at_ms` on the node's clock.
 
@@ -59,11 +59,11 @@ struct Args {
 }
 
 #[derive(Debug, Deserialize)]
-struct Command {
+pub(super) struct Command {
     #[serde(rename = "do")]
-    verb: String,
+    pub(super) verb: String,
     /// Empty where none is needed.
-    addr: Multiaddr,
+    pub(super) addr: Multiaddr,
 }
 
 /// Be such an application.
@@ -160,7 +160,7 @@ fn asking(names: &[String], lifetime: Option<u64>) -> Result<Option<MappingConfi
 }
 
 /// The lines of stdin, read by a thread that ends with it.
-fn commands() -> async_channel::Receiver<Result<Command, String>> {
+pub(super) fn commands() -> async_channel::Receiver<Result<Command, String>> {
     let (sender, commands) = async_channel::bounded(16);
     thread::spawn(move || {
         for line in io::stdin().lock().lines().map_while(Result::ok) {

@@ -2,8 +2,10 @@
 //! program that the experiments run in a namespace, so that the lab needs no other beside it.
 
 mod application;
+mod js_puncher;
 mod punching;
 mod relaying;
+mod rust_puncher;
 mod rust_relay;
 mod scripted;
 
@@ -21,6 +23,11 @@ pub const SCRIPTED: &str = "scripted";
 /// A relay of rust-libp2p's.
 pub const RUST_RELAY: &str = "rust-relay";
 
+/// A peer of rust-libp2p's that makes direct connections out of relayed ones.
+pub const RUST_PUNCHER: &str = "rust-puncher";
+/// The same of js-libp2p's.
+pub const JS_PUNCHER: &str = "js-puncher";
+
 pub use scripted::{TRICKS, Trick};
 
 /// If the first argument names another program, be that.
@@ -36,6 +43,8 @@ pub fn other_face() -> Option<ExitCode> {
         PORTOLAN => Some(portolan::program(named)),
         APPLICATION => Some(application::run(named)),
         SCRIPTED => Some(scripted::run(named)),
+        JS_PUNCHER => Some(js_puncher::run(named)),
+        RUST_PUNCHER => Some(rust_puncher::run(named)),
         RUST_RELAY => Some(rust_relay::run(named)),
         _ => None,
     }

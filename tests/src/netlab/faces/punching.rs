@@ -4,8 +4,8 @@
 use super::application::millis_of;
 use super::relaying::{ECHO, LONG, dial, exchange};
 use futures::StreamExt as _;
-use multiaddr::Multiaddr;
-use portolan_core::{Notice, PunchNotice, Transport};
+use multiaddr::{Multiaddr, Protocol};
+use portolan_core::{Notice, PeerId, PunchNotice, Transport};
 use portolan_runtime::Node;
 use portolan_runtime::traits::Runtime;
 use serde_json::{Value, json};
@@ -39,16 +39,31 @@ pub(super) async fn punch<R: Runtime>(node: &Node<R>, addr: &Multiaddr) -> Resul
         done["took_ms"] = millis_of(noticed.at.since(stands)).into();
         break;
     }
+    done["echo_relayed"] = has_back(node, dialled.peer).await?;
+    Ok(done)
+}
+
+/// Have bytes back from the peer whom an address names, over whatever new streams take.
+pub(super) async fn talk<R: Runtime>(node: &Node<R>, addr: &Multiaddr) -> Result<Value, String> {
+    let named = addr.iter().find_map(|part| {
+        let Protocol::P2p(peer) = part else { return None };
+        Some(peer)
+    });
+    let peer = named.ok_or("the address names no peer")?;
+    Ok(json!({ "relayed": has_back(node, peer).await? }))
+}
+
+/// Have bytes back, and say whether that was over a circuit.
+async fn has_back<R: Runtime>(node: &Node<R>, peer: PeerId) -> Result<Value, String> {
     let sent: Vec<u8> = (0..=250).cycle().take(LONG).collect();
-    let stream = node.open_stream(dialled.peer, ECHO).await.map_err(|error| error.to_string())?;
+    let stream = node.open_stream(peer, ECHO).await.map_err(|error| error.to_string())?;
     let conn = stream.conn();
     if exchange(stream, &sent).await.map_err(|error| error.to_string())? != sent {
         return Err("what came back is not what was sent".to_owned());
     }
     let all = node.connections().await;
     let over = all.into_iter().find(|one| one.conn == conn);
-    done["echo_relayed"] = over.map(|one| one.relayed).into();
-    Ok(done)
+    Ok(over.map(|one| one.relayed).into())
 }
 
 const fn word(transport: Transport) -> &'static str {

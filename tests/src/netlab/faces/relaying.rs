@@ -2,7 +2,7 @@
 
 use clap::Args;
 use futures::future::{self, Either};
-use futures::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use futures::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use futures::{FutureExt as _, StreamExt as _};
 use multiaddr::Multiaddr;
 use portolan_core::wire::framing;
@@ -13,9 +13,7 @@ use portolan_core::{
 };
 use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::traits::Runtime;
-use portolan_runtime::{
-    Dialled, Incoming, Node, Stream, circuit_address, destination, distant_server,
-};
+use portolan_runtime::{Dialled, Incoming, Node, circuit_address, destination, distant_server};
 use serde_json::{Value, json};
 use std::io;
 use std::pin::pin;
@@ -143,10 +141,12 @@ pub(super) async fn perform<R: Runtime>(
             "reserve" => reserve(node, addr).await,
             "paid" => paid(node).await,
             "punch" => super::punching::punch(node, addr).await,
+            "exchange" => super::punching::talk(node, addr).await,
             _ => node.drain_relay().await.map(|()| json!({})).map_err(|error| error.to_string()),
         }
     };
-    if !["ask", "echo", "hold", "reserve", "paid", "punch", "drain"].contains(&verb) {
+    let all = ["ask", "echo", "hold", "reserve", "paid", "punch", "exchange", "drain"];
+    if !all.contains(&verb) {
         return None;
     }
     // sleep: what bounds the work; nobody waits for it otherwise.
@@ -180,7 +180,11 @@ async fn talk<R: Runtime>(node: &Node<R>, addr: &Multiaddr, size: usize) -> Resu
     Ok(done)
 }
 
-pub(super) async fn exchange(stream: Stream, sent: &[u8]) -> io::Result<Vec<u8>> {
+/// Send bytes, and have what comes back.
+pub(super) async fn exchange(
+    stream: impl AsyncRead + AsyncWrite,
+    sent: &[u8],
+) -> io::Result<Vec<u8>> {
     let (mut reader, mut writer) = stream.split();
     let write = async {
         writer.write_all(sent).await?;

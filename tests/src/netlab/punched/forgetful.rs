@@ -1,12 +1,15 @@
 //! A session between routers that forget: flows on which nothing goes on, and, in front of who took the
 //! circuit, every flow after a while, after which it has another port.
 
-use super::Story;
 use super::session::{Session, is_same, write_all};
 use super::world::{OUTSIDE, World};
+use super::{Front, Story};
 use crate::netlab::Gateway;
 use crate::netlab::cells::PORT;
-use crate::netlab::rules::Router;
+use crate::netlab::peers::{On, Program};
+use crate::netlab::program;
+use crate::netlab::rules::{Layer, Router};
+use portolan_sim::net::Refusal;
 use std::io;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
@@ -42,6 +45,51 @@ pub(super) fn forgetful(router: Router) -> Router {
     Router { udp_idle: IDLE, tcp_idle: IDLE, ..router }
 }
 
+/// Sessions that are silent while their routers forget them, all at once.
+pub(super) fn all(wanted: &str) -> usize {
+    let seconds = Duration::from_secs;
+    let silence = match program::is_whole() {
+        true => Silence { lasts: seconds(300), lifetime: seconds(60) },
+        false => Silence { lasts: seconds(50), lifetime: seconds(20) },
+    };
+    let live = |layer: Layer, on: On| {
+        let fronts = [Front::APD, Front::APD];
+        let story = Story { fronts, layer, refusal: Refusal::Silent, on };
+        let name = format!("silence · {}", story.name());
+        if !name.contains(wanted) {
+            return 0;
+        }
+        match story.outlive(silence) {
+            Ok(Outlived { routes, is_intact, took_ms, forgotten }) => {
+                println!(
+                    "{name}: idle for {} s, forgotten {forgotten} times: {} ways, then {took_ms} ms",
+                    silence.lasts.as_secs(),
+                    routes.len()
+                );
+                let is_punched = routes.iter().any(|route| route == "direct");
+                let rules = [
+                    (is_intact, "what came back is not what was sent"),
+                    (is_punched, "it never was direct"),
+                    (forgotten > 1, "nothing was forgotten"),
+                ];
+                let broken = rules.iter().filter(|(holds, _)| !holds);
+                broken
+                    .map(|(_, problem)| println!("{name}: PROBLEM: {problem}: {routes:?}"))
+                    .count()
+            }
+            Err(error) => {
+                println!("{name}: PROBLEM: {error}");
+                1
+            }
+        }
+    };
+    let each = [(Layer::Tcp, On::ALL[0]), (Layer::Udp, On::ALL[1])];
+    thread::scope(|scope| {
+        let all = each.map(|(layer, on)| scope.spawn(move || live(layer, on)));
+        all.into_iter().map(|one| one.join().unwrap_or(1)).sum()
+    })
+}
+
 impl World {
     /// Say something, be silent, and say something more.
     pub(super) fn outlive(&self, silence: Silence) -> io::Result<Outlived> {
@@ -70,7 +118,8 @@ impl World {
 impl Story {
     /// Whether a session outlives a silence.
     pub(super) fn outlive(&self, silence: Silence) -> io::Result<Outlived> {
-        World::open_with(*self, forgetful).and_then(|world| world.outlive(silence))
+        World::open_with(*self, Program::Portolan(self.on), forgetful)
+            .and_then(|world| world.outlive(silence))
     }
 }
 

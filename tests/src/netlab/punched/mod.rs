@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, reason = "this is what a program says")]
 
 mod forgetful;
+mod meeting;
 mod session;
 mod tale;
 mod world;
@@ -17,12 +18,12 @@ mod world;
 use super::peers::On;
 use super::rules::{Kind, Layer};
 use super::{available, program};
-use forgetful::{Outlived, Silence};
+use meeting::Meeting;
 use portolan_sim::net::{Dependence, Refusal};
 use portolan_sim::workers::spread;
 use std::process::ExitCode;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tale::Tale;
 
 /// Stories that are lived at once, number; ours: most of each is waiting.
@@ -127,8 +128,8 @@ pub fn pass() -> ExitCode {
     program::told("the lab of punching", available(), |wanted| {
         // Most of it is silence.
         let silences = thread::scope(|scope| {
-            let silences = scope.spawn(|| silences(wanted));
-            pairs(wanted) + silences.join().unwrap_or(1)
+            let silences = scope.spawn(|| forgetful::all(wanted));
+            pairs(wanted) + meetings(wanted) + silences.join().unwrap_or(1)
         });
         silences + sessions(wanted)
     })
@@ -161,49 +162,32 @@ fn pairs(wanted: &str) -> usize {
     tales.iter().map(|(_, tale)| tale.problems.len()).sum()
 }
 
-/// Sessions that are silent while their routers forget them, all at once.
-fn silences(wanted: &str) -> usize {
-    let seconds = Duration::from_secs;
-    let silence = match program::is_whole() {
-        true => Silence { lasts: seconds(300), lifetime: seconds(60) },
-        false => Silence { lasts: seconds(50), lifetime: seconds(20) },
-    };
-    let live = |layer: Layer, on: On| {
-        let fronts = [Front::APD, Front::APD];
-        let story = Story { fronts, layer, refusal: Refusal::Silent, on };
-        let name = format!("silence · {}", story.name());
-        if !name.contains(wanted) {
-            return 0;
-        }
-        match story.outlive(silence) {
-            Ok(Outlived { routes, is_intact, took_ms, forgotten }) => {
-                println!(
-                    "{name}: idle for {} s, forgotten {forgotten} times: {} ways, then {took_ms} ms",
-                    silence.lasts.as_secs(),
-                    routes.len()
-                );
-                let is_punched = routes.iter().any(|route| route == "direct");
-                let rules = [
-                    (is_intact, "what came back is not what was sent"),
-                    (is_punched, "it never was direct"),
-                    (forgotten > 1, "nothing was forgotten"),
-                ];
-                let broken = rules.iter().filter(|(holds, _)| !holds);
-                broken
-                    .map(|(_, problem)| println!("{name}: PROBLEM: {problem}: {routes:?}"))
-                    .count()
+/// Live through what happens with other implementations.
+fn meetings(wanted: &str) -> usize {
+    let started = Instant::now();
+    let is_whole = program::is_whole();
+    let (mut meetings, mut problems) = (Vec::new(), 0);
+    for run in 0..program::runs() {
+        let (all, missing) = meeting::all(run, is_whole);
+        meetings.extend(all.into_iter().filter(|meeting| meeting.name().contains(wanted)));
+        problems += missing;
+    }
+    let meeting = |number: u64| meetings.get(usize::try_from(number).ok()?);
+    spread(
+        0..meetings.len() as u64,
+        JOBS,
+        |number| meeting(number).map(|one| (*one, Instant::now(), one.live())),
+        &mut |_, lived: Option<(Meeting, Instant, Tale)>| {
+            if let Some((meeting, began, tale)) = lived {
+                println!("{} ({} s): {}", meeting.name(), began.elapsed().as_secs(), tale.line());
+                problems += tale.problems.len();
             }
-            Err(error) => {
-                println!("{name}: PROBLEM: {error}");
-                1
-            }
-        }
-    };
-    let each = [(Layer::Tcp, On::ALL[0]), (Layer::Udp, On::ALL[1])];
-    thread::scope(|scope| {
-        let all = each.map(|(layer, on)| scope.spawn(move || live(layer, on)));
-        all.into_iter().map(|one| one.join().unwrap_or(1)).sum()
-    })
+            true
+        },
+    );
+    let count = meetings.len();
+    println!("punching with others: {count} stories in {} s", started.elapsed().as_secs());
+    problems
 }
 
 /// Carry sessions, one after the other: each takes what the machine gives.

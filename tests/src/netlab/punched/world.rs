@@ -5,9 +5,10 @@ use super::tale::Tale;
 use super::{Front, Story};
 use crate::netlab::application::Application;
 use crate::netlab::cells::{PORT, server_ips};
+use crate::netlab::faces::RUST_RELAY;
 use crate::netlab::link::Conditions;
 use crate::netlab::namespace::Namespace;
-use crate::netlab::peers::{self, Server, each};
+use crate::netlab::peers::{self, Program, Server, each};
 use crate::netlab::rules::{Kind, Router};
 use crate::netlab::{Gateway, Host, Lab};
 use portolan_core::Family;
@@ -23,9 +24,9 @@ pub(super) const OUTSIDE: [Ipv4Addr; 2] =
 /// How long a packet takes across the link of each site.
 const DELAY: Duration = Duration::from_millis(15);
 /// A round trip over the circuit: across both links and back.
-const RELAYED_MS: u64 = 60;
+pub(super) const RELAYED_MS: u64 = 60;
 /// How long what takes a second may take before the story is given up.
-const SOON: Duration = Duration::from_secs(20);
+pub(super) const SOON: Duration = Duration::from_secs(20);
 /// How long a hopeless pair may take to be named.
 const NAMED_WITHIN_MS: u64 = 1_000;
 /// The number of the relay, by which it has its addresses.
@@ -49,7 +50,9 @@ pub(super) struct World {
 impl Story {
     pub(super) fn live(&self) -> Tale {
         let mut tale = Tale { relayed_ms: RELAYED_MS, ..Tale::default() };
-        if let Err(error) = World::open(*self).and_then(|world| world.punch(&mut tale)) {
+        if let Err(error) =
+            World::open(*self, self.on.into()).and_then(|world| world.punch(&mut tale))
+        {
             tale.problems.push(error.to_string());
         }
         tale
@@ -58,7 +61,7 @@ impl Story {
     /// A session of so many bytes between the two, there and back.
     pub(super) fn carry(&self, bytes: usize) -> Tale {
         let mut tale = Tale { relayed_ms: RELAYED_MS, ..Tale::default() };
-        match World::open(*self).and_then(|world| session::carry(&world, bytes)) {
+        match World::open(*self, self.on.into()).and_then(|world| session::carry(&world, bytes)) {
             Ok(Carried { routes, is_intact, took_ms }) => {
                 tale.is_direct = routes.last().is_some_and(|route| route == "direct");
                 tale.took_ms = took_ms;
@@ -70,7 +73,7 @@ impl Story {
         tale
     }
 
-    fn family(&self) -> Family {
+    pub(super) fn family(&self) -> Family {
         if self.fronts.contains(&Front::Firewall6) { Family::Ip6 } else { Family::Ip4 }
     }
 
@@ -90,12 +93,16 @@ impl Story {
 }
 
 impl World {
-    fn open(story: Story) -> io::Result<World> {
-        World::open_with(story, |router| router)
+    pub(super) fn open(story: Story, relay_of: Program) -> io::Result<World> {
+        World::open_with(story, relay_of, |router| router)
     }
 
     /// The same with other routers.
-    pub(super) fn open_with(story: Story, change: fn(Router) -> Router) -> io::Result<World> {
+    pub(super) fn open_with(
+        story: Story,
+        relay_of: Program,
+        change: fn(Router) -> Router,
+    ) -> io::Result<World> {
         let lab = Lab::with_two_sites(Conditions { delay: DELAY, loss_percent: 0, seed: 1 })?;
         let [a, b] = story.fronts;
         let router = |kind| change(Router::new(kind, story.refusal));
@@ -109,38 +116,56 @@ impl World {
         }
         let serve = |host: &Host| peers::serve(host, &story.listens(host), &[], story.on);
         let servers = hosts.iter().map(serve).collect::<io::Result<_>>()?;
-        // What a session may carry before there is a direct connection.
-        let options = ["--relay-for", "600", "--circuit-bytes", "1000000000"].map(str::to_owned);
-        let program = Application::start_with(&relay, &story.listens(&relay), &options, story.on)?;
+        let listens = story.listens(&relay);
+        let mut options = ["--relay-for", "600"].map(str::to_owned).to_vec();
+        let program = match relay_of {
+            Program::Portolan(on) => {
+                // What a session may carry before there is a direct connection.
+                options.extend(["--circuit-bytes", "1000000000"].map(str::to_owned));
+                Application::start_with(&relay, &listens, &options, on)?
+            }
+            Program::Rust | Program::Js => {
+                options.extend(each("--listen", &listens));
+                Application::launch(&relay, RUST_RELAY, &options)?
+            }
+        };
         hosts.push(relay);
         Ok(World { story, sites, servers, relay: program, _hosts: hosts, _lab: lab })
     }
 
-    /// Start a peer, which talks with all servers.
-    fn start(&self, host: &Host, options: &[&str]) -> io::Result<Application> {
-        let mut all: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        all.push("--punch".to_owned());
+    /// The options with which somebody dials all servers.
+    pub(super) fn meeting_all(&self) -> Vec<String> {
         let met: Vec<String> =
             self.servers.iter().flat_map(|server| server.addrs.clone()).collect();
-        all.extend(each("--peer", &met));
+        each("--peer", &met)
+    }
+
+    /// Start a peer, which talks with all servers.
+    pub(super) fn start(&self, host: &Host, options: &[&str]) -> io::Result<Application> {
+        let mut all: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        all.push("--punch".to_owned());
+        all.extend(self.meeting_all());
         Application::start_with(host, &self.story.everywhere(), &all, self.story.on)
     }
 
-    fn punch(self, tale: &mut Tale) -> io::Result<()> {
-        let [opener, taker] = &self.sites;
+    /// Start one that reserves at the relay.
+    pub(super) fn start_taker(&self, host: &Host) -> io::Result<Application> {
         let relay = self.relay.addrs();
         let mut options = vec!["--need", "always"];
         for addr in &relay {
             options.extend(["--relay", addr]);
         }
-        let mut b = self.start(&taker.host, &options)?;
+        self.start(host, &options)
+    }
+
+    fn punch(self, tale: &mut Tale) -> io::Result<()> {
+        let [opener, taker] = &self.sites;
+        let mut b = self.start_taker(&taker.host)?;
         let mut a = self.start(&opener.host, &["--need", "never"])?;
         for peer in [&mut a, &mut b] {
             knows_itself(peer)?;
         }
-        let reserved = b.wait(0, SOON, |event| event["event"] == "circuits");
-        let reserved = reserved.ok_or_else(|| stuck("it gets no reservation", &b))?;
-        let circuit = reserved["added"][0].as_str().unwrap_or_default().to_owned();
+        let circuit = reserved(&mut b)?;
         let spies = [Spy::set(opener, self.story, 1)?, Spy::set(taker, self.story, 0)?];
         let said = a.ask("punch", &circuit)?;
         let said = said.map_err(|error| {
@@ -174,8 +199,15 @@ impl World {
     }
 }
 
+/// Wait until a peer can be reached through a relay, and say where.
+pub(super) fn reserved(peer: &mut Application) -> io::Result<String> {
+    let reserved = peer.wait(0, SOON, |event| event["event"] == "circuits");
+    let reserved = reserved.ok_or_else(|| stuck("it gets no reservation", peer))?;
+    Ok(reserved["added"][0].as_str().unwrap_or_default().to_owned())
+}
+
 /// Wait until a peer knows how its router maps, and whether it lets others in.
-fn knows_itself(peer: &mut Application) -> io::Result<()> {
+pub(super) fn knows_itself(peer: &mut Application) -> io::Result<()> {
     let is_firm = |event: &Value| event["event"] == "behaviour" && event["provisional"] == false;
     let is_judged = |event: &Value| event["event"] == "class" && event["state"] != "unknown";
     match peer.wait(0, SOON, is_firm).and_then(|_| peer.wait(0, SOON, is_judged)) {
@@ -217,10 +249,10 @@ fn site(
 }
 
 /// Counts what goes out of a router to where the other one is.
-struct Spy<'a>(&'a Namespace);
+pub(super) struct Spy<'a>(&'a Namespace);
 
 impl Spy<'_> {
-    fn set(site: &Site, story: Story, other: usize) -> io::Result<Spy<'_>> {
+    pub(super) fn set(site: &Site, story: Story, other: usize) -> io::Result<Spy<'_>> {
         let space = match site.gateways.first() {
             Some(gateway) => &gateway.space,
             None => &site.host.space,
@@ -238,7 +270,7 @@ impl Spy<'_> {
         Ok(Spy(space))
     }
 
-    fn count(&self) -> io::Result<u64> {
+    pub(super) fn count(&self) -> io::Result<u64> {
         let said = self.0.output("nft", &["-j", "list", "counter", "inet", "spy", "out"])?;
         let said: Value = serde_json::from_str(&said).map_err(io::Error::other)?;
         let all = said["nftables"].as_array().into_iter().flatten();
@@ -248,7 +280,7 @@ impl Spy<'_> {
 }
 
 /// What did not come, and what came.
-fn stuck(what: &str, peer: &Application) -> io::Error {
+pub(super) fn stuck(what: &str, peer: &Application) -> io::Error {
     let told = peer.told.iter().map(|event| format!("\n  {event}"));
     io::Error::other(format!("{what}{}", told.collect::<String>()))
 }
