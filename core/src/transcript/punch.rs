@@ -104,9 +104,14 @@ mod tests {
         let text = "call-again P1 through P2 /ip4/44.0.0.9/tcp/4001";
         assert_eq!(scribe.action(&Action::Punch(again)), text);
         let timeout = Duration::from_secs(5);
-        for (way, word) in
-            [(PunchWay::Plain, "plain"), (PunchWay::Client, "client"), (PunchWay::Server, "server")]
-        {
+        for (way, word) in [
+            (PunchWay::Plain, "plain"),
+            (PunchWay::Client, "client"),
+            (PunchWay::Server, "server"),
+            (PunchWay::Open, "open"),
+            (PunchWay::Sample, "sample"),
+            (PunchWay::Predicted, "predicted"),
+        ] {
             let dial = PunchAction::Dial { punch, peer, addr: addr(9), way, timeout };
             let text = format!("punch p3 P1 /ip4/44.0.0.9/tcp/4001 {word} within 5s");
             assert_eq!(scribe.action(&Action::Punch(dial)), text);
@@ -155,12 +160,17 @@ mod tests {
             },
             false => Behavior::UNKNOWN,
         });
-        let connect = PunchMessage::Connect { addrs: vec![encode(addr(2))], behaviors };
+        let prediction = Prediction::TakesPart;
+        let connect = PunchMessage::Connect { addrs: vec![encode(addr(2))], behaviors, prediction };
         assert_eq!(
             read(connect.encode()),
             "frame <punch:1 Connect [/ip4/44.0.0.2/tcp/4001] \
-             ip4/tcp=endpoint-independent/address-dependent"
+             ip4/tcp=endpoint-independent/address-dependent predicts"
         );
-        assert_eq!(read(PunchMessage::Sync.encode()), "frame <punch:1 Sync");
+        let sync = PunchMessage::Sync { prediction: Prediction::Off };
+        assert_eq!(read(sync.encode()), "frame <punch:1 Sync");
+        let ports = PredictedPorts { class: Class::ALL[0], first: 5_000, step: -2, count: 32 };
+        let sync = PunchMessage::Sync { prediction: Prediction::Ports(ports) };
+        assert_eq!(read(sync.encode()), "frame <punch:1 Sync predicts ip4/tcp:5000:-2:32");
     }
 }

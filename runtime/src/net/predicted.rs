@@ -13,7 +13,7 @@ use super::punch::{may_pass, no_listener, random_datagram, redial, too_many};
 use super::{Established, Net, Patience, circuit, quic};
 use crate::sockets;
 use crate::time::{Stopwatch, timeout};
-use crate::traits::{Runtime, Sockets};
+use crate::traits::Runtime;
 use portolan_core::{Addr, Duration, PeerId, PunchWay, Side, Transport};
 use quinn::Endpoint;
 use std::net::SocketAddr;
@@ -23,20 +23,23 @@ use std::net::SocketAddr;
 const PREDICTED_INTERVAL: Duration = Duration::from_millis(200);
 
 impl<R: Runtime> Net<R> {
-    /// Open our own NAT for one port, by one packet. Whoever comes in there meets the listener.
-    pub(super) fn open_alone(&self, to: Addr) -> Result<(), DialError> {
-        match to.transport {
+    /// Open our own NAT for one port, by one packet; how that ended. Whoever comes in there meets the
+    /// listener, so that it ends as timed out where the packet has left.
+    pub(super) fn open_alone(&self, to: Addr) -> DialError {
+        let sent = match to.transport {
+            // A socket that has not connected is closed without a word.
             Transport::Tcp => {
-                let from = self.port_towards(to).ok_or_else(no_listener)?;
-                // A socket that has not connected is closed without a word.
-                sockets::dial_shared(to.socket(), from).map(drop).map_err(DialError::at_once)
+                self.port_towards(to).map(|from| sockets::dial_shared(to.socket(), from).map(drop))
             }
-            Transport::Quic => {
-                let (_, udp) = self.listening_endpoint(to).ok_or_else(no_listener)?;
-                let udp = udp.upgrade().ok_or_else(no_listener)?;
-                let sent = udp.send_to(&random_datagram(), to.socket());
-                sent.map(drop).map_err(DialError::at_once)
-            }
+            Transport::Quic => self
+                .listening_endpoint(to)
+                .and_then(|(_, udp)| udp.upgrade())
+                .map(|udp| udp.send_to(&random_datagram(), to.socket()).map(drop)),
+        };
+        match sent {
+            None => no_listener(),
+            Some(Ok(())) => DialError::TimedOut,
+            Some(Err(error)) => DialError::at_once(error),
         }
     }
 

@@ -92,7 +92,7 @@ impl<R: Runtime> Net<R> {
                 }
             }
             // No connection comes of it by itself.
-            (_, PunchWay::Open) => self.open_alone(to).and(Err(DialError::TimedOut)),
+            (_, PunchWay::Open) => Err(self.open_alone(to)),
             (_, PunchWay::Sample | PunchWay::Predicted) => {
                 unless(cancelled, self.dial_from_fresh(to, peer, way, patience)).await
             }
