@@ -173,7 +173,6 @@ impl Meeting {
         let direct = direct.ok_or_else(|| io::Error::other("it has no direct connection"))?;
         let remote = direct["remote"].as_str().unwrap_or_default();
         tale.expect(remote.contains(self.mark()), || format!("it is connected to {remote}"));
-        // Who dials a circuit of js-libp2p's finds it closed as soon as there is another way.
         let said = theirs.ask("echo", &format!("/p2p/{us}"))?;
         said.map_err(|error| io::Error::other(format!("it has nothing back: {error}")))?;
         let said = ours.ask("exchange", &format!("/p2p/{}", theirs.peer()))?;
