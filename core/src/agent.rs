@@ -516,8 +516,12 @@ impl Agent {
         }
         let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
         self.service.advance(cx, &view);
-        // Whom we dial has been contacted, from this packet on.
-        for action in &cx.actions.as_slice()[first..] {
+        self.dials(now, &cx.actions.as_slice()[first..]);
+    }
+
+    /// Whom we dial has been contacted, from this packet on.
+    fn dials(&mut self, now: Instant, actions: &[Action]) {
+        for action in actions {
             if let Action::Dial(Dial { addr, .. })
             | Action::Relay(RelayAction::Connect { addr, .. })
             | Action::Punch(PunchAction::Dial { addr, .. }) = action
