@@ -7,7 +7,7 @@
 use crate::raw_streams::{self, Inbound, Opener};
 use crate::rust_relay::{self, RelaySeen, RustRelayConfig};
 use futures::StreamExt as _;
-use libp2p::autonat::v2 as autonat;
+use libp2p::autonat::{v1, v2 as autonat};
 use libp2p::core::ConnectedPoint;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
@@ -24,6 +24,9 @@ use tokio::sync::{mpsc, watch};
 const START_WITHIN: Duration = Duration::from_secs(10);
 /// No connection of a test is closed because nobody uses it.
 const IDLE_FOR: Duration = Duration::from_secs(120);
+
+/// How often a client of AutoNAT v1 asks; rust-libp2p's default is 90 s.
+const HEARSAY_EVERY: Duration = Duration::from_millis(200);
 
 /// The type of an identity key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,6 +104,10 @@ pub struct RustPeerConfig {
     /// Whether it is an AutoNAT v2 client, and how often that looks for something to probe
     /// (rust-libp2p's default: 5 s).
     pub client: Option<Duration>,
+    /// Whether it speaks AutoNAT v1, both roles.
+    pub hearsay: bool,
+    /// An address that it has tested beside those that it listens on, by AutoNAT v1.
+    pub candidate: Option<Multiaddr>,
     /// Protocols whose inbound streams [`RustPeer::inbound`] hands out.
     pub accept: Vec<StreamProtocol>,
     /// Whether it is a relay, at what it listens on, and what it allows a circuit.
@@ -178,6 +185,13 @@ pub enum Seen {
         dial_data: usize,
         /// Whether the address is reachable.
         result: Result<(), String>,
+    },
+    /// An AutoNAT v1 server told where it got through, or why it did not.
+    Told {
+        /// The server asked.
+        server: PeerId,
+        /// The address at which it got through, without `/p2p/`, or what it said instead.
+        result: Result<Multiaddr, String>,
     },
     /// It takes an address for one that may be its own.
     Candidate(Multiaddr),
@@ -358,6 +372,7 @@ struct Behaviour {
     ping: ping::Behaviour,
     server: Toggle<autonat::server::Behaviour>,
     client: Toggle<autonat::client::Behaviour>,
+    hearsay: Toggle<v1::Behaviour>,
     relay: Toggle<relay::Behaviour>,
     relay_client: Toggle<relay::client::Behaviour>,
     punch: Toggle<dcutr::Behaviour>,
@@ -400,11 +415,30 @@ fn behaviour(
         ping: ping::Behaviour::default(),
         server: config.server.then(autonat::server::Behaviour::default).into(),
         client: config.client.map(client_behaviour).into(),
+        hearsay: config.hearsay.then(|| hearsay_behaviour(id, config.candidate.clone())).into(),
         relay: config.relay.map(|relay| relay.behaviour(id)).into(),
         relay_client: config.relay_client.then_some(relays).into(),
         punch: config.punch.then(|| dcutr::Behaviour::new(id)).into(),
         streams,
     }
+}
+
+/// On one host: nothing is private, and nothing waits for minutes.
+fn hearsay_behaviour(id: PeerId, candidate: Option<Multiaddr>) -> v1::Behaviour {
+    let mut behaviour = v1::Behaviour::new(
+        id,
+        v1::Config {
+            boot_delay: HEARSAY_EVERY,
+            retry_interval: HEARSAY_EVERY,
+            throttle_server_period: HEARSAY_EVERY,
+            only_global_ips: false,
+            ..v1::Config::default()
+        },
+    );
+    if let Some(candidate) = candidate {
+        behaviour.probe_address(candidate);
+    }
+    behaviour
 }
 
 fn client_behaviour(probe_every: Duration) -> autonat::client::Behaviour {
@@ -553,6 +587,8 @@ fn of_behaviour(event: BehaviourEvent) -> Option<Seen> {
             dial_data: event.bytes_sent,
             result: event.result.map_err(|error| error.to_string()),
         },
+        BehaviourEvent::Hearsay(v1::Event::OutboundProbe(event)) => told(event)?,
+        BehaviourEvent::Hearsay(_) => return None,
         BehaviourEvent::Relay(event) => Seen::Relay(rust_relay::of_relay(event)?),
         BehaviourEvent::RelayClient(event) => Seen::Relay(rust_relay::of_client(event)),
         BehaviourEvent::Punch(event) => Seen::Punched {
@@ -562,4 +598,18 @@ fn of_behaviour(event: BehaviourEvent) -> Option<Seen> {
         BehaviourEvent::Streams(never) => match never {},
     };
     Some(seen)
+}
+
+fn told(event: v1::OutboundProbeEvent) -> Option<Seen> {
+    match event {
+        v1::OutboundProbeEvent::Request { .. } => None,
+        v1::OutboundProbeEvent::Response { peer, address, .. } => {
+            let plain = address.iter().filter(|part| !matches!(part, Protocol::P2p(_)));
+            Some(Seen::Told { server: peer, result: Ok(plain.collect()) })
+        }
+        v1::OutboundProbeEvent::Error { peer, error, .. } => {
+            let v1::OutboundProbeError::Response(error) = error else { return None };
+            Some(Seen::Told { server: peer?, result: Err(format!("{error:?}")) })
+        }
+    }
 }
