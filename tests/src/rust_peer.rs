@@ -5,6 +5,7 @@
 //! on. Streams of any protocol can be opened and accepted by hand; the scripted servers are made of that.
 
 use crate::raw_streams::{self, Inbound, Opener};
+use crate::rust_hearsay;
 use crate::rust_relay::{self, RelaySeen, RustRelayConfig};
 use futures::StreamExt as _;
 use libp2p::autonat::{v1, v2 as autonat};
@@ -24,9 +25,6 @@ use tokio::sync::{mpsc, watch};
 const START_WITHIN: Duration = Duration::from_secs(10);
 /// No connection of a test is closed because nobody uses it.
 const IDLE_FOR: Duration = Duration::from_secs(120);
-
-/// How often a client of AutoNAT v1 asks; rust-libp2p's default is 90 s.
-const HEARSAY_EVERY: Duration = Duration::from_millis(200);
 
 /// The type of an identity key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -415,30 +413,12 @@ fn behaviour(
         ping: ping::Behaviour::default(),
         server: config.server.then(autonat::server::Behaviour::default).into(),
         client: config.client.map(client_behaviour).into(),
-        hearsay: config.hearsay.then(|| hearsay_behaviour(id, config.candidate.clone())).into(),
+        hearsay: config.hearsay.then(|| rust_hearsay::behaviour(id, config.candidate.clone())).into(),
         relay: config.relay.map(|relay| relay.behaviour(id)).into(),
         relay_client: config.relay_client.then_some(relays).into(),
         punch: config.punch.then(|| dcutr::Behaviour::new(id)).into(),
         streams,
     }
-}
-
-/// On one host: nothing is private, and nothing waits for minutes.
-fn hearsay_behaviour(id: PeerId, candidate: Option<Multiaddr>) -> v1::Behaviour {
-    let mut behaviour = v1::Behaviour::new(
-        id,
-        v1::Config {
-            boot_delay: HEARSAY_EVERY,
-            retry_interval: HEARSAY_EVERY,
-            throttle_server_period: HEARSAY_EVERY,
-            only_global_ips: false,
-            ..v1::Config::default()
-        },
-    );
-    if let Some(candidate) = candidate {
-        behaviour.probe_address(candidate);
-    }
-    behaviour
 }
 
 fn client_behaviour(probe_every: Duration) -> autonat::client::Behaviour {
@@ -587,7 +567,7 @@ fn of_behaviour(event: BehaviourEvent) -> Option<Seen> {
             dial_data: event.bytes_sent,
             result: event.result.map_err(|error| error.to_string()),
         },
-        BehaviourEvent::Hearsay(v1::Event::OutboundProbe(event)) => told(event)?,
+        BehaviourEvent::Hearsay(v1::Event::OutboundProbe(event)) => rust_hearsay::told(event)?,
         BehaviourEvent::Hearsay(_) => return None,
         BehaviourEvent::Relay(event) => Seen::Relay(rust_relay::of_relay(event)?),
         BehaviourEvent::RelayClient(event) => Seen::Relay(rust_relay::of_client(event)),
@@ -598,18 +578,4 @@ fn of_behaviour(event: BehaviourEvent) -> Option<Seen> {
         BehaviourEvent::Streams(never) => match never {},
     };
     Some(seen)
-}
-
-fn told(event: v1::OutboundProbeEvent) -> Option<Seen> {
-    match event {
-        v1::OutboundProbeEvent::Request { .. } => None,
-        v1::OutboundProbeEvent::Response { peer, address, .. } => {
-            let plain = address.iter().filter(|part| !matches!(part, Protocol::P2p(_)));
-            Some(Seen::Told { server: peer, result: Ok(plain.collect()) })
-        }
-        v1::OutboundProbeEvent::Error { peer, error, .. } => {
-            let v1::OutboundProbeError::Response(error) = error else { return None };
-            Some(Seen::Told { server: peer?, result: Err(format!("{error:?}")) })
-        }
-    }
 }
