@@ -20,6 +20,9 @@ tests/mutants.sh | tee "$name-mutants.txt"
 PORTOLAN_FUZZ_SECONDS=120 PORTOLAN_FUZZ_SEED=$((16#${commit:0:12})) \
     cargo test --release --locked -p portolan-core --test fuzz -- --show-output
 
+# Unreliable AutoNAT v1 servers, a thousand seeds beside evidence and a thousand without any.
+PORTOLAN_HEARSAY=1000 cargo test --release --locked -p portolan-sim --test hearsay -- --nocapture
+
 cargo build --release --locked
 cargo build --release --locked -p portolan-tests --bin bench-verdict --bin bench-relay
 # The same folder that cargo builds into, wherever the environment has put it.

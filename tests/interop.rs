@@ -12,6 +12,8 @@ mod cell;
 mod cells;
 #[path = "interop/handshakes.rs"]
 mod handshakes;
+#[path = "interop/hearsay.rs"]
+mod hearsay;
 #[path = "interop/identify.rs"]
 mod identify;
 #[path = "interop/namespace.rs"]
@@ -30,7 +32,7 @@ use cells::Group;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use handshakes::Handshake;
-use portolan_core::Transport;
+use portolan_core::{NodeState, Transport};
 use portolan_runtime::traits::Runtime;
 use portolan_tests::js_peer;
 use portolan_tests::lab::{Lab, OnSmol, OnTokio};
@@ -101,10 +103,13 @@ fn protocols<R: Runtime>(kinds: &[Kind], runtime: &R) -> Vec<Batch<Cell>> {
         for transport in [Transport::Tcp, Transport::Quic] {
             let runtime = runtime.clone();
             let group = Group { kind, place: Place::Loopback, transport, runtime };
-            let (client, server) = (group.clone(), group.clone());
+            let (client, server, old) = (group.clone(), group.clone(), group.clone());
             batches.push(Box::pin(async move { group.basics().await }));
             batches.push(Box::pin(async move { client.client().await }));
             batches.push(Box::pin(async move { vec![server.server().await] }));
+            if kind == Kind::Rust {
+                batches.push(Box::pin(async move { old.hearsay().await }));
+            }
         }
     }
     batches
@@ -143,7 +148,8 @@ fn relaying<R: Runtime>(kinds: &[Kind], runtime: &R) -> Vec<Batch<Relayed>> {
 portolan_tests::on_every_runtime_at_once! {
     #[tokio::test(flavor = "multi_thread")]
     a_server_that_asks_for_dial_data_gets_it,
-    several_addresses_fit_in_one_request;
+    several_addresses_fit_in_one_request,
+    a_check_shows_hearsay_as_what_it_is;
 }
 
 /// Not in the table, because it is no cell: what a probe costs where addresses differ.
@@ -156,4 +162,16 @@ async fn a_server_that_asks_for_dial_data_gets_it<L: Lab>(lab: &L) {
 async fn several_addresses_fit_in_one_request<L: Lab>(lab: &L) {
     let asked = cells::several_addresses(Kind::Rust, Place::Loopback, lab.runtime()).await;
     asked.expect("the one that rust-libp2p takes is proved");
+}
+
+/// Four servers that speak AutoNAT v1 alone, in as many networks: what they say is shown, and nothing
+/// follows from it.
+async fn a_check_shows_hearsay_as_what_it_is<L: Lab>(lab: &L) {
+    let report = hearsay::checked(lab.runtime()).await;
+    let report = report.expect("rust-libp2p answers");
+    assert_eq!(report.hearsay.reachability, NodeState::Public, "{report}");
+    let answers = report.hearsay.servers.iter().map(|server| server.answer);
+    assert_eq!(answers.collect::<Vec<_>>(), ["reachable"; 4], "{report}");
+    assert_eq!((report.reachability, report.exit_code()), (NodeState::Unknown, 12), "{report}");
+    assert!(report.addresses.iter().all(|address| address.verdict == "unknown"), "{report}");
 }

@@ -211,6 +211,8 @@ impl Job {
             return true;
         }
         let answered = self.dialling == 0 && self.conns.values().all(|c| self.told.contains_key(c));
+        // What AutoNAT v1 servers say is told as well, though it proves nothing.
+        let answered = answered && !explanation.hearsay.pending;
         answered && (explanation.settled || !self.told.values().any(|told| *told == Told::Server))
     }
 

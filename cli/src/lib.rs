@@ -38,8 +38,8 @@ pub use pipe::{
 pub use program::program;
 pub use replay::{Blessed, Diverged, ReplayFailed, ReplayOptions, Replayed, replay};
 pub use report::{
-    AddressReport, ClassReport, DistantReport, MappingReport, NatReport, Outcomes, PeerFate,
-    PeerReport, RelayReport, Report, ServerReport, TimelineEntry,
+    AddressReport, ClassReport, DistantReport, HearsayReport, HearsayServerReport, MappingReport,
+    NatReport, Outcomes, PeerFate, PeerReport, RelayReport, Report, ServerReport, TimelineEntry,
 };
 pub use serve::{ServeError, ServeOptions, serve};
 pub use timeline::{LINES_MAX, Timeline};

@@ -92,6 +92,9 @@ pub(crate) fn words(notice: &Notice) -> String {
         Notice::ProbeEnded { peer, addr, outcome } => {
             format!("{peer} was asked to dial {addr}: {}", outcome.name())
         }
+        Notice::HearsayHeard { peer, answer } => {
+            format!("AutoNAT v1 at {peer} says {}, which proves nothing", answer.name())
+        }
         Notice::ServerDistrusted { peer } => {
             format!("{peer} claimed a success that was none and is trusted no more")
         }

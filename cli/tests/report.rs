@@ -6,9 +6,10 @@ mod support;
 use portolan::{PeerFate, PeerReport, Report, Timeline};
 use portolan_core::{
     Addr, AddressExplanation, CircuitLimit, Class, ClassExplanation, DistantExplanation, Duration,
-    Explanation, Family, FilteringBehavior, Instant, Lease, Mapping, MappingBehavior,
-    MappingProtocol, MappingReason, MappingState, NodeState, Outcome, PeerId, Reason, Relay,
-    RelayFailure, RelayState, Scope, ServerExplanation, Source, Sources, State, Transport,
+    Explanation, Family, FilteringBehavior, HearsayAnswer, HearsayServer, Instant, Lease, Mapping,
+    MappingBehavior, MappingProtocol, MappingReason, MappingState, NodeState, Outcome, PeerId,
+    Reason, Relay, RelayFailure, RelayState, Scope, ServerExplanation, Source, Sources, State,
+    Transport,
 };
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
@@ -66,6 +67,10 @@ fn limited() -> Explanation {
     distant.outcomes = vec![(Outcome::DialFailed, 1)];
     distant.dial_data = 98_304;
     explanation.distant_servers = vec![distant];
+    explanation.hearsay.state = NodeState::Private;
+    let said = |answer| HearsayServer::new(peer(OTHER), at, answer);
+    explanation.hearsay.servers =
+        vec![said(HearsayAnswer::Unreachable), said(HearsayAnswer::Nothing)];
     explanation.mappings = mappings();
     explanation.relays = relays();
     explanation
@@ -186,6 +191,15 @@ fn the_document_has_exactly_the_documented_form() {
               "outcomes": { "proved": 2, "dial_failed": 1, "refused": 0, "rejected": 0, "error": 0,
                             "dial_back_error": 0, "timeout": 0, "lie": 0 } },
         ],
+        "hearsay": {
+            "reachability": "private",
+            "servers": [
+                { "peer_id": OTHER, "address": "/ip4/198.51.100.7/tcp/4001",
+                  "answer": "unreachable" },
+                { "peer_id": OTHER, "address": "/ip4/198.51.100.7/tcp/4001",
+                  "answer": "nothing" },
+            ],
+        },
         "distant_servers": [
             { "peer_id": OTHER, "relay": SERVER, "dial_data_bytes": 98_304,
               "outcomes": { "proved": 0, "dial_failed": 1, "refused": 0, "rejected": 0, "error": 0,
@@ -245,6 +259,26 @@ fn the_exit_code_says_the_verdict() {
 }
 
 #[test]
+fn hearsay_is_no_verdict() {
+    for state in [NodeState::Public, NodeState::Private] {
+        let mut explanation = limited();
+        explanation.state = state;
+        explanation.reason = Reason::Hearsay;
+        explanation.hearsay.state = state;
+        let report = Report::new(&explanation, Instant::ZERO, &Timeline::new(), Vec::new());
+        assert_eq!(report.exit_code(), 12, "nothing is proved");
+        let text = report.to_string();
+        assert!(text.starts_with("Unknown: nothing is proved, either way (hearsay"), "{text}");
+        let heard = format!("which proves nothing: {}", state.name());
+        assert!(text.contains(&heard), "{text}");
+        let document = serde_json::to_value(&report).expect("a report is JSON");
+        assert_eq!(document["reachability"], "unknown");
+        assert_eq!(document["hearsay"]["reachability"], state.name());
+        assert_report(&document);
+    }
+}
+
+#[test]
 fn who_is_private_and_led_to_is_relayed() {
     let mut explanation = limited();
     explanation.state = NodeState::Private;
@@ -289,6 +323,11 @@ Relays
 Servers
   server                                                address                     what it said
   {SERVER}  /ip4/198.51.100.7/tcp/4001  proved 2, dial failed 1
+
+Hearsay (AutoNAT v1), which proves nothing: private
+  server                                                address                     it says that we are
+  {OTHER}  /ip4/198.51.100.7/tcp/4001  unreachable
+  {OTHER}  /ip4/198.51.100.7/tcp/4001  -
 
 Servers asked through relays, whether strangers get in
   server                                                relay                                                 dial data     what it said

@@ -81,7 +81,8 @@ impl Agent {
             observed: ObservedAddrs::default(),
             mapping: Mappings::default(),
             candidates: Candidates::default(),
-            probe: Probe::new(config.allow_private, config.addrs_per_request),
+            probe: Probe::new(config.allow_private, config.addrs_per_request)
+                .hearing(&config, identity.to_peer_id()),
             reachability: Reachability::default(),
             relay: Relays::default(),
             punch: Punching::default(),
@@ -170,7 +171,7 @@ impl Agent {
 
     /// Whether core needs this connection: a runtime does not close it for idleness. True for
     /// servers that may dial us back (but not where they have been silent since the machine was
-    /// suspended), for relays in use and a spare one, for peers that count on us to dial them back,
+    /// suspended), for those whose hearsay counts, for relays in use and a spare one, for peers that count on us to dial them back,
     /// and for as long as an exchange runs on it.
     pub fn keeps(&self, conn: ConnId) -> bool {
         let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
@@ -356,7 +357,7 @@ impl Agent {
 
     fn frame(&mut self, cx: &mut Cx<'_>, stream: StreamId, body: &Bytes) {
         let done = match (stream.side, stream.protocol) {
-            (Side::Outbound, Protocol::DialRequest) => {
+            (Side::Outbound, Protocol::DialRequest | Protocol::AutonatV1) => {
                 self.probe.answered(cx, stream, body, (&self.local, &self.peers))
             }
             (Side::Inbound, Protocol::DialBack) => {
@@ -386,7 +387,7 @@ impl Agent {
     fn stream_closed(&mut self, cx: &mut Cx<'_>, stream: StreamId, end: StreamEnd) {
         let done = match (stream.side, stream.protocol) {
             // A stream that ends after its exchange was over is the normal course of things.
-            (Side::Outbound, Protocol::DialRequest) => {
+            (Side::Outbound, Protocol::DialRequest | Protocol::AutonatV1) => {
                 let _ = self.probe.stream_ended(cx, stream, end);
                 Ok(())
             }
@@ -490,7 +491,7 @@ impl Agent {
         let worth = |relay: &Relays, punch: &Punching, conn, peer| match punch.worth(conn) {
             Some(worth) => worth,
             None if relay.is_vital(conn) => Worth::Vital,
-            None if servers.wants(now, peer) => Worth::Kept,
+            None if servers.wants(now, peer) || servers.hearsay().keeps(conn) => Worth::Kept,
             None => Worth::Nothing,
         };
         peers.keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, punch, conn, peer));
@@ -567,7 +568,8 @@ fn keeps(peers: &Peers, probe: &Probe, now: Instant, conn: ConnId) -> bool {
     peers.get(conn).is_some_and(|connection| {
         let server = connection.protocols.contains(Protocol::DialRequest);
         let wanted = server && probe.wants(now, connection.peer);
-        connection.is_asking() || wanted && !connection.is_silent()
+        let hears = probe.hearsay().keeps(conn);
+        connection.is_asking() || (wanted || hears) && !connection.is_silent()
     })
 }
 

@@ -32,7 +32,8 @@ mod words;
 
 pub use agent::Agent;
 pub use explain::{
-    AddressExplanation, ClassExplanation, DistantExplanation, Explanation, ServerExplanation,
+    AddressExplanation, ClassExplanation, DistantExplanation, Explanation, HearsayExplanation,
+    HearsayServer, ServerExplanation,
 };
 pub use libp2p_identity::PublicKey;
 pub use probe::Proof;
@@ -46,6 +47,7 @@ pub use words::config::{
 pub use words::cx::{Cx, Draw, Signer};
 pub use words::deadline::{Deadline, Wake};
 pub use words::event::{Connected, DialFailure, Event, StreamEnd, StreamFailure};
+pub use words::hearsay::HearsayAnswer;
 pub use words::id::{ConnId, DialId, ListenerId, PeerId, Side, StreamId};
 pub use words::judgement::{
     FilteringBehavior, MappingBehavior, NodeState, Outcome, Reason, Scope, Source, Sources, State,

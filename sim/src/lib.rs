@@ -4,6 +4,7 @@
 mod dice;
 pub mod diff;
 pub mod facts;
+pub mod hearsay;
 pub mod html;
 pub mod liars;
 pub mod matrix;

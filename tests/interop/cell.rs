@@ -80,12 +80,23 @@ pub(crate) enum Protocol {
     Push,
     /// The signed peer record in identify and in pushes.
     Record,
+    /// AutoNAT v1, of a client that can be dialled.
+    V1Reachable,
+    /// AutoNAT v1, of a client that cannot.
+    V1Unreachable,
 }
 
 impl Protocol {
     /// Every protocol, in order.
-    const ALL: [Protocol; 5] =
-        [Protocol::Identify, Protocol::Ping, Protocol::Autonat, Protocol::Push, Protocol::Record];
+    const ALL: [Protocol; 7] = [
+        Protocol::Identify,
+        Protocol::Ping,
+        Protocol::Autonat,
+        Protocol::Push,
+        Protocol::Record,
+        Protocol::V1Reachable,
+        Protocol::V1Unreachable,
+    ];
 
     /// The word in the table.
     pub(crate) const fn name(self) -> &'static str {
@@ -95,6 +106,8 @@ impl Protocol {
             Protocol::Autonat => "AutoNAT v2",
             Protocol::Push => "identify/push",
             Protocol::Record => "signed peer record",
+            Protocol::V1Reachable => "AutoNAT v1, reachable",
+            Protocol::V1Unreachable => "AutoNAT v1, not reachable",
         }
     }
 }

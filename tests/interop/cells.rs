@@ -29,7 +29,7 @@ pub(crate) struct Group<R> {
 }
 
 impl<R: Runtime> Group<R> {
-    fn other_ip(&self) -> &'static str {
+    pub(crate) fn other_ip(&self) -> &'static str {
         match self.place {
             Place::Loopback => "127.0.0.1",
             Place::Global => "44.20.0.1",
@@ -43,11 +43,11 @@ impl<R: Runtime> Group<R> {
         }
     }
 
-    fn own_addr(&self) -> String {
+    pub(crate) fn own_addr(&self) -> String {
         listen_addr(self.own_ip(), self.transport)
     }
 
-    fn config(&self) -> Config {
+    pub(crate) fn config(&self) -> Config {
         match self.place {
             Place::Loopback => on_one_host(),
             Place::Global => Config::default(),

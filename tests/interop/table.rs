@@ -23,7 +23,8 @@ const PROTOCOLS: &str = "
 ## Protocols
 
 A cell of identify wants the right agent, protocols and observed address; of ping, the same bytes
-back; of AutoNAT v2, the nonce delivered and the address confirmed. *Loopback* means 127.0.0.1 with
+back; of AutoNAT v2, the nonce delivered and the address confirmed; of AutoNAT v1, the
+right answer, about a client that can be dialled or one that cannot, understood. *Loopback* means 127.0.0.1 with
 private addresses allowed. *Global* means global addresses and nothing allowed: the loopback
 interface of a network namespace of its own holds them.
 ";

@@ -310,6 +310,7 @@ fn plain_notice(notice: &Notice, about: Option<ConnId>) -> Notice {
         | Notice::MappingInferred { .. }
         | Notice::ProbeEnded { .. }
         | Notice::ServerDistrusted { .. }
+        | Notice::HearsayHeard { .. }
         | Notice::AdvertisedChanged { .. }
         | Notice::MappingChanged { .. }
         | Notice::GatewayAnswered(_)

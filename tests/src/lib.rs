@@ -7,6 +7,7 @@ pub mod lab;
 pub mod netlab;
 pub mod portolan_peer;
 pub mod raw_streams;
+mod rust_hearsay;
 pub mod rust_peer;
 pub mod rust_relay;
 pub mod scripted;

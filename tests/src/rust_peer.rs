@@ -5,9 +5,10 @@
 //! on. Streams of any protocol can be opened and accepted by hand; the scripted servers are made of that.
 
 use crate::raw_streams::{self, Inbound, Opener};
+use crate::rust_hearsay;
 use crate::rust_relay::{self, RelaySeen, RustRelayConfig};
 use futures::StreamExt as _;
-use libp2p::autonat::v2 as autonat;
+use libp2p::autonat::{v1, v2 as autonat};
 use libp2p::core::ConnectedPoint;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
@@ -101,6 +102,10 @@ pub struct RustPeerConfig {
     /// Whether it is an AutoNAT v2 client, and how often that looks for something to probe
     /// (rust-libp2p's default: 5 s).
     pub client: Option<Duration>,
+    /// Whether it speaks AutoNAT v1, both roles.
+    pub hearsay: bool,
+    /// An address that it has tested beside those that it listens on, by AutoNAT v1.
+    pub candidate: Option<Multiaddr>,
     /// Protocols whose inbound streams [`RustPeer::inbound`] hands out.
     pub accept: Vec<StreamProtocol>,
     /// Whether it is a relay, at what it listens on, and what it allows a circuit.
@@ -178,6 +183,13 @@ pub enum Seen {
         dial_data: usize,
         /// Whether the address is reachable.
         result: Result<(), String>,
+    },
+    /// An AutoNAT v1 server told where it got through, or why it did not.
+    Told {
+        /// The server asked.
+        server: PeerId,
+        /// The address at which it got through, without `/p2p/`, or what it said instead.
+        result: Result<Multiaddr, String>,
     },
     /// It takes an address for one that may be its own.
     Candidate(Multiaddr),
@@ -358,6 +370,7 @@ struct Behaviour {
     ping: ping::Behaviour,
     server: Toggle<autonat::server::Behaviour>,
     client: Toggle<autonat::client::Behaviour>,
+    hearsay: Toggle<v1::Behaviour>,
     relay: Toggle<relay::Behaviour>,
     relay_client: Toggle<relay::client::Behaviour>,
     punch: Toggle<dcutr::Behaviour>,
@@ -400,6 +413,7 @@ fn behaviour(
         ping: ping::Behaviour::default(),
         server: config.server.then(autonat::server::Behaviour::default).into(),
         client: config.client.map(client_behaviour).into(),
+        hearsay: config.hearsay.then(|| rust_hearsay::behaviour(id, config.candidate.clone())).into(),
         relay: config.relay.map(|relay| relay.behaviour(id)).into(),
         relay_client: config.relay_client.then_some(relays).into(),
         punch: config.punch.then(|| dcutr::Behaviour::new(id)).into(),
@@ -553,6 +567,8 @@ fn of_behaviour(event: BehaviourEvent) -> Option<Seen> {
             dial_data: event.bytes_sent,
             result: event.result.map_err(|error| error.to_string()),
         },
+        BehaviourEvent::Hearsay(v1::Event::OutboundProbe(event)) => rust_hearsay::told(event)?,
+        BehaviourEvent::Hearsay(_) => return None,
         BehaviourEvent::Relay(event) => Seen::Relay(rust_relay::of_relay(event)?),
         BehaviourEvent::RelayClient(event) => Seen::Relay(rust_relay::of_client(event)),
         BehaviourEvent::Punch(event) => Seen::Punched {

@@ -1,6 +1,6 @@
 //! The report for people: a sentence, then tables.
 
-use super::{AddressReport, DistantReport, Outcomes, PeerFate, RelayReport, Report};
+use super::{AddressReport, DistantReport, HearsayReport, Outcomes, PeerFate, RelayReport, Report};
 use crate::address::short;
 use crate::thousands;
 use portolan_core::NodeState;
@@ -25,6 +25,7 @@ impl fmt::Display for Report {
         self.mapping_table(f)?;
         self.relay_table(f)?;
         self.server_table(f)?;
+        self.hearsay_table(f)?;
         self.distant_table(f)?;
         self.peer_table(f)
     }
@@ -126,6 +127,23 @@ impl Report {
             if server.distrusted {
                 said.push_str("; trusted no more");
             }
+            table.row([server.peer_id.clone(), server.address.clone(), said]);
+        }
+        table.write(f)
+    }
+
+    fn hearsay_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HearsayReport { reachability, servers } = &self.hearsay;
+        if servers.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nHearsay (AutoNAT v1), which proves nothing: {}", reachability.name())?;
+        let mut table = Table::new(["server", "address", "it says that we are"]);
+        for server in servers {
+            let said = match server.answer {
+                "nothing" => "-".to_owned(),
+                said => said.to_owned(),
+            };
             table.row([server.peer_id.clone(), server.address.clone(), said]);
         }
         table.write(f)

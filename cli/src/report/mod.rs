@@ -9,8 +9,9 @@ mod human;
 use crate::relays;
 use crate::timeline::Timeline;
 use portolan_core::{
-    AddressExplanation, Class, ClassExplanation, DistantExplanation, Explanation, Instant, Mapping,
-    NodeState, Outcome, PeerId, Relay, RelayState, ServerExplanation,
+    AddressExplanation, Class, ClassExplanation, DistantExplanation, Explanation,
+    HearsayExplanation, HearsayServer, Instant, Mapping, NodeState, Outcome, PeerId, Reason, Relay,
+    RelayState, ServerExplanation,
 };
 use portolan_runtime::circuit_address;
 use serde::{Serialize, Serializer};
@@ -21,7 +22,7 @@ use serde::{Serialize, Serializer};
 pub struct Report {
     /// The node's own peer id.
     pub peer_id: String,
-    /// The node's state.
+    /// The node's state, as far as it is proved: hearsay does not count here.
     #[serde(serialize_with = "state_name")]
     pub reachability: NodeState,
     /// Why, in words.
@@ -40,6 +41,8 @@ pub struct Report {
     pub relays: Vec<RelayReport>,
     /// Every AutoNAT v2 server met, in order of meeting.
     pub servers: Vec<ServerReport>,
+    /// What AutoNAT v1 servers say, which proves nothing.
+    pub hearsay: HearsayReport,
     /// Every server behind a relay that was named.
     pub distant_servers: Vec<DistantReport>,
     /// What happened, in order.
@@ -174,6 +177,29 @@ pub struct ServerReport {
     pub distrusted: bool,
 }
 
+/// What AutoNAT v1 servers say while no AutoNAT v2 server has said anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct HearsayReport {
+    /// What it amounts to.
+    #[serde(serialize_with = "state_name")]
+    pub reachability: NodeState,
+    /// The servers asked, one of each network.
+    pub servers: Vec<HearsayServerReport>,
+}
+
+/// One AutoNAT v1 server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct HearsayServerReport {
+    /// The server.
+    pub peer_id: String,
+    /// Where we are, or were last, connected to it.
+    pub address: String,
+    /// `reachable`, `unreachable` or `nothing`.
+    pub answer: &'static str,
+}
+
 /// One AutoNAT v2 server that is reached through a relay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -271,7 +297,7 @@ impl Report {
         let entry = |(at, what)| TimelineEntry { at_ms: after(at), what };
         Report {
             peer_id: explanation.peer_id.to_string(),
-            reachability: explanation.state,
+            reachability: proved(explanation),
             reason: explanation.reason.to_string(),
             elapsed_ms: after(explanation.at),
             classes: explanation.classes.iter().map(class_report).collect(),
@@ -280,6 +306,7 @@ impl Report {
             mappings: explanation.mappings.iter().map(MappingReport::new).collect(),
             relays: explanation.relays.iter().map(|one| relay_report(one, explanation)).collect(),
             servers: explanation.servers.iter().map(server_report).collect(),
+            hearsay: hearsay_report(&explanation.hearsay),
             distant_servers: explanation.distant_servers.iter().map(distant_report).collect(),
             timeline: timeline.lines().into_iter().map(entry).collect(),
             peers,
@@ -310,6 +337,23 @@ impl Report {
 
     fn is_relayed(&self) -> bool {
         self.relays.iter().any(|relay| !relay.addresses.is_empty())
+    }
+}
+
+/// The state of the node, unless it is hearsay alone.
+fn proved(explanation: &Explanation) -> NodeState {
+    if explanation.reason == Reason::Hearsay { NodeState::Unknown } else { explanation.state }
+}
+
+fn hearsay_report(hearsay: &HearsayExplanation) -> HearsayReport {
+    let server = |one: &HearsayServer| HearsayServerReport {
+        peer_id: one.peer.to_string(),
+        address: one.addr.to_string(),
+        answer: one.answer.name(),
+    };
+    HearsayReport {
+        reachability: hearsay.state,
+        servers: hearsay.servers.iter().map(server).collect(),
     }
 }
 

@@ -7,12 +7,20 @@ pub(super) fn is_service(stream: StreamId) -> bool {
     match (stream.side, stream.protocol) {
         (
             Side::Inbound,
-            Protocol::Identify | Protocol::Ping | Protocol::DialRequest | Protocol::Hop,
+            Protocol::Identify
+            | Protocol::Ping
+            | Protocol::DialRequest
+            | Protocol::AutonatV1
+            | Protocol::Hop,
         )
         | (Side::Outbound, Protocol::IdentifyPush | Protocol::DialBack | Protocol::Stop) => true,
         (
             Side::Outbound,
-            Protocol::Identify | Protocol::Ping | Protocol::DialRequest | Protocol::Hop,
+            Protocol::Identify
+            | Protocol::Ping
+            | Protocol::DialRequest
+            | Protocol::AutonatV1
+            | Protocol::Hop,
         )
         | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack | Protocol::Stop)
         | (_, Protocol::Punch) => false,

@@ -1,7 +1,8 @@
 //! The explanation in the lines of a transcript.
 
 use super::{
-    AddressExplanation, ClassExplanation, DistantExplanation, Explanation, ServerExplanation,
+    AddressExplanation, ClassExplanation, DistantExplanation, Explanation, HearsayExplanation,
+    ServerExplanation,
 };
 use crate::transcript::{Names, Scribe, sources, state};
 use crate::{Addr, Outcome};
@@ -20,6 +21,9 @@ impl<N: Names> Scribe<N> {
         texts.extend(of.addresses.iter().map(|of| self.address(of)));
         texts.extend(of.servers.iter().map(|of| format!("server {}", self.server(of))));
         texts.extend(of.distant_servers.iter().map(|of| format!("distant {}", self.distant(of))));
+        if !of.hearsay.servers.is_empty() {
+            texts.push(format!("hearsay {}", self.hearsay(&of.hearsay)));
+        }
         if !of.advertised.is_empty() {
             let all: Vec<String> = of.advertised.iter().map(ToString::to_string).collect();
             texts.push(format!("advertised {}", all.join(" ")));
@@ -86,6 +90,15 @@ impl<N: Names> Scribe<N> {
         format!("{} {}{gone}{distrusted}: {outcomes}", self.names.name(&of.peer), of.addr)
     }
 
+    /// `public: S1 reachable, S2 nothing`.
+    fn hearsay(&self, of: &HearsayExplanation) -> String {
+        let each = of
+            .servers
+            .iter()
+            .map(|server| format!("{} {}", self.names.name(&server.peer), server.answer.name()));
+        format!("{}: {}", of.state.name(), each.collect::<Vec<_>>().join(", "))
+    }
+
     fn distant(&self, of: &DistantExplanation) -> String {
         let (peer, relay) = (self.names.name(&of.peer), self.names.name(&of.relay));
         let paid = of.dial_data;
@@ -124,8 +137,8 @@ fn known_from(of: &AddressExplanation) -> String {
 mod tests {
     use super::*;
     use crate::{
-        FilteringBehavior, Instant, MappingBehavior, NodeState, Outcome, PeerId, Reason, Scope,
-        Source, Sources, State,
+        FilteringBehavior, HearsayAnswer, HearsayServer, Instant, MappingBehavior, NodeState,
+        Outcome, PeerId, Reason, Scope, Source, Sources, State,
     };
     use core::net::{IpAddr, Ipv4Addr};
 
@@ -174,6 +187,10 @@ mod tests {
         all.classes.push(class);
         all.addresses.extend([proved, open]);
         all.servers.extend([silent, liar]);
+        all.hearsay.state = NodeState::Private;
+        let said = |peer, answer| HearsayServer::new(peer, addr(3), answer);
+        all.hearsay.servers.push(said(first, HearsayAnswer::Unreachable));
+        all.hearsay.servers.push(said(second, HearsayAnswer::Nothing));
         all.advertised.extend([addr(1), addr(9)]);
         all.ignored = 3;
         (Scribe::new(Here(first), Instant::from_millis(5_000)), all)
@@ -189,6 +206,7 @@ addr /ip4/44.0.0.1/tcp/4001 reachable contacted: a contacted server dialled back
 addr /ip4/44.0.0.2/tcp/4001 unknown: nothing has happened yet; no source, pending
 server S1 /ip4/44.0.0.3/tcp/4001: proved 2, timeout 1
 server S2 /ip4/44.0.0.4/tcp/4001, gone, distrusted: no answer yet
+hearsay private: S1 unreachable, S2 nothing
 advertised /ip4/44.0.0.1/tcp/4001 /ip4/44.0.0.9/tcp/4001
 ignored 3";
         assert_eq!(scribe.explanation(&all).join("\n"), expected);

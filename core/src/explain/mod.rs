@@ -3,11 +3,11 @@
 mod lines;
 
 use crate::agent::Agent;
-use crate::probe::Server;
+use crate::probe::{Server, Voice};
 use crate::reachability::Verdict;
 use crate::{
-    Addr, Class, DistantServer, FilteringBehavior, Instant, Mapping, MappingBehavior, NodeState,
-    Outcome, PeerId, Reason, Relay, Scope, Side, Sources, State,
+    Addr, Class, DistantServer, FilteringBehavior, HearsayAnswer, Instant, Mapping,
+    MappingBehavior, NodeState, Outcome, PeerId, Reason, Relay, Scope, Side, Sources, State,
 };
 use alloc::vec::Vec;
 
@@ -37,6 +37,8 @@ pub struct Explanation {
     pub servers: Vec<ServerExplanation>,
     /// Every AutoNAT v2 server behind a relay that is configured.
     pub distant_servers: Vec<DistantExplanation>,
+    /// What AutoNAT v1 servers say: hearsay, which nothing proves.
+    pub hearsay: HearsayExplanation,
     /// Every mapping that is wanted of a router.
     pub mappings: Vec<Mapping>,
     /// Every relay that is asked or could be.
@@ -123,6 +125,40 @@ pub struct DistantExplanation {
     pub dial_data: u64,
 }
 
+/// What AutoNAT v1 servers say while no AutoNAT v2 evidence exists. It is never evidence about an
+/// address.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HearsayExplanation {
+    /// What it amounts to: public, private, or unknown where too few say anything or too many deny
+    /// it. The node's state is this one only if its reason says so.
+    pub state: NodeState,
+    /// Whether an answer is awaited.
+    pub pending: bool,
+    /// The server of each network that was asked last.
+    pub servers: Vec<HearsayServer>,
+}
+
+/// One AutoNAT v1 server that was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HearsayServer {
+    /// The server.
+    pub peer: PeerId,
+    /// Where we are, or were last, connected to it.
+    pub addr: Addr,
+    /// What its network's word counts for now.
+    pub answer: HearsayAnswer,
+}
+
+impl HearsayServer {
+    /// A server with its word.
+    #[must_use]
+    pub const fn new(peer: PeerId, addr: Addr, answer: HearsayAnswer) -> HearsayServer {
+        HearsayServer { peer, addr, answer }
+    }
+}
+
 impl Explanation {
     /// An explanation without evidence: unknown, just started. For whoever tests what reads
     /// explanations; every field can be assigned.
@@ -139,6 +175,11 @@ impl Explanation {
             addresses: Vec::new(),
             servers: Vec::new(),
             distant_servers: Vec::new(),
+            hearsay: HearsayExplanation {
+                state: NodeState::Unknown,
+                pending: false,
+                servers: Vec::new(),
+            },
             mappings: Vec::new(),
             relays: Vec::new(),
             advertised: Vec::new(),
@@ -216,6 +257,7 @@ impl Agent {
             addresses,
             servers,
             distant_servers: self.explain_distant_servers(),
+            hearsay: self.explain_hearsay(),
             mappings: self.mappings().collect(),
             relays: self.relays().collect(),
             advertised: self.advertise.told().collect(),
@@ -290,6 +332,16 @@ impl Agent {
             DistantExplanation { peer, relay, outcomes, dial_data }
         };
         servers.iter().map(explain).collect()
+    }
+
+    fn explain_hearsay(&self) -> HearsayExplanation {
+        let hearsay = self.probe.hearsay();
+        let explain = |one: &Voice| HearsayServer::new(one.peer, one.remote, one.answer(self.now));
+        HearsayExplanation {
+            state: hearsay.state(),
+            pending: hearsay.is_asking(),
+            servers: hearsay.voices().map(explain).collect(),
+        }
     }
 
     /// Nothing is asked, nothing is about to be, and every address has all the verdict that the

@@ -18,7 +18,8 @@ pub(super) fn normal(stream: StreamId, body: &Bytes, mask: Option<&Mask>) -> Byt
         | Protocol::IdentifyPush
         | Protocol::Hop
         | Protocol::Stop
-        | Protocol::Punch => return body.clone(),
+        | Protocol::Punch
+        | Protocol::AutonatV1 => return body.clone(),
         Protocol::Ping => {
             let Some(mask) = mask else { return body.clone() };
             let mut bytes = body.to_vec();

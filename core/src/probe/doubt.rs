@@ -43,6 +43,7 @@ impl Probe {
         self.histories
             .retain(|addr, _| local.listens_in(addr.class()) && candidates.get(*addr).is_some());
         self.take_back(cx, |_| true);
+        self.hearsay.forget(cx.actions);
         self.histories.values_mut().for_each(History::doubt);
     }
 

@@ -1,4 +1,5 @@
-//! Floor 4 · AutoNAT v2, the asking side: who is asked about which address, and what came of it.
+//! Floor 4 · AutoNAT v2, the asking side: who is asked about which address, and what came of it; and
+//! what AutoNAT v1 servers say meanwhile (`hearsay`).
 //!
 //! Knows: servers and their standing, probes in flight, the history of every address.
 //! Reads: candidates (what to ask), peers (whom to ask, on which connection).
@@ -23,12 +24,15 @@ mod doubt;
 mod exchange;
 #[cfg(test)]
 mod fake;
+mod hearsay;
 mod history;
 mod nonce;
 mod plan;
 mod purse;
 mod servers;
 mod strangers;
+#[cfg(test)]
+mod tests;
 
 use crate::candidates::Candidates;
 use crate::local::Local;
@@ -39,13 +43,15 @@ use crate::words::config::PROBES_MAX;
 use crate::words::deadline::{Deadline, earliest};
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, Addr, ConnId, Cx, Group, Instant, Notice, Oddity, Outcome, PeerId, StreamEnd, StreamId,
+    Action, Addr, ConnId, Cx, Group, Instant, Notice, Oddity, Outcome, PeerId, Protocol, StreamEnd,
+    StreamId,
 };
 use alloc::collections::BTreeMap;
 use bytes::Bytes;
 use exchange::{Exchange, Progress};
 #[cfg(test)]
 pub(crate) use fake::Claim;
+pub(crate) use hearsay::{Hearsay, Voice};
 use history::{Answer, History, Round};
 pub use nonce::Proof;
 use nonce::{Arrival, Nonces};
@@ -106,6 +112,7 @@ pub(crate) struct Probe {
     dial_backs: BTreeMap<StreamId, ConnId>,
     purse: Purse,
     strangers: Strangers,
+    hearsay: Hearsay,
     asked: u64,
     dirty: bool,
     seen: Option<(u64, u64, u64)>,
@@ -128,6 +135,9 @@ impl Probe {
         body: &Bytes,
         (local, peers): (&Local, &Peers),
     ) -> Result<(), Oddity> {
+        if stream.protocol == Protocol::AutonatV1 {
+            return self.hearsay.answered(cx, stream, body);
+        }
         let exchange = self.exchanges.get_mut(&stream).ok_or(Oddity::UnknownStream)?;
         let closed = exchange.awaits_nonce();
         let allow_private = self.allow_private;
@@ -170,6 +180,9 @@ impl Probe {
         stream: StreamId,
         end: StreamEnd,
     ) -> Result<(), Oddity> {
+        if stream.protocol == Protocol::AutonatV1 {
+            return self.hearsay.ended(cx, stream);
+        }
         let exchange = self.exchanges.get(&stream).ok_or(Oddity::UnknownStream)?;
         if !exchange.awaits_nonce() {
             if end == StreamEnd::Finished {
@@ -281,6 +294,7 @@ impl Probe {
     /// which comes on another connection.
     pub(crate) fn disconnected(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         self.dial_backs.retain(|_, of| *of != conn);
+        self.hearsay.disconnected(cx, conn);
         let lost = |(stream, exchange): (&StreamId, &Exchange)| {
             (exchange.conn == conn && !exchange.awaits_nonce()).then_some(*stream)
         };
@@ -294,6 +308,7 @@ impl Probe {
     /// and puts in doubt whatever was proven or refuted. No history is forgotten.
     pub(crate) fn resumed(&mut self, cx: &mut Cx<'_>, sleep: Sleep, peers: &Peers) {
         self.nonces.resumed(sleep, peers.serial());
+        self.hearsay.resumed(cx.actions, sleep);
         self.exchanges.values_mut().for_each(|exchange| exchange.resumed(sleep));
         if !sleep.is_nap() {
             self.take_back(cx, |_| true);
@@ -322,7 +337,8 @@ impl Probe {
             self.end(cx, stream, outcome);
         }
         let seen = (local.revision(), candidates.revision(), peers.revision());
-        let woken = self.wake.is_some_and(|wake| wake.at <= cx.now);
+        let wake = earliest(self.wake, self.hearsay.deadline());
+        let woken = wake.is_some_and(|wake| wake.at <= cx.now);
         if !self.dirty && !woken && self.seen == Some(seen) {
             return;
         }
@@ -337,13 +353,14 @@ impl Probe {
         self.seen = Some(seen);
         self.dirty = false;
         self.plan(cx, local, candidates, peers);
+        self.hear(cx, candidates, peers);
         self.revision += 1;
     }
 
     /// When the next probe is overdue or due.
     pub(crate) fn deadline(&self) -> Option<Deadline> {
         let exchanges = self.exchanges.values().map(Exchange::deadline).min();
-        earliest(exchanges, self.wake)
+        earliest(exchanges, earliest(self.wake, self.hearsay.deadline()))
     }
 
     /// Counts every step in which evidence or outlook may have changed.
@@ -543,6 +560,7 @@ saved!(struct Probe {
     dial_backs,
     purse,
     strangers,
+    hearsay,
     asked as told(),
     dirty,
     seen as seen(<[u64; 3]>::from, [Room::Local, Room::Candidates, Room::Peers]),
@@ -557,28 +575,4 @@ fn fresh(from: &Loader<'_>) -> Result<Probe, BadCheckpoint> {
 
 fn is_bounded(probe: &Probe) -> bool {
     are_counts(&[probe.asked, probe.revision]) && probe.exchanges.len() <= PROBES_MAX
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::words::checkpoint::reloaded;
-    use crate::{Group, Protocol};
-    use alloc::vec;
-    use core::net::Ipv4Addr;
-
-    #[test]
-    fn a_checkpoint_keeps_to_the_limits() {
-        let addr = Addr::tcp(Ipv4Addr::new(44, 0, 0, 1).into(), 4001);
-        let server = (PeerId::random(), Group::prefix(addr.ip), ConnId(1));
-        let exchange = Exchange::new(Instant::ZERO, server, vec![addr], false, None);
-        let asking = |count: usize| {
-            let streams = (1..).map(|number| StreamId::outbound(Protocol::DialRequest, number));
-            let exchanges = streams.take(count).map(|stream| (stream, exchange.clone())).collect();
-            Probe { exchanges, ..Probe::new(false, 1) }
-        };
-        assert_eq!(reloaded(&asking(PROBES_MAX)), Ok(asking(PROBES_MAX)));
-        assert!(reloaded(&asking(PROBES_MAX + 1)).is_err());
-        assert!(reloaded(&Probe { asked: u64::MAX, ..asking(0) }).is_err());
-    }
 }

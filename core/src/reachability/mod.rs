@@ -12,7 +12,8 @@
 //! ```
 //!
 //! Nothing flips by itself: leaving *reachable* needs a round of failures or an aged-out proof.
-//! Nothing here can be written without a [`Proof`]; v1 hearsay and caches have no way in.
+//! Nothing here can be written without a [`Proof`]; caches have no way in. AutoNAT v1 hearsay gives
+//! the node a state while every class is unknown, and nothing else.
 //!
 //! Limits: as many verdicts as candidates and proven addresses (`CANDIDATES_MAX` and a few).
 //! Follows: design §3 *reachability*; autonat-v2 §Implementation Suggestions.

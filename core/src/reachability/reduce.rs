@@ -96,6 +96,9 @@ impl Reachability {
             return Status { state, reason: Reason::Forced };
         }
         let of = |state: NodeState| self.classes.values().find(move |one| one.state == state);
+        if let Some(hearsay) = self.hearsay(ground) {
+            return hearsay;
+        }
         // A class that is still being probed may yet turn a private node into a public one.
         let probing = self.classes.values().find(|one| one.reason == Reason::Probing);
         let best = of(NodeState::Public).or_else(|| of(NodeState::Limited)).or(probing);
@@ -103,6 +106,16 @@ impl Reachability {
         best.or_else(rest)
             .copied()
             .unwrap_or(Status { state: NodeState::Unknown, reason: Reason::NotListening })
+    }
+
+    /// What AutoNAT v1 servers say of the node, where nothing better is known of any class of it.
+    /// Hearsay is about no address and no class, and overrules nothing.
+    fn hearsay(&self, ground: &Ground<'_>) -> Option<Status> {
+        let state = ground.probe.hearsay().state();
+        let is_known = |one: &Status| one.state != NodeState::Unknown;
+        let is_void = state == NodeState::Unknown || self.classes.is_empty();
+        let is_void = is_void || self.classes.values().any(is_known);
+        (!is_void).then_some(Status { state, reason: Reason::Hearsay })
     }
 
     fn class_filtering(&self, ground: &Ground<'_>, class: Class) -> FilteringBehavior {
@@ -135,6 +148,8 @@ impl Reachability {
         let contacted = self.addresses().any(|(_, one)| one.scope() == Some(Scope::Contacted));
         let may = match self.node {
             Status { reason: Reason::Forced, state } => state == NodeState::Public,
+            // Nobody is to rely on what nothing proves.
+            Status { reason: Reason::Hearsay, .. } => false,
             Status { state, .. } => state == NodeState::Public || contacted,
         };
         if may == self.may_serve {

@@ -182,7 +182,8 @@ impl Relays {
             | Protocol::Ping
             | Protocol::DialRequest
             | Protocol::DialBack
-            | Protocol::Punch => Ok(()),
+            | Protocol::Punch
+            | Protocol::AutonatV1 => Ok(()),
         }
     }
 

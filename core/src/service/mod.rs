@@ -9,6 +9,7 @@
 //!  <ping         ─► ping       echoes
 //!  <hop, >stop   ─► relay      reservations, and circuits between two peers
 //!  <dial-request ─► dialback   judges, asks for dial data, dials, delivers the nonce, answers
+//!  <autonat-v1   ─► dialback   judges, dials, answers
 //!  >dial-back, DialFailed, Connected{dial} ─► dialback
 //! ```
 //!
@@ -16,9 +17,9 @@
 //! the servers stand in `dialback` and `relay`. What is over them is reset, and named as `Full`.
 //! Every function takes one fact; what made no sense comes back as an [`Oddity`] for the door.
 //! Follows: identify §identify and §identify/push; ping §Protocol; the servers' halves of AutoNAT
-//! v2 and circuit relay v2.
+//! v2 and v1, and of circuit relay v2.
 //!
-//! A good first change here: answer AutoNAT v1, whose dial-backs need the same admission.
+//! A good first change here: count in the explanation what was served.
 
 mod buckets;
 mod dialback;
@@ -140,20 +141,19 @@ impl Service {
                 self.sign_of_life(cx.now, conn);
                 self.echo.opened(cx, conn, stream)
             }
-            (Side::Inbound, Protocol::DialRequest) | (Side::Outbound, Protocol::DialBack) => {
-                match &mut self.dialback {
-                    Some(server) => {
-                        if stream.side == Side::Inbound && view.caller(conn).is_some() {
-                            self.patrons.insert(conn, cx.now);
-                        }
-                        server.opened(cx, view, conn, stream)
+            (Side::Inbound, Protocol::DialRequest | Protocol::AutonatV1)
+            | (Side::Outbound, Protocol::DialBack) => match &mut self.dialback {
+                Some(server) => {
+                    if stream.side == Side::Inbound && view.caller(conn).is_some() {
+                        self.patrons.insert(conn, cx.now);
                     }
-                    None => {
-                        cx.actions.push(Action::ResetStream { stream });
-                        Err(Oddity::UnknownStream)
-                    }
+                    server.opened(cx, view, conn, stream)
                 }
-            }
+                None => {
+                    cx.actions.push(Action::ResetStream { stream });
+                    Err(Oddity::UnknownStream)
+                }
+            },
             (Side::Inbound, Protocol::Hop) | (Side::Outbound, Protocol::Stop) => {
                 match &mut self.relay {
                     Some(server) => server.opened(cx, view, conn, stream),
@@ -165,7 +165,11 @@ impl Service {
             }
             (
                 Side::Outbound,
-                Protocol::Identify | Protocol::Ping | Protocol::DialRequest | Protocol::Hop,
+                Protocol::Identify
+                | Protocol::Ping
+                | Protocol::DialRequest
+                | Protocol::AutonatV1
+                | Protocol::Hop,
             )
             | (Side::Inbound, Protocol::IdentifyPush | Protocol::DialBack | Protocol::Stop)
             | (_, Protocol::Punch) => Err(Oddity::UnknownStream),
@@ -188,10 +192,12 @@ impl Service {
                 }
                 self.echo.frame(cx, stream, body)
             }
-            Protocol::DialRequest | Protocol::DialBack => match &mut self.dialback {
-                Some(server) => server.frame(cx, view, stream, body),
-                None => Err(Oddity::UnknownStream),
-            },
+            Protocol::DialRequest | Protocol::DialBack | Protocol::AutonatV1 => {
+                match &mut self.dialback {
+                    Some(server) => server.frame(cx, view, stream, body),
+                    None => Err(Oddity::UnknownStream),
+                }
+            }
             Protocol::Hop | Protocol::Stop => match &mut self.relay {
                 Some(server) => server.frame(cx, view, stream, body),
                 None => Err(Oddity::UnknownStream),
@@ -219,7 +225,7 @@ impl Service {
         match stream.protocol {
             Protocol::Identify | Protocol::IdentifyPush => self.identifier.closed(stream),
             Protocol::Ping => self.echo.closed(cx, stream, end),
-            Protocol::DialRequest | Protocol::DialBack => {
+            Protocol::DialRequest | Protocol::DialBack | Protocol::AutonatV1 => {
                 if let Some(server) = &mut self.dialback {
                     server.closed(cx, stream, end);
                 }
@@ -364,6 +370,7 @@ fn served(config: &Config) -> ProtocolSet {
         .with(Protocol::DialBack);
     let offered = [
         (config.dial_back.is_some(), Protocol::DialRequest),
+        (config.dial_back.is_some(), Protocol::AutonatV1),
         (config.relay_server.is_some(), Protocol::Hop),
         (config.relay.is_some(), Protocol::Stop),
         (config.punch.is_some(), Protocol::Punch),

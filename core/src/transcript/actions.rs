@@ -62,6 +62,9 @@ fn notice<N: Names>(scribe: &Scribe<N>, notice: &Notice) -> String {
         Notice::ProbeEnded { peer, addr, outcome } => {
             format!("probe {} {addr} {}", names.name(peer), outcome.name())
         }
+        Notice::HearsayHeard { peer, answer } => {
+            format!("hearsay of {}: {}", names.name(peer), answer.name())
+        }
         Notice::ServerDistrusted { peer } => format!("distrusted {}", names.name(peer)),
         Notice::AdvertisedChanged { added, removed } => {
             let all = marked('+', added).chain(marked('-', removed));

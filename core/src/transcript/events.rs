@@ -165,7 +165,7 @@ mod tests {
                     conn: CONN,
                     protocols: Protocol::ALL.into_iter().fold(ProtocolSet::NONE, ProtocolSet::with),
                 },
-                "protocols c1 (P1) identify push ping dial-request dial-back hop stop punch",
+                "protocols c1 (P1) identify push ping dial-request dial-back hop stop punch autonat-v1",
             ),
             (
                 Event::ProtocolsListed { conn: CONN, protocols: ProtocolSet::NONE },

@@ -3,7 +3,7 @@
 use super::text::{foreign, hex, list, quoted};
 use super::{Names, punch, relay};
 use crate::wire::autonat::{
-    DialBack, DialBackResponse, DialBackStatus, DialStatus, Message, ResponseStatus,
+    DialBack, DialBackResponse, DialBackStatus, DialStatus, Message, ResponseStatus, v1,
 };
 use crate::wire::identify::Identify;
 use crate::wire::multiaddr::Multiaddr;
@@ -39,6 +39,7 @@ pub(super) fn frame(names: &impl Names, stream: StreamId, sender: Side, body: &B
         Protocol::Hop => HopMessage::decode(body).map(|said| relay::hop(names, &said)),
         Protocol::Stop => StopMessage::decode(body).map(|said| relay::stop(names, &said)),
         Protocol::Punch => PunchMessage::decode(body).map(|said| punch::said(&said)),
+        Protocol::AutonatV1 => v1::Message::decode(body).map(|said| hearsay(names, &said)),
     };
     said.unwrap_or_else(|_| match body.len() {
         0 => "undecodable 0 bytes".into(),
@@ -73,6 +74,27 @@ fn message(message: &Message) -> String {
             format!("DialDataRequest {num_bytes} bytes idx={addr_idx}")
         }
         Message::DialDataResponse { data } => format!("DialDataResponse {} bytes", data.len()),
+    }
+}
+
+fn hearsay(names: &impl Names, message: &v1::Message) -> String {
+    match message {
+        v1::Message::Dial { peer, addrs } => {
+            let peer = peer.map_or("nobody".into(), |peer| names.name(&peer));
+            format!("Dial {peer} {}", multiaddrs(addrs))
+        }
+        v1::Message::DialResponse { status, addr } => {
+            let status = match status {
+                v1::Status::Ok => "OK".into(),
+                v1::Status::DialError => "DIAL_ERROR".into(),
+                v1::Status::DialRefused => "REFUSED".into(),
+                v1::Status::BadRequest => "BAD_REQUEST".into(),
+                v1::Status::InternalError => "INTERNAL".into(),
+                v1::Status::Unknown(code) => code.to_string(),
+            };
+            let addr = addr.as_ref().map(|addr| format!(" {}", multiaddr(addr)));
+            format!("DialResponse {status}{}", addr.unwrap_or_default())
+        }
     }
 }
 
@@ -180,6 +202,29 @@ mod tests {
     fn record(signer: u8) -> Bytes {
         let record = PeerRecord { peer_id: peer(1), seq: 42, addrs: Vec::from([encode(addr(3))]) };
         record.sealed(&key(1).public(), &mut Hand(key(signer)))
+    }
+
+    #[test]
+    fn requests_of_the_old_way_and_their_answers() {
+        let sent = |message: &v1::Message| same(Protocol::AutonatV1, &message.encode());
+        let (request, _) = v1::Message::dial(peer(2), Vec::from([encode(addr(2))]));
+        assert_eq!(sent(&request), "Dial P2 [/ip4/44.0.0.2/tcp/4001]");
+        let nobody = v1::Message::Dial { peer: None, addrs: Vec::new() };
+        assert_eq!(sent(&nobody), "Dial nobody []");
+        for (status, word) in [
+            (v1::Status::Ok, "OK"),
+            (v1::Status::DialError, "DIAL_ERROR"),
+            (v1::Status::DialRefused, "REFUSED"),
+            (v1::Status::BadRequest, "BAD_REQUEST"),
+            (v1::Status::InternalError, "INTERNAL"),
+            (v1::Status::Unknown(7), "7"),
+        ] {
+            let said = v1::Message::DialResponse { status, addr: None };
+            assert_eq!(sent(&said), format!("DialResponse {word}"));
+        }
+        let said =
+            v1::Message::DialResponse { status: v1::Status::Ok, addr: Some(encode(addr(3))) };
+        assert_eq!(sent(&said), "DialResponse OK /ip4/44.0.0.3/tcp/4001");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Pure codecs: what peers say in bytes, and what it means. No decisions.
 //!
 //! - [`framing`] cuts messages out of a stream and puts them back in.
-//! - [`autonat`] is AutoNAT v2: both roles, both streams.
+//! - [`autonat`] is AutoNAT v2, both roles and both streams, and v1.
 //! - [`identify`] is identify and identify/push, split and merged.
 //! - [`envelope`] (RFC 0002) and [`peer_record`] (RFC 0003) are what identify carries signed.
 //! - [`multiaddr`] is addresses in binary form.

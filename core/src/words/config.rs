@@ -29,6 +29,9 @@ pub struct Config {
     /// How often a connection is pinged; `None` pings only once where no round-trip time is known,
     /// and after a long suspend.
     pub ping_interval: Option<Duration>,
+    /// Ask AutoNAT v1 servers while no AutoNAT v2 evidence exists. What they say is hearsay: it
+    /// gives the node a state where it would be unknown, and nothing else.
+    pub hearsay: bool,
     /// Addresses in one dial request, number: 1 asks about one address at a time; up to 50 append
     /// others, less wanted, for a server that cannot dial the first. Only the one that it names
     /// in its answer is judged.
@@ -39,7 +42,7 @@ pub struct Config {
     pub force_node: Option<NodeState>,
     /// Force the state of single classes, whatever the evidence.
     pub force_class: Vec<(Class, NodeState)>,
-    /// Dial back for others, and how much; `None` offers no AutoNAT v2 service.
+    /// Dial back for others, and how much; `None` offers no AutoNAT service, neither v2 nor v1.
     pub dial_back: Option<DialBackConfig>,
     /// Ask routers to map the ports that we listen on; `None` asks nobody.
     pub mapping: Option<MappingConfig>,
@@ -60,6 +63,7 @@ impl Default for Config {
             allow_private: false,
             identify: true,
             ping_interval: Some(PING_INTERVAL),
+            hearsay: true,
             addrs_per_request: 1,
             external: Vec::new(),
             force_node: None,
@@ -100,7 +104,7 @@ impl Default for MappingConfig {
     }
 }
 
-/// The dial-back service (AutoNAT v2 server).
+/// The dial-back service (AutoNAT v2 and v1 server).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DialBackConfig {
@@ -437,6 +441,13 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// that no connection was silent for longer than it may be anyway. A device that dozes between two
 /// packets naps all the time. If it grows, what died meanwhile is found later.
 pub const NAP: Duration = PING_INTERVAL;
+/// Networks whose AutoNAT v1 servers must say the same before their hearsay counts, number;
+/// autonat-v1 §AutoNAT Protocol: more than three. When fewer, the node stays unknown.
+pub const HEARSAY_AGREE_MIN: usize = 4;
+/// Networks whose AutoNAT v1 servers must deny what hearsay says before it changes to the contrary,
+/// number; ours: as many as it takes to be believed at first. Nobody must confirm it meanwhile.
+/// When fewer, what they say changes nothing.
+pub const HEARSAY_FLIP_MIN: usize = 4;
 /// Addresses in one dial request, number; go-libp2p's value: it looks at no more. Requests grow
 /// by 23 bytes each. When full, the least wanted are left out.
 pub const ADDRS_PER_REQUEST_MAX: usize = 50;

@@ -71,6 +71,10 @@ pub enum Wake {
     PunchDue,
     /// An answer or a dial of hole punching is overdue.
     PunchOverdue,
+    /// An AutoNAT v1 server is to be asked, or what such servers said is too old.
+    HearsayDue,
+    /// The answer of an AutoNAT v1 server is overdue.
+    HearsayOverdue,
 }
 
 /// The earliest of two optional deadlines.

@@ -181,6 +181,9 @@ pub enum Reason {
     /// Nothing has happened yet.
     #[default]
     JustStarted,
+    /// AutoNAT v1 servers in several networks say so, and nothing proves it; no AutoNAT v2 server
+    /// has said anything.
+    Hearsay,
 }
 
 impl fmt::Display for Reason {
@@ -211,6 +214,7 @@ impl fmt::Display for Reason {
             Reason::Forced => "forced by the operator",
             Reason::NotListening => "nothing is listened on",
             Reason::JustStarted => "nothing has happened yet",
+            Reason::Hearsay => "hearsay of AutoNAT v1 servers, unproven",
         };
         f.write_str(text)
     }

@@ -7,6 +7,7 @@ pub mod config;
 pub(crate) mod cx;
 pub(crate) mod deadline;
 pub(crate) mod event;
+pub(crate) mod hearsay;
 pub(crate) mod id;
 pub(crate) mod judgement;
 pub(crate) mod mapping;

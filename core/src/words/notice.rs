@@ -1,6 +1,7 @@
 //! What the application should know.
 
 use super::addr::{Addr, Class};
+use super::hearsay::HearsayAnswer;
 use super::id::{ConnId, PeerId};
 use super::judgement::{MappingBehavior, NodeState, Outcome, Reason, Scope, Sources, State};
 use super::mapping::{GatewayAnswer, Mapping};
@@ -92,6 +93,13 @@ pub enum Notice {
         /// The server.
         peer: PeerId,
     },
+    /// An AutoNAT v1 server answered, or failed to. Nothing proves what it says.
+    HearsayHeard {
+        /// The server asked.
+        peer: PeerId,
+        /// What it said.
+        answer: HearsayAnswer,
+    },
     /// The set of addresses that peers are told changed.
     AdvertisedChanged {
         /// Told from now on.
@@ -148,6 +156,8 @@ pub enum Served {
     InternalError,
     /// The requester went away, broke a rule, or was too slow.
     Aborted,
+    /// AutoNAT v1: dialled, and somebody with the requester's key answered. There is no nonce.
+    Connected,
 }
 
 /// Something odd that was ignored.

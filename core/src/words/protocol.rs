@@ -19,6 +19,8 @@ pub enum Protocol {
     Stop,
     /// DCUtR: two peers on a circuit agree to punch.
     Punch,
+    /// AutoNAT v1: a client asks a server to dial it, and believes what it says.
+    AutonatV1,
 }
 
 /// How the runtime cuts one message out of a stream's bytes.
@@ -38,7 +40,7 @@ pub enum Framing {
 
 impl Protocol {
     /// Every protocol, in order.
-    pub const ALL: [Protocol; 8] = [
+    pub const ALL: [Protocol; 9] = [
         Protocol::Identify,
         Protocol::IdentifyPush,
         Protocol::Ping,
@@ -47,6 +49,7 @@ impl Protocol {
         Protocol::Hop,
         Protocol::Stop,
         Protocol::Punch,
+        Protocol::AutonatV1,
     ];
 
     /// The name that multistream-select negotiates.
@@ -60,6 +63,7 @@ impl Protocol {
             Protocol::Hop => "/libp2p/circuit/relay/0.2.0/hop",
             Protocol::Stop => "/libp2p/circuit/relay/0.2.0/stop",
             Protocol::Punch => "/libp2p/dcutr",
+            Protocol::AutonatV1 => "/libp2p/autonat/1.0.0",
         }
     }
 
@@ -74,6 +78,7 @@ impl Protocol {
             Protocol::Hop => "hop",
             Protocol::Stop => "stop",
             Protocol::Punch => "punch",
+            Protocol::AutonatV1 => "autonat-v1",
         }
     }
 
@@ -96,13 +101,15 @@ impl Protocol {
             // The limit of all three implementations; a reservation takes some hundreds.
             // DCUtR §RPC messages has the same.
             Protocol::Hop | Protocol::Stop | Protocol::Punch => Framing::Varint { max: 4_096 },
+            // go-libp2p's read limit; sixteen addresses and a text for humans take some hundreds.
+            Protocol::AutonatV1 => Framing::Varint { max: 4_096 },
         }
     }
 }
 
 /// A set of the protocols that core knows, as a peer lists them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProtocolSet(u8);
+pub struct ProtocolSet(u16);
 
 impl ProtocolSet {
     /// The empty set.

@@ -194,7 +194,7 @@ fn class() -> impl Strategy<Value = Class> {
 /// Any configuration, and many that no agent takes.
 pub(crate) fn config() -> impl Strategy<Value = Config> {
     let texts = (".{0,20}", ".{0,20}", vec(".{0,20}", 0..3), any::<bool>(), any::<bool>());
-    let numbers = (option::of(span()), prop_oneof![1..=50usize, any::<usize>()]);
+    let numbers = (option::of(span()), prop_oneof![1..=50usize, any::<usize>()], any::<bool>());
     let states = (vec(addr(), 0..3), option::of(state()), vec((class(), state()), 0..3));
     let relays = (option::of(relays::used()), option::of(relays::offered()));
     let services = (option::of(dial_back()), option::of(mapping()), relays);
@@ -202,7 +202,7 @@ pub(crate) fn config() -> impl Strategy<Value = Config> {
         let mut config = Config::default();
         (config.agent_version, config.protocol_version, config.protocols, ..) = texts.clone();
         (.., config.allow_private, config.identify) = texts;
-        (config.ping_interval, config.addrs_per_request) = numbers;
+        (config.ping_interval, config.addrs_per_request, config.hearsay) = numbers;
         (config.external, config.force_node, config.force_class) = states;
         let relays;
         (config.dial_back, config.mapping, relays) = services;

@@ -31,6 +31,7 @@ mod framing;
 mod gateway;
 mod gateway_seeds;
 mod harness;
+mod hearsay;
 mod identify;
 mod multiaddr;
 mod mutate;
@@ -88,5 +89,6 @@ targets! {
     stop: relay::stop, 512, 10_000;
     voucher: relay::voucher, 1_024, 3_000;
     punch: punch::run, 4_200, 10_000;
+    hearsay: hearsay::run, 4_200, 10_000;
     agent: agent::run, 4_096, 600;
 }

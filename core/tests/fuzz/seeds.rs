@@ -3,7 +3,7 @@
 
 use crate::harness::{commit, corpus, variable};
 use crate::signed::{FORMS, key};
-use crate::{agent, gateway_seeds, pipe, punch, record, relay_seeds};
+use crate::{agent, gateway_seeds, hearsay, pipe, punch, record, relay_seeds};
 use bytes::{Bytes, BytesMut};
 use portolan_core::flight::{Head, Reader, Replay};
 use portolan_core::wire::autonat::{
@@ -51,6 +51,7 @@ fn all() -> Vec<Seed> {
     add("framing", frames());
     add("pipe", pipe::seeds());
     add("punch", punch::seeds());
+    add("hearsay", hearsay::seeds());
     for (target, files) in gateway_seeds::all().into_iter().chain(relay_seeds::all()) {
         add(target, files);
     }

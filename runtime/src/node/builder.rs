@@ -198,7 +198,7 @@ fn served(config: &Config) -> impl Iterator<Item = Protocol> {
     Protocol::ALL.into_iter().filter(move |protocol| match protocol {
         Protocol::Identify | Protocol::IdentifyPush => identify,
         Protocol::Ping | Protocol::DialBack => true,
-        Protocol::DialRequest => dial_back,
+        Protocol::DialRequest | Protocol::AutonatV1 => dial_back,
         Protocol::Hop => relay_server,
         Protocol::Stop => relay,
         Protocol::Punch => punch,

@@ -208,7 +208,9 @@ pub(super) fn say_vice(vice: &Vice) -> String {
         | Vice::WrongNonce
         | Vice::NonceOnOldConnection
         | Vice::NonceElsewhere
-        | Vice::NoNonce => vice.name().to_owned(),
+        | Vice::NoNonce
+        | Vice::V1Alone
+        | Vice::V1Unreliable => vice.name().to_owned(),
     }
 }
 
@@ -310,6 +312,8 @@ impl Word for Vice {
             "nonce-on-old-connection" => Vice::NonceOnOldConnection,
             "nonce-elsewhere" => Vice::NonceElsewhere,
             "no-nonce" => Vice::NoNonce,
+            "v1-alone" => Vice::V1Alone,
+            "v1-unreliable" => Vice::V1Unreliable,
             "poisons" => Vice::Poisons(Addr::read(value)?),
             "flaps" => Vice::Flaps(Duration::read(value)?),
             _ => return None,

@@ -60,6 +60,7 @@ impl World {
             }
             "answer" | "data-request" | "dial-back" => self.serve_us(&verb, words),
             "request" | "data" | "accept" => self.ask_us(&verb, words),
+            "answer-v1" | "request-v1" => self.hearsay(&verb, words),
             "gateways" | "datagram" | "datagram-refused" | "fetched" | "fetch-failed"
             | "ledger-read" | "closing" => self.routers(&verb, said),
             "circuit" | "circuit-forgotten" | "connect-failed" | "upgrade-failed"

@@ -18,7 +18,12 @@ pub(super) fn identify(words: &mut Words<'_>) -> Result<Identify, Wrong> {
     said.listen_addrs = words.list::<Addr>("listen")?.into_iter().map(multiaddr::encode).collect();
     said.protocols = words.list::<Spoken>("protocols")?.into_iter().map(|name| name.0).collect();
     if words.flag("server") {
-        said.protocols.extend(Protocol::ALL.map(|protocol| protocol.name().to_owned()));
+        let all = Protocol::ALL.into_iter().filter(|one| *one != Protocol::AutonatV1);
+        said.protocols.extend(all.map(|protocol| protocol.name().to_owned()));
+    }
+    if words.flag("v1") {
+        let old = [Protocol::Identify, Protocol::IdentifyPush, Protocol::Ping, Protocol::AutonatV1];
+        said.protocols.extend(old.map(|protocol| protocol.name().to_owned()));
     }
     if words.flag("client") {
         let client = [Protocol::Identify, Protocol::IdentifyPush, Protocol::Ping];

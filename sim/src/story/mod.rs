@@ -8,6 +8,7 @@
 mod book;
 mod facts;
 mod frames;
+mod hearsay;
 mod names;
 mod punching;
 mod relays;

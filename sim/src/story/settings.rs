@@ -42,6 +42,7 @@ impl Settings {
         match knob.as_str() {
             "allow-private" => self.config.allow_private = true,
             "no-identify" => self.config.identify = false,
+            "no-hearsay" => self.config.hearsay = false,
             "no-ping" => self.config.ping_interval = None,
             "ping" => self.config.ping_interval = Some(words.take::<Duration>()?),
             "addrs-per-request" => {

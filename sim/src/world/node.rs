@@ -261,7 +261,10 @@ impl Node {
     /// Whether its runtime takes streams of this protocol.
     pub(super) fn offers(&self, protocol: Protocol) -> bool {
         match protocol {
-            Protocol::DialRequest => self.serves().is_some(),
+            Protocol::DialRequest => {
+                self.serves().is_some() && !self.vice.is_some_and(|vice| vice.is_v1_alone())
+            }
+            Protocol::AutonatV1 => self.serves().is_some(),
             Protocol::Hop => self.core.relay_server.is_some(),
             Protocol::Stop => self.core.relay.is_some(),
             Protocol::Punch => self.core.punch.is_some(),

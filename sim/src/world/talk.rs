@@ -135,7 +135,7 @@ impl World {
         let Some(conn) = id.filter(|_| serves && offered) else {
             return self.say(end, Said::Unsupported { key });
         };
-        let scripted = protocol == Protocol::DialRequest && self.is_scripted(node);
+        let scripted = self.is_scripted(node, protocol);
         let voice = if scripted { Voice::Script } else { Voice::Core };
         self.nodes[node].next_stream += 1;
         let stream = StreamId::inbound(protocol, self.nodes[node].next_stream);

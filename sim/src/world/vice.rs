@@ -4,10 +4,10 @@
 use super::conn::{EndId, Purpose};
 use super::{Occurrence, World};
 use bytes::Bytes;
-use portolan_core::wire::autonat::{DialBack, DialStatus, Message, ResponseStatus};
+use portolan_core::wire::autonat::{DialBack, DialStatus, Message, ResponseStatus, v1};
 use portolan_core::wire::identify::Identify;
 use portolan_core::wire::multiaddr::{self, Decoded};
-use portolan_core::{Addr, Duration, Family, Instant, StreamId};
+use portolan_core::{Addr, Duration, Family, Instant, Protocol, StreamId};
 use std::net::IpAddr;
 
 /// What is wrong with a server.
@@ -39,6 +39,10 @@ pub enum Vice {
     Poisons(Addr),
     /// Is honest for so long, then claims failures for as long, and so on.
     Flaps(Duration),
+    /// Serves AutoNAT v1 alone, honestly.
+    V1Alone,
+    /// Serves AutoNAT v1 alone, and says anything at all, every time anew.
+    V1Unreliable,
 }
 
 impl Vice {
@@ -58,6 +62,8 @@ impl Vice {
             Vice::NoNonce => "no-nonce",
             Vice::Poisons(_) => "poisons",
             Vice::Flaps(_) => "flaps",
+            Vice::V1Alone => "v1-alone",
+            Vice::V1Unreliable => "v1-unreliable",
         }
     }
 
@@ -66,6 +72,8 @@ impl Vice {
     pub const fn is_honest(&self) -> bool {
         match self {
             Vice::Poisons(_) => true,
+            // They are asked about no address.
+            Vice::V1Alone | Vice::V1Unreliable => false,
             Vice::Slow(_)
             | Vice::Flaps(_)
             | Vice::Rejects
@@ -78,6 +86,31 @@ impl Vice {
             | Vice::NonceOnOldConnection
             | Vice::NonceElsewhere
             | Vice::NoNonce => false,
+        }
+    }
+
+    /// Whether it serves AutoNAT v1 and not v2.
+    pub const fn is_v1_alone(&self) -> bool {
+        matches!(self, Vice::V1Alone | Vice::V1Unreliable)
+    }
+
+    /// The same of AutoNAT v1: whatever it does with nonces, it says the same with and without one.
+    fn plan_v1(&self, now: Instant) -> Option<Hearsay> {
+        match self {
+            Vice::Rejects | Vice::Refuses => Some(Hearsay::Says(v1::Status::DialRefused)),
+            Vice::Errs => Some(Hearsay::Says(v1::Status::InternalError)),
+            Vice::Silent => Some(Hearsay::Nothing),
+            Vice::LiesFailure => Some(Hearsay::Says(v1::Status::DialError)),
+            Vice::LiesOk
+            | Vice::WrongNonce
+            | Vice::NonceOnOldConnection
+            | Vice::NonceElsewhere
+            | Vice::NoNonce => Some(Hearsay::Says(v1::Status::Ok)),
+            Vice::Flaps(span) if !is_honest_phase(now, *span) => {
+                Some(Hearsay::Says(v1::Status::DialError))
+            }
+            Vice::V1Unreliable => Some(Hearsay::Anything),
+            Vice::Flaps(_) | Vice::Poisons(_) | Vice::Slow(_) | Vice::V1Alone => None,
         }
     }
 
@@ -101,7 +134,7 @@ impl Vice {
             Vice::Flaps(span) if !is_honest_phase(now, *span) => {
                 Some(answer(ResponseStatus::Ok, DialStatus::DialError))
             }
-            Vice::Flaps(_) | Vice::Poisons(_) => None,
+            Vice::Flaps(_) | Vice::Poisons(_) | Vice::V1Alone | Vice::V1Unreliable => None,
         }
     }
 }
@@ -135,6 +168,14 @@ enum Plan {
     Dial { wait: Duration, to: To, deliver: Deliver },
 }
 
+/// What a script does with a request of AutoNAT v1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hearsay {
+    Says(v1::Status),
+    Nothing,
+    Anything,
+}
+
 /// A request that a script works on.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
@@ -149,13 +190,27 @@ pub(super) struct Request {
 const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl World {
-    /// Whether a script of the node's, and not its core, answers a dial request now.
-    pub(super) fn is_scripted(&self, node: usize) -> bool {
-        self.nodes[node].vice.is_some_and(|vice| vice.plan(self.now).is_some())
+    /// Whether a script of the node's, and not its core, answers on a stream of this protocol now.
+    pub(super) fn is_scripted(&self, node: usize, protocol: Protocol) -> bool {
+        let Some(vice) = self.nodes[node].vice else { return false };
+        match protocol {
+            Protocol::DialRequest => vice.plan(self.now).is_some(),
+            Protocol::AutonatV1 => vice.plan_v1(self.now).is_some(),
+            Protocol::Identify
+            | Protocol::IdentifyPush
+            | Protocol::Ping
+            | Protocol::DialBack
+            | Protocol::Hop
+            | Protocol::Stop
+            | Protocol::Punch => false,
+        }
     }
 
     /// A dial request came in on a stream that a script answers.
     pub(super) fn script_asked(&mut self, node: usize, stream: StreamId, body: &Bytes) {
+        if stream.protocol == Protocol::AutonatV1 {
+            return self.script_asked_v1(node, stream, body);
+        }
         let Ok(Message::DialRequest { addrs, nonce }) = Message::decode(body) else { return };
         let Some(plan) = self.nodes[node].vice.and_then(|vice| vice.plan(self.now)) else { return };
         let Some(&(conn, role)) = self.nodes[node].streams.get(&stream) else { return };
@@ -186,6 +241,25 @@ impl World {
                 self.later(wait, Occurrence::ScriptDials { node, number });
             }
         }
+    }
+
+    fn script_asked_v1(&mut self, node: usize, stream: StreamId, body: &Bytes) {
+        let Ok(v1::Message::Dial { .. }) = v1::Message::decode(body) else { return };
+        let plan = self.nodes[node].vice.and_then(|vice| vice.plan_v1(self.now));
+        let all = [v1::Status::Ok, v1::Status::DialError, v1::Status::DialRefused];
+        let status = match plan {
+            Some(Hearsay::Says(status)) => status,
+            // Two in five are the one word, two the other, and one is silence or a refusal.
+            Some(Hearsay::Anything) => match self.dice.between(0, 9) {
+                0..=3 => all[0],
+                4..=7 => all[1],
+                8 => all[2],
+                _ => return,
+            },
+            Some(Hearsay::Nothing) | None => return,
+        };
+        self.say_on(node, stream, v1::Message::DialResponse { status, addr: None }.encode());
+        self.finish_stream(node, stream);
     }
 
     pub(super) fn script_dials(&mut self, node: usize, number: u64) {
@@ -233,7 +307,8 @@ impl World {
             _ => None,
         };
         let load = self.nodes[node].mood.claims_load;
-        if poison.is_none() && load.is_none() && self.signs {
+        let is_old = self.nodes[node].vice.is_some_and(|vice| vice.is_v1_alone());
+        if poison.is_none() && load.is_none() && !is_old && self.signs {
             return body;
         }
         let Ok(mut identify) = Identify::decode(&body) else { return body };
@@ -241,6 +316,8 @@ impl World {
             identify.public_key = None;
             identify.signed_peer_record = None;
         }
+        let new = Protocol::DialRequest.name();
+        identify.protocols.retain(|name| !is_old || name != new);
         // Only who relays says how full it is.
         identify.relay_load = identify.relay_load.map(|told| load.unwrap_or(told));
         // A word about another protocol would be ignored.

@@ -38,6 +38,7 @@ import { createInterface } from 'node:readline'
 import { noise } from '@chainsafe/libp2p-noise'
 import { quic } from '@chainsafe/libp2p-quic'
 import { yamux } from '@chainsafe/libp2p-yamux'
+import { autoNAT } from '@libp2p/autonat'
 import { autoNATv2 } from '@libp2p/autonat-v2'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import { dcutr } from '@libp2p/dcutr'
@@ -61,6 +62,10 @@ const defaults = {
   security: 'noise',
   // Whether AutoNAT v2 runs, which in js-libp2p is client and server at once.
   autonat: false,
+  // Whether AutoNAT v1 runs, client and server at once.
+  autonatV1: false,
+  // Multiaddrs to tell others in the place of those that are listened on.
+  announce: [],
   // What it allows a circuit, as {bytes, milliseconds}, if it is a relay; null for its own default.
   relay: null,
   // Whether it can reserve at relays and dial through them.
@@ -118,9 +123,12 @@ async function start (options) {
   if (options.punch) {
     services.punch = dcutr()
   }
+  if (options.autonatV1) {
+    services.autonatV1 = autoNAT()
+  }
   const node = await createLibp2p({
     privateKey: await privateKey(options.key),
-    addresses: { listen: options.listen },
+    addresses: { listen: options.listen, announce: options.announce },
     transports: [tcp(), quic(), ...relay.transports(options)],
     connectionEncrypters: [options.security === 'tls' ? tls() : noise()],
     streamMuxers: [yamux()],

@@ -246,6 +246,9 @@ impl From<&Notice> for NoticeMessage {
             }
             Notice::Relay(notice) => NoticeMessage { relay: boxed(notice), ..of(16) },
             Notice::Punch(notice) => NoticeMessage { punch: boxed(notice), ..of(17) },
+            Notice::HearsayHeard { peer: who, answer } => {
+                NoticeMessage { peer: peer(*who), value: answer.number(), ..of(18) }
+            }
         }
     }
 }
@@ -284,6 +287,7 @@ impl From<Reason> for ReasonMessage {
             Reason::Forced => of(15),
             Reason::NotListening => of(16),
             Reason::JustStarted => of(17),
+            Reason::Hearsay => of(18),
         }
     }
 }

@@ -74,6 +74,8 @@ struct ConfigMessage {
     relay_server: Option<RelayServerConfigMessage>,
     #[prost(message, optional, tag = "15")]
     punch: Option<PunchConfigMessage>,
+    #[prost(bool, tag = "16")]
+    hearsay: bool,
 }
 
 /// `portolan.flight.PunchConfig`
@@ -245,6 +247,7 @@ impl From<&Config> for ConfigMessage {
             allow_private,
             identify,
             ping_interval,
+            hearsay,
             addrs_per_request,
             external,
             force_node,
@@ -271,6 +274,7 @@ impl From<&Config> for ConfigMessage {
             relay: relay.as_ref().map(RelayConfigMessage::from),
             relay_server: relay_server.as_ref().map(RelayServerConfigMessage::from),
             punch: punch.as_ref().map(PunchConfigMessage::from),
+            hearsay: *hearsay,
         }
     }
 }
@@ -306,6 +310,7 @@ impl TryFrom<ConfigMessage> for Config {
             relay: optional(message.relay)?,
             relay_server: optional(message.relay_server)?,
             punch: optional(message.punch)?,
+            hearsay: message.hearsay,
         })
     }
 }

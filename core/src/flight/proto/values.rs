@@ -2,10 +2,10 @@
 
 use super::Unknown;
 use crate::{
-    Addr, BridgeEnd, DialFailure, Duration, Family, FetchFailure, MappingBehavior, MappingProtocol,
-    MappingState, NodeState, Oddity, Outcome, PeerId, Protocol, ProtocolSet, PunchFailure,
-    PunchWay, RelayNeed, RelayState, Scope, Served, Side, Source, Sources, State, StreamEnd,
-    StreamFailure, StreamId, Transport, Wake,
+    Addr, BridgeEnd, DialFailure, Duration, Family, FetchFailure, HearsayAnswer, MappingBehavior,
+    MappingProtocol, MappingState, NodeState, Oddity, Outcome, PeerId, Protocol, ProtocolSet,
+    PunchFailure, PunchWay, RelayNeed, RelayState, Scope, Served, Side, Source, Sources, State,
+    StreamEnd, StreamFailure, StreamId, Transport, Wake,
 };
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -57,6 +57,7 @@ numbers! {
         Hop = 6,
         Stop = 7,
         Punch = 8,
+        AutonatV1 = 9,
     }
     Family {
         Ip4 = 1,
@@ -131,6 +132,12 @@ numbers! {
         Rejected = 5,
         InternalError = 6,
         Aborted = 7,
+        Connected = 8,
+    }
+    HearsayAnswer {
+        Reachable = 1,
+        Unreachable = 2,
+        Nothing = 3,
     }
     Wake {
         IdentifyOverdue = 1,
@@ -157,6 +164,8 @@ numbers! {
         CircuitOvertime = 22,
         PunchDue = 23,
         PunchOverdue = 24,
+        HearsayDue = 25,
+        HearsayOverdue = 26,
     }
     Oddity {
         UnknownConnection = 1,

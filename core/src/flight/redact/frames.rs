@@ -2,7 +2,7 @@
 //! core's own decoder did not read.
 
 use super::others::Retell;
-use crate::wire::autonat::{DialBack, DialBackResponse, Message};
+use crate::wire::autonat::{DialBack, DialBackResponse, Message, v1};
 use crate::wire::identify::Identify;
 use crate::wire::multiaddr::{self, AddrError, Decoded, Multiaddr};
 use crate::wire::punch::PunchMessage;
@@ -54,6 +54,7 @@ pub(super) fn body(stream: StreamId, body: &Bytes, bad: Refused, by: &mut impl R
             HopMessage::decode(body).map(|said| hop(said, bad.voucher, by).encode())
         }
         (Protocol::Stop, _) => StopMessage::decode(body).map(|said| stop(said, by).encode()),
+        (Protocol::AutonatV1, _) => v1::Message::decode(body).map(|said| told(said, by).encode()),
         (Protocol::Punch, _) => PunchMessage::decode(body).map(|said| punch(said, by).encode()),
     };
     rewritten.unwrap_or_else(|_| refused(body))
@@ -109,6 +110,17 @@ fn message(said: Message, by: &mut impl Retell) -> Message {
             Message::DialResponse { status, addr_idx, dial_status, failed_from }
         }
         Message::DialDataRequest { .. } => said,
+    }
+}
+
+fn told(said: v1::Message, by: &mut impl Retell) -> v1::Message {
+    match said {
+        v1::Message::Dial { peer, addrs: all } => {
+            v1::Message::Dial { peer: peer.map(|peer| by.peer(peer)), addrs: addrs(&all, by) }
+        }
+        v1::Message::DialResponse { status, addr: from } => {
+            v1::Message::DialResponse { status, addr: from.map(|bytes| addr(&bytes, by)) }
+        }
     }
 }
 

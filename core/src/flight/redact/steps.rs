@@ -37,6 +37,7 @@ fn configured(config: &Config, by: &mut impl Retell) -> Config {
         relay,
         relay_server,
         punch,
+        hearsay,
     } = config;
     Config {
         agent_version: by.text(agent_version),
@@ -60,6 +61,7 @@ fn configured(config: &Config, by: &mut impl Retell) -> Config {
         relay: relay.as_ref().map(|wanted| relays::used(wanted, by)),
         relay_server: relay_server.as_ref().map(|offered| relays::offered(offered, by)),
         punch: punch.clone(),
+        hearsay: *hearsay,
     }
 }
 

@@ -18,6 +18,12 @@ pub(super) enum Verdict {
     InternalError,
     /// An address was dialled.
     Dialled(DialStatus),
+    /// AutoNAT v1: the request makes no sense.
+    BadRequest,
+    /// AutoNAT v1: a dial reached the requester.
+    Reached,
+    /// AutoNAT v1: none did.
+    Unreached,
     /// An address was dialled in vain from this IP, which is not the one that the requester is
     /// connected to.
     FailedFrom(IpAddr),
@@ -28,11 +34,13 @@ impl Verdict {
     pub(super) fn after_sleep(self) -> Verdict {
         match self {
             Verdict::Dialled(status) if status != DialStatus::Ok => Verdict::InternalError,
-            Verdict::FailedFrom(_) => Verdict::InternalError,
+            Verdict::FailedFrom(_) | Verdict::Unreached => Verdict::InternalError,
             Verdict::Dialled(_)
             | Verdict::Busy
             | Verdict::Rejected
             | Verdict::Refused
+            | Verdict::BadRequest
+            | Verdict::Reached
             | Verdict::InternalError => self,
         }
     }
@@ -45,7 +53,11 @@ impl Verdict {
                 (ResponseStatus::Rejected, DialStatus::Unused, Served::Rejected)
             }
             Verdict::Refused => (ResponseStatus::Refused, DialStatus::Unused, Served::Refused),
-            Verdict::InternalError => {
+            // The last three are never said to a client of v2.
+            Verdict::InternalError
+            | Verdict::BadRequest
+            | Verdict::Reached
+            | Verdict::Unreached => {
                 (ResponseStatus::InternalError, DialStatus::Unused, Served::InternalError)
             }
             Verdict::Dialled(status) => (ResponseStatus::Ok, status, served_as(status)),
@@ -64,6 +76,9 @@ impl Verdict {
             | Verdict::Busy
             | Verdict::Rejected
             | Verdict::Refused
+            | Verdict::BadRequest
+            | Verdict::Reached
+            | Verdict::Unreached
             | Verdict::InternalError => None,
         };
         (Message::DialResponse { status, addr_idx, dial_status, failed_from }, served)

@@ -1,11 +1,17 @@
 //! Which one of the requested addresses is dialled, and from where: pure.
 
 use crate::service::{Caller, View};
-use crate::wire::autonat::DIAL_REQUEST_ADDRS_MAX;
+use crate::wire::autonat::{DIAL_REQUEST_ADDRS_MAX, v1};
 use crate::wire::multiaddr::{self, Decoded};
 use crate::{Addr, Family, IpScope, PeerId, Transport, ip_scope};
+use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::{IpAddr, Ipv4Addr};
+
+/// Addresses that are dialled for one AutoNAT v1 request, number; ours: a port or two for each
+/// transport, and half of the dials that may be in flight. When full, the rest of the list is not
+/// dialled.
+const V1_TARGETS_MAX: usize = 4;
 
 /// The first address that we are able and willing to dial, with its place in the list.
 pub(super) fn first_dialable(
@@ -20,6 +26,29 @@ pub(super) fn first_dialable(
         let addr = direct(bytes, caller.peer)?;
         is_dialable(addr, caller, allow_private, view).then_some((index, addr))
     })
+}
+
+/// What is dialled for an AutoNAT v1 client: every port and transport of the list, at the IP that
+/// the client is observed as.
+pub(super) fn observed_only(
+    addrs: &[Bytes],
+    caller: &Caller,
+    allow_private: bool,
+    view: &dyn View,
+) -> Vec<Addr> {
+    let ip = caller.remote.ip.to_canonical();
+    let mut targets = Vec::new();
+    for bytes in addrs.iter().take(v1::DIAL_ADDRS_MAX) {
+        // autonat-v1 §Security Considerations: implementations MUST NOT dial any address that is
+        // not based on the IP that the requester is observed as.
+        let addr = direct(bytes, caller.peer).map(|addr| Addr { ip, ..addr });
+        let addr = addr.filter(|addr| is_dialable(*addr, caller, allow_private, view));
+        targets.extend(addr.filter(|addr| !targets.contains(addr)));
+        if targets.len() == V1_TARGETS_MAX {
+            break;
+        }
+    }
+    targets
 }
 
 fn direct(bytes: &[u8], requester: PeerId) -> Option<Addr> {

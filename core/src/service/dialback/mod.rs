@@ -1,4 +1,5 @@
-//! The AutoNAT v2 server: dials one address back for whoever asks.
+//! The AutoNAT v2 server: dials one address back for whoever asks. `v1` serves those who still ask
+//! in the old way, out of the same limits.
 //!
 //! Knows: requests by their stream (`session`), dial-backs in flight, the tokens of requesters
 //! and targets (`admission`). Reads: the view. `choice` says which address, and from where.
@@ -18,7 +19,7 @@
 //! Limits: two open requests a peer, six streams a peer, 64 a network, 256 together (over them:
 //! rejected, then reset); dials in flight and rates as in `DialBackConfig` (over them: rejected).
 //! Follows: autonat-v2 §AutoNAT V2 Protocol, §Requirements for DialStatus, §Requirements for
-//! ResponseStatus, §Amplification Attack Prevention, §Implementation Suggestions.
+//! ResponseStatus, §Amplification Attack Prevention, §Implementation Suggestions; autonat-v1.
 //!
 //! A good first change here: let the answer say in a notice how much dial data was paid.
 
@@ -30,6 +31,9 @@ mod choice;
 mod session;
 #[cfg(test)]
 mod tests;
+mod v1;
+#[cfg(test)]
+mod v1_tests;
 
 use super::{Caller, View};
 use crate::wire::autonat::{DialBack, DialBackResponse, DialBackStatus, DialStatus, Message};
@@ -37,8 +41,8 @@ use crate::words::checkpoint::{BadCheckpoint, Loader, are_counts, saved};
 use crate::words::deadline::earliest;
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, ConnId, Connected, Cx, Deadline, Dial, DialBackConfig, DialFailure, DialId, Group,
-    Instant, Notice, Oddity, Protocol, Served, Side, StreamEnd, StreamId, Wake,
+    Action, Addr, ConnId, Connected, Cx, Deadline, Dial, DialBackConfig, DialFailure, DialId,
+    Group, Instant, Notice, Oddity, Protocol, Served, Side, StreamEnd, StreamId, Wake,
 };
 use admission::Admission;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -73,6 +77,8 @@ const _: () = assert!(STREAMS_PER_NETWORK_MAX < STREAMS_MAX);
 struct Flight {
     /// The request; `None` once nobody waits for the outcome any more.
     request: Option<StreamId>,
+    /// What is dialled.
+    addr: Addr,
     /// The connection it made and the stream that carries the nonce.
     landed: Option<(ConnId, StreamId)>,
     /// The IP of ours that it comes from, where that is another than the requester has met.
@@ -159,13 +165,34 @@ impl DialBackServer {
         if session.take_late_request() {
             return Ok(());
         }
+        let state = session.state();
+        let taken = if stream.protocol == Protocol::AutonatV1 {
+            self.frame_v1(cx, view, (stream, state), body)
+        } else {
+            self.frame_v2(cx, view, (stream, state), body)
+        };
+        if taken.is_err() {
+            self.abort(cx, stream);
+            cx.actions.push(Action::ResetStream { stream });
+        }
+        taken
+    }
+
+    fn frame_v2(
+        &mut self,
+        cx: &mut Cx<'_>,
+        view: &dyn View,
+        (stream, state): (StreamId, State),
+        body: &Bytes,
+    ) -> Result<(), Oddity> {
         let message = Message::decode(body).map_err(|_| Oddity::MalformedFrame);
-        let taken = match (session.state(), message) {
+        match (state, message) {
             (State::Asked { .. }, Ok(Message::DialRequest { addrs, nonce })) => {
                 self.requested(cx, view, stream, &addrs, nonce);
                 Ok(())
             }
             (State::Uploading { .. }, Ok(Message::DialDataResponse { data })) => {
+                let session = self.sessions.get_mut(&stream).ok_or(Oddity::UnknownStream)?;
                 match session.paid(cx.now, data.len()) {
                     Ok(None) => Ok(()),
                     Ok(Some(pick)) => {
@@ -178,12 +205,7 @@ impl DialBackServer {
             (_, Err(oddity)) => Err(oddity),
             // autonat-v2 §AutoNAT V2 Protocol: each DialRequest is sent on a new stream.
             (_, Ok(_)) => Err(Oddity::UnexpectedFrame),
-        };
-        if taken.is_err() {
-            self.abort(cx, stream);
-            cx.actions.push(Action::ResetStream { stream });
         }
-        taken
     }
 
     /// The other side of a stream is over; one of ours that never opened counts as reset.
@@ -200,7 +222,9 @@ impl DialBackServer {
         };
         match session.state() {
             // It sends no more, and may well wait for the answer.
-            State::Dialling { .. } | State::Delivering { .. } if finished => {
+            State::Dialling { .. } | State::Delivering { .. } | State::Trying { .. }
+                if finished =>
+            {
                 session.is_half_closed = true;
             }
             State::Asked { .. } | State::Uploading { .. } if finished => {
@@ -211,6 +235,7 @@ impl DialBackServer {
             | State::Uploading { .. }
             | State::Dialling { .. }
             | State::Delivering { .. }
+            | State::Trying { .. }
             | State::Closing { .. } => self.abort(cx, stream),
         }
     }
@@ -242,6 +267,13 @@ impl DialBackServer {
         } else {
             (facts.peer != session.peer).then_some(Verdict::Dialled(DialStatus::DialError))
         };
+        if request.protocol == Protocol::AutonatV1 {
+            let addr = flight.addr;
+            self.flights.remove(&dial);
+            self.hang_up(cx, conn);
+            self.connected_v1(cx, (request, addr), verdict);
+            return Ok(());
+        }
         if let Some(verdict) = verdict {
             self.flights.remove(&dial);
             self.hang_up(cx, conn);
@@ -270,13 +302,16 @@ impl DialBackServer {
         let Some(request) = flight.request else {
             return Ok(());
         };
-        let pick = self.sessions.get(&request).and_then(Session::pick);
+        if request.protocol == Protocol::AutonatV1 {
+            self.dial_failed_v1(cx, view, (request, flight.addr), reason);
+            return Ok(());
+        }
         let is_ours = match reason {
             DialFailure::LocalFault => true,
             // A handshake that fails is no connection to the client: autonat-v2 §Requirements for
             // DialStatus has E_DIAL_BACK_ERROR only for what goes wrong once connected.
             DialFailure::Refused | DialFailure::TimedOut | DialFailure::Handshake => {
-                pick.is_some_and(|pick| !view.heard(pick.addr.class()))
+                !view.heard(flight.addr.class())
             }
         };
         // Where a handshake failed, somebody had let our first packet in.
@@ -328,7 +363,9 @@ impl DialBackServer {
                     cx.actions.push(Action::ResetStream { stream });
                 }
                 // autonat-v2 §Requirements for ResponseStatus: a fault of the server's own.
-                State::Dialling { .. } => self.conclude(cx, stream, Verdict::InternalError),
+                State::Dialling { .. } | State::Trying { .. } => {
+                    self.conclude(cx, stream, Verdict::InternalError);
+                }
                 State::Delivering { .. } => {
                     self.conclude(cx, stream, Verdict::Dialled(DialStatus::DialBackError));
                 }
@@ -413,7 +450,8 @@ impl DialBackServer {
         session.dial(cx.now, pick, dial, timeout);
         let over_at = cx.now + session::ANSWER_WITHIN;
         let unmet = source.or_else(|| choice::unmet(pick.addr, &caller));
-        let flight = Flight { request: Some(stream), landed: None, source: unmet, over_at };
+        let (request, addr) = (Some(stream), pick.addr);
+        let flight = Flight { request, addr, landed: None, source: unmet, over_at };
         self.flights.insert(dial, flight);
         // autonat-v2 §AutoNAT V2 Protocol: the server MUST NOT dial any other address than this.
         cx.actions.push(Action::Dial(Dial { dial, addr: pick.addr, source, timeout }));
@@ -463,20 +501,25 @@ impl DialBackServer {
             return;
         };
         let verdict = if session.slept { verdict.after_sleep() } else { verdict };
-        let (answer, served) = verdict.answer(session.pick());
+        let (body, served) = if stream.protocol == Protocol::AutonatV1 {
+            v1::answer(verdict, session.dialled())
+        } else {
+            let (answer, served) = verdict.answer(session.pick());
+            (answer.encode(), served)
+        };
         let notice =
             Notice::DialBackServed { peer: session.peer, addr: session.dialled(), answer: served };
         let is_half_closed = session.is_half_closed;
         let state = session.state();
         session.close(cx.now, verdict == Verdict::Busy);
-        cx.actions.push(Action::Send { stream, body: answer.encode() });
+        cx.actions.push(Action::Send { stream, body });
         // autonat-v2 §AutoNAT V2 Protocol: the server MUST close the stream after the response.
         cx.actions.push(Action::CloseStream { stream });
         cx.actions.notify(notice);
         if is_half_closed {
             self.sessions.remove(&stream);
         }
-        self.let_go(cx, state);
+        self.let_go(cx, stream, state);
     }
 
     /// Nobody waits for an answer any more.
@@ -490,12 +533,16 @@ impl DialBackServer {
             let answer = Served::Aborted;
             cx.actions.notify(Notice::DialBackServed { peer, addr, answer });
         }
-        self.let_go(cx, state);
+        self.let_go(cx, stream, state);
     }
 
     /// A request is over that stood at `state`. A connection that it made is closed; a dial that
     /// has not ended keeps its slot until it has.
-    fn let_go(&mut self, cx: &mut Cx<'_>, state: State) {
+    fn let_go(&mut self, cx: &mut Cx<'_>, stream: StreamId, state: State) {
+        if let State::Trying { .. } = state {
+            let of_it = self.flights.values_mut().filter(|one| one.request == Some(stream));
+            return of_it.for_each(|flight| flight.request = None);
+        }
         let (State::Dialling { dial, .. } | State::Delivering { dial, .. }) = state else {
             return;
         };
@@ -518,7 +565,7 @@ impl DialBackServer {
     }
 }
 
-saved!(struct Flight { request, landed, source, over_at });
+saved!(struct Flight { request, addr, landed, source, over_at });
 saved!(struct DialBackServer {
     admission,
     sessions,

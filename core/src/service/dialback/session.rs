@@ -4,6 +4,7 @@
 //!  Asked ─ other IP ─► Uploading ─ paid ─┐
 //!    │                                   ├─► Dialling ─ connected ─► Delivering
 //!    ├─ same IP ─────────────────────────┘      │                        │
+//!    ├─ v1 ─► Trying ─ one connected, all failed ─► Closing               │
 //!    └─ refused, rejected ──► Closing ◄─ failed ┴──────── delivered, not ┘
 //!  any ─ reset, disconnect, broken rule, overdue ─► gone
 //! ```
@@ -69,6 +70,9 @@ pub(super) enum State {
     Dialling { pick: Pick, dial: DialId, overdue_at: Instant, answer_at: Instant },
     /// It connected; the nonce is under way.
     Delivering { pick: Pick, dial: DialId, overdue_at: Instant },
+    /// AutoNAT v1: dials are under way, to `addr` first of all, or one has reached it.
+    /// `is_doubtful`: that they fail says nothing.
+    Trying { addr: Addr, is_doubtful: bool, overdue_at: Instant },
     /// Answered; the requester has not closed its side. `owes_request`: it was answered before
     /// its request came, which may still come.
     Closing { owes_request: bool, overdue_at: Instant },
@@ -139,6 +143,26 @@ impl Session {
         Some(pick.nonce)
     }
 
+    /// AutoNAT v1: dials were ordered, each of which may take `timeout`.
+    pub(super) fn try_all(&mut self, now: Instant, addr: Addr, timeout: Duration) {
+        let overdue_at = now + timeout + DIAL_GRACE;
+        self.enter(State::Trying { addr, is_doubtful: false, overdue_at });
+    }
+
+    /// AutoNAT v1: a dial reached the requester there.
+    pub(super) fn reached(&mut self, at: Addr) {
+        if let State::Trying { is_doubtful, overdue_at, .. } = self.state {
+            self.enter(State::Trying { addr: at, is_doubtful, overdue_at });
+        }
+    }
+
+    /// AutoNAT v1: that dials fail says nothing.
+    pub(super) fn doubt(&mut self) {
+        if let State::Trying { addr, overdue_at, .. } = self.state {
+            self.enter(State::Trying { addr, is_doubtful: true, overdue_at });
+        }
+    }
+
     /// The answer is out, maybe before its request came.
     pub(super) fn close(&mut self, now: Instant, owes_request: bool) {
         self.enter(State::Closing { owes_request, overdue_at: now + LINGER });
@@ -146,7 +170,10 @@ impl Session {
 
     /// We slept.
     pub(super) fn resumed(&mut self, sleep: Sleep) {
-        self.slept |= matches!(self.state, State::Dialling { .. } | State::Delivering { .. });
+        self.slept |= matches!(
+            self.state,
+            State::Dialling { .. } | State::Delivering { .. } | State::Trying { .. }
+        );
         match &mut self.state {
             State::Uploading { stalled_at, overdue_at, .. } => {
                 sleep.put_off(stalled_at);
@@ -158,6 +185,7 @@ impl Session {
             }
             State::Asked { overdue_at }
             | State::Delivering { overdue_at, .. }
+            | State::Trying { overdue_at, .. }
             | State::Closing { overdue_at, .. } => sleep.put_off(overdue_at),
         }
     }
@@ -173,7 +201,8 @@ impl Session {
             | State::Asked { .. }
             | State::Uploading { .. }
             | State::Dialling { .. }
-            | State::Delivering { .. } => false,
+            | State::Delivering { .. }
+            | State::Trying { .. } => false,
         }
     }
 
@@ -183,7 +212,7 @@ impl Session {
             State::Uploading { pick, .. }
             | State::Dialling { pick, .. }
             | State::Delivering { pick, .. } => Some(pick),
-            State::Asked { .. } | State::Closing { .. } => None,
+            State::Asked { .. } | State::Trying { .. } | State::Closing { .. } => None,
         }
     }
 
@@ -191,6 +220,7 @@ impl Session {
     pub(super) fn dialled(&self) -> Option<Addr> {
         match self.state {
             State::Dialling { pick, .. } | State::Delivering { pick, .. } => Some(pick.addr),
+            State::Trying { addr, .. } => Some(addr),
             State::Asked { .. } | State::Uploading { .. } | State::Closing { .. } => None,
         }
     }
@@ -208,6 +238,7 @@ impl Session {
             State::Asked { overdue_at }
             | State::Dialling { overdue_at, .. }
             | State::Delivering { overdue_at, .. }
+            | State::Trying { overdue_at, .. }
             | State::Closing { overdue_at, .. } => Deadline::new(overdue_at, Wake::DialBackOverdue),
         }
     }
@@ -226,6 +257,7 @@ fn is_lawful(from: &State, to: &State) -> bool {
         State::Uploading { .. } => matches!(from, State::Asked { .. } | State::Uploading { .. }),
         State::Dialling { .. } => matches!(from, State::Asked { .. } | State::Uploading { .. }),
         State::Delivering { .. } => matches!(from, State::Dialling { .. }),
+        State::Trying { .. } => matches!(from, State::Asked { .. } | State::Trying { .. }),
         State::Closing { owes_request, .. } => !owes_request || matches!(from, State::Asked { .. }),
     }
 }
@@ -266,6 +298,7 @@ saved!(enum State {
     3 = Dialling { pick, dial, overdue_at, answer_at },
     4 = Delivering { pick, dial, overdue_at },
     5 = Closing { owes_request, overdue_at },
+    6 = Trying { addr, is_doubtful, overdue_at },
 });
 saved!(struct Session { conn, peer, network, is_half_closed, slept, state });
 

@@ -1,10 +1,11 @@
-//! AutoNAT v2: the messages of both streams.
+//! AutoNAT v2: the messages of both streams. [`v1`] is its predecessor's.
 //!
 //! On `/libp2p/autonat/2/dial-request` every frame is a [`Message`]; on
 //! `/libp2p/autonat/2/dial-back` a bare [`DialBack`] is answered by a bare [`DialBackResponse`]
 //! (autonat-v2 §RPC Messages).
 
 mod status;
+pub mod v1;
 
 pub use status::{DialBackStatus, DialStatus, ResponseStatus};
 

@@ -191,7 +191,7 @@ saved!(struct Addr { ip, port, transport });
 saved!(struct Class { family, transport });
 saved!(struct Deadline { at, wake });
 saved!(enum Side { 1 = Inbound, 2 = Outbound });
-saved!(enum Protocol { 1 = Identify, 2 = IdentifyPush, 3 = Ping, 4 = DialRequest, 5 = DialBack, 6 = Hop, 7 = Stop, 8 = Punch });
+saved!(enum Protocol { 1 = Identify, 2 = IdentifyPush, 3 = Ping, 4 = DialRequest, 5 = DialBack, 6 = Hop, 7 = Stop, 8 = Punch, 9 = AutonatV1 });
 saved!(enum Family { 1 = Ip4, 2 = Ip6 });
 saved!(enum Transport { 1 = Tcp, 2 = Quic });
 saved!(enum Source { 1 = Configured, 2 = Mapped, 3 = Observed, 4 = Interface, 5 = Guess });
@@ -240,6 +240,7 @@ saved!(enum Reason {
     15 = Forced,
     16 = NotListening,
     17 = JustStarted,
+    18 = Hearsay,
 });
 saved!(enum PunchFailure {
     1 = EndpointDependent,
@@ -275,4 +276,6 @@ saved!(enum Wake {
     22 = CircuitOvertime,
     23 = PunchDue,
     24 = PunchOverdue,
+    25 = HearsayDue,
+    26 = HearsayOverdue,
 });

@@ -11,6 +11,7 @@ const PLAIN: [u8; 3] = [0, 0, 3];
 const PROVED: &[u8] = &[code::DIALS_BACK, 0, 0, 0, 0, 9, 4];
 const SAID_OK: &[u8] = &[code::RESPONDS, 0, 0, 0, 0];
 const FAILED: &[u8] = &[code::RESPONDS, 0, 0, 2, 0];
+const REFUSED: &[u8] = &[code::RESPONDS, 0, 3, 0, 0];
 const WAKE: &[u8] = &[code::WAKE];
 const INBOUND: &[u8] = &[code::INBOUND, 3, 0, 7, 0];
 const REQUEST: &[u8] = &[code::REQUEST, 0, 9, 0];
@@ -66,6 +67,10 @@ fn asking() -> Vec<(&'static str, Vec<u8>)> {
             "a-night-asleep",
             then(&many, &[PROVED, SAID_OK, &[code::PASS, 6, code::RESUMED, 6], WAKE, WAKE]),
         ),
+        (
+            "refused-and-hearsay",
+            then(&many, &[&REFUSED.repeat(4), &[code::ANSWER, 0, 0, code::ANSWER, 1, 1], WAKE]),
+        ),
         ("a-nap-amid-a-probe", then(&home, &[&[code::RESUMED, 2], SAID_OK, PROVED])),
     ]
 }
@@ -95,6 +100,13 @@ fn serving() -> Vec<(&'static str, Vec<u8>)> {
                     &[code::REQUEST, 0, 9, 1, 8, 0],
                     &[code::DATA, 0, 0, 25, code::DIALLED, 0, 2],
                 ],
+            ),
+        ),
+        (
+            "serves-the-old-way",
+            then(
+                &serving,
+                &[INBOUND, &[code::INCOMING, 0, 8, code::ANSWER, 0, code::DIALLED, 0, 0], WAKE],
             ),
         ),
         (

@@ -7,7 +7,7 @@ use super::{relays, routers};
 use crate::signed::key;
 use bytes::Bytes;
 use portolan_core::wire::autonat::{
-    DialBack, DialBackResponse, DialStatus, Message, ResponseStatus, dial_data_chunk,
+    DialBack, DialBackResponse, DialStatus, Message, ResponseStatus, dial_data_chunk, v1,
 };
 use portolan_core::wire::identify::Identify;
 use portolan_core::wire::multiaddr;
@@ -177,7 +177,7 @@ fn exchange(what: u8, facts: &mut Facts<'_>, books: &mut Books) -> Option<Vec<Ev
         }
         code::INCOMING => {
             let conn = facts.pick(books.conns.keys().copied())?;
-            let protocol = Protocol::ALL[facts.below(7)];
+            let protocol = Protocol::ALL[facts.below(Protocol::ALL.len())];
             Event::StreamOpened { conn, stream: StreamId::inbound(protocol, books.mint()) }
         }
         code::ANSWER => {
@@ -389,6 +389,16 @@ fn sensible(facts: &mut Facts<'_>, books: &Books, stream: StreamId, sent: Option
         }
         (_, Protocol::Hop | Protocol::Stop) => relays::sensible(facts, books, stream),
         (_, Protocol::Punch) => punching(facts),
+        (Side::Outbound, Protocol::AutonatV1) => {
+            let status = v1::Status::from_code([0, 100, 101, 200, 300, 7][facts.below(6)]);
+            v1::Message::DialResponse { status, addr: None }.encode()
+        }
+        (Side::Inbound, Protocol::AutonatV1) => {
+            let conn = books.streams.get(&stream).and_then(|open| books.conns.get(&open.conn));
+            let addrs = conn.map(|conn| multiaddr::encode(Addr { port: 4_001, ..conn.remote }));
+            let peer = conn.map(|conn| conn.peer);
+            v1::Message::Dial { peer, addrs: addrs.into_iter().collect() }.encode()
+        }
     }
 }
 
@@ -482,7 +492,7 @@ fn protocols(bits: u8) -> ProtocolSet {
 fn nonsense(facts: &mut Facts<'_>) -> Event {
     let conn = ConnId(u64::from(facts.byte() & 31));
     let number = u64::from(facts.byte() & 31);
-    let protocol = Protocol::ALL[facts.below(7)];
+    let protocol = Protocol::ALL[facts.below(Protocol::ALL.len())];
     let side = if facts.flag() { Side::Inbound } else { Side::Outbound };
     let stream = StreamId { side, protocol, number };
     match facts.below(9) {
