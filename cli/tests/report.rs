@@ -139,6 +139,19 @@ fn report() -> Report {
     Report::new(&limited(), Instant::from_millis(1_000), &timeline, vec![server, unreachable])
 }
 
+/// What AutoNAT v1 servers said.
+fn hearsay() -> Value {
+    json!({
+        "reachability": "private",
+        "servers": [
+            { "peer_id": OTHER, "address": "/ip4/198.51.100.7/tcp/4001",
+              "answer": "unreachable" },
+            { "peer_id": OTHER, "address": "/ip4/198.51.100.7/tcp/4001",
+              "answer": "nothing" },
+        ],
+    })
+}
+
 #[test]
 fn the_document_has_exactly_the_documented_form() {
     let document = serde_json::to_value(report()).expect("a report is JSON");
@@ -191,15 +204,7 @@ fn the_document_has_exactly_the_documented_form() {
               "outcomes": { "proved": 2, "dial_failed": 1, "refused": 0, "rejected": 0, "error": 0,
                             "dial_back_error": 0, "timeout": 0, "lie": 0 } },
         ],
-        "hearsay": {
-            "reachability": "private",
-            "servers": [
-                { "peer_id": OTHER, "address": "/ip4/198.51.100.7/tcp/4001",
-                  "answer": "unreachable" },
-                { "peer_id": OTHER, "address": "/ip4/198.51.100.7/tcp/4001",
-                  "answer": "nothing" },
-            ],
-        },
+        "hearsay": hearsay(),
         "distant_servers": [
             { "peer_id": OTHER, "relay": SERVER, "dial_data_bytes": 98_304,
               "outcomes": { "proved": 0, "dial_failed": 1, "refused": 0, "rejected": 0, "error": 0,

@@ -81,7 +81,7 @@ fn a_known_network_has_its_first_verdict_after_one_probe() {
     let cold_news = until(&cold_run, is_probe);
     stop(cold_run);
     // At the next start nobody has to be named.
-    let warm =
+    let warm_run =
         watch(&["--json", "--state", &folder.file("state"), "--listen", "/ip4/127.0.0.1/tcp/0"]);
     let warm_news = until(&warm_run, is_probe);
     let (cold, warm) = (first_probe(&cold_news), first_probe(&warm_news));
@@ -122,6 +122,7 @@ fn a_change_is_told_in_lines_documents_and_to_a_program() {
             break;
         }
         assert!(begun.elapsed() < BOUND, "the program was not told: {text}");
+        // sleep: between two looks, within a bound.
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     stop(json);

@@ -486,15 +486,14 @@ impl Agent {
             let asked = probe.ask_stranger(cx, ground, (peer, conn), data_max);
             relay.stranger_asked(cx, conn, asked);
         }
-        // Pings go to the servers we want to keep; whom we want may have changed just now.
-        let servers: &Probe = probe;
-        let worth = |relay: &Relays, punch: &Punching, conn, peer| match punch.worth(conn) {
-            Some(worth) => worth,
-            None if relay.is_vital(conn) => Worth::Vital,
-            None if servers.wants(now, peer) || servers.hearsay().keeps(conn) => Worth::Kept,
-            None => Worth::Nothing,
-        };
-        peers.keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, punch, conn, peer));
+        // Pings go to whom we want to keep, which may have changed just now. Whom they find dead, the rooms
+        // above hear of below, and the one that asks servers here.
+        let interval = config.ping_interval;
+        let revision = peers.revision();
+        peers.keep_alive(cx, interval, |conn, peer| worth(now, (probe, relay, punch), conn, peer));
+        if peers.revision() != revision {
+            probe.advance(cx, local, candidates, peers);
+        }
         reachability.advance(cx, &Ground { config, local, peers, observed, candidates, probe });
         judge(now, mapping, probe, reachability);
         if relay.advance(
@@ -504,16 +503,18 @@ impl Agent {
             reachability,
         ) {
             peers.rethink_pings();
-            peers
-                .keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, punch, conn, peer));
+            peers.keep_alive(cx, interval, |conn, peer| {
+                worth(now, (probe, relay, punch), conn, peer)
+            });
         }
         advertise.advance(cx, reachability, relay);
         let ground =
             punch::Ground { config, local, peers, observed, candidates, reachability, relay };
         if punch.advance(cx, &ground) {
             peers.rethink_pings();
-            peers
-                .keep_alive(cx, config.ping_interval, |conn, peer| worth(relay, punch, conn, peer));
+            peers.keep_alive(cx, interval, |conn, peer| {
+                worth(now, (probe, relay, punch), conn, peer)
+            });
         }
         let view = view(&self.local, &self.peers, &self.reachability, &self.advertise);
         self.service.advance(cx, &view);
@@ -547,6 +548,21 @@ impl Agent {
             self.ignored = self.ignored.saturating_add(1);
             cx.actions.notify(Notice::Ignored { oddity, conn });
         }
+    }
+}
+
+/// What a ping on a connection is worth to the rooms that may want it.
+fn worth(
+    now: Instant,
+    (servers, relay, punch): (&Probe, &Relays, &Punching),
+    conn: ConnId,
+    peer: PeerId,
+) -> Worth {
+    match punch.worth(conn) {
+        Some(worth) => worth,
+        None if relay.is_vital(conn) => Worth::Vital,
+        None if servers.wants(now, peer) => Worth::Kept,
+        None => Worth::Nothing,
     }
 }
 

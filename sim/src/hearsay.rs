@@ -89,6 +89,7 @@ impl Books {
         self.words.values().filter(counts).count()
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "of all notices, these alone are about it")]
     fn take(&mut self, told: &Told, report: &mut HearsayReport) {
         match &told.notice {
             Notice::HearsayHeard { peer, answer } => {
@@ -96,7 +97,7 @@ impl Books {
                 let word = match answer {
                     HearsayAnswer::Reachable => true,
                     HearsayAnswer::Unreachable => false,
-                    _ => return,
+                    HearsayAnswer::Nothing | _ => return,
                 };
                 self.words.insert(*peer, (word, told.at));
             }
@@ -129,8 +130,8 @@ impl Books {
         let (for_it, against) = (self.count(now, word), self.count(now, !word));
         match before {
             NodeState::Unknown => report.rash += u64::from(for_it < HEARSAY_AGREE_MIN),
-            _ if before == state => {}
-            _ => {
+            NodeState::Private | NodeState::Limited | NodeState::Public if before == state => {}
+            NodeState::Private | NodeState::Limited | NodeState::Public => {
                 report.flips += 1;
                 report.unfounded += u64::from(for_it < HEARSAY_FLIP_MIN || against > 0);
             }

@@ -13,16 +13,18 @@ use std::io::{self, IsTerminal};
 
 impl Job for WatchArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
-        let mut check = CheckOptions::default();
-        check.peers = self.peer;
-        check.listen = self.listen;
-        check.keypair = keypair(self.key.as_deref())?;
-        check.allow_private = self.allow_private;
-        check.map = !self.no_map && !self.allow_private;
-        check.relay = !self.no_relay;
-        check.relays = self.relay;
-        check.distant = self.distant;
-        check.record = self.on.record.map(Recording::to);
+        let check = CheckOptions {
+            peers: self.peer,
+            listen: self.listen,
+            keypair: keypair(self.key.as_deref())?,
+            allow_private: self.allow_private,
+            map: !self.no_map && !self.allow_private,
+            relay: !self.no_relay,
+            relays: self.relay,
+            distant: self.distant,
+            record: self.on.record.map(Recording::to),
+            ..CheckOptions::default()
+        };
         let options = WatchOptions { check, state: self.state };
         let mut hook = self.on_change.map(Hook::new);
         let screen = Screen::new(self.json);

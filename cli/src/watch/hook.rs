@@ -134,6 +134,7 @@ mod tests {
                 Ok(text) if text.ends_with('\n') => return text,
                 _ => assert!(Instant::now() < until, "nothing came"),
             }
+            // sleep: between two looks, within a bound.
             thread::sleep(LOOKS_EVERY);
         }
     }

@@ -112,8 +112,7 @@ fn live(seed: u64, pair: Pair) -> Session {
         match line {
             Some(line) => {
                 adrift_since = None;
-                session.relayed =
-                    session.relayed + if line.relayed { STEP } else { Duration::ZERO };
+                session.relayed += if line.relayed { STEP } else { Duration::ZERO };
             }
             None => {
                 let since = *adrift_since.get_or_insert(now);

@@ -202,6 +202,7 @@ async fn check_rust(listen: Vec<Multiaddr>, peers: Vec<Multiaddr>, within: Durat
             | Seen::Disconnected { .. }
             | Seen::Pinged { .. }
             | Seen::Served { .. }
+            | Seen::Told { .. }
             | Seen::ListenerClosed(_)
             | Seen::Relay(_)
             | Seen::Punched { .. } => {}

@@ -212,27 +212,22 @@ impl From<&Notice> for NoticeMessage {
                 flag: *server,
                 ..of(7)
             },
-            Notice::NotIdentified { conn, peer: who } => {
-                NoticeMessage { conn: Some(conn.0), peer: peer(*who), ..of(8) }
+            Notice::NotIdentified { conn, peer } => {
+                NoticeMessage { conn: Some(conn.0), ..told(8, peer, 0) }
             }
-            Notice::ProbeEnded { peer: who, addr, outcome } => NoticeMessage {
-                peer: peer(*who),
-                addr: Some((*addr).into()),
-                value: outcome.number(),
-                ..of(9)
-            },
-            Notice::ServerDistrusted { peer: who } => NoticeMessage { peer: peer(*who), ..of(10) },
+            Notice::ProbeEnded { peer, addr, outcome } => {
+                NoticeMessage { addr: Some((*addr).into()), ..told(9, peer, outcome.number()) }
+            }
+            Notice::ServerDistrusted { peer } => told(10, peer, 0),
             Notice::AdvertisedChanged { added, removed } => NoticeMessage {
                 added: added.iter().copied().map(AddrMessage::from).collect(),
                 removed: removed.iter().copied().map(AddrMessage::from).collect(),
                 ..of(11)
             },
-            Notice::DialBackServed { peer: who, addr, answer } => NoticeMessage {
-                peer: peer(*who),
-                addr: addr.map(AddrMessage::from),
-                value: answer.number(),
-                ..of(12)
-            },
+            Notice::DialBackServed { peer, addr, answer } => {
+                let addr = addr.map(AddrMessage::from);
+                NoticeMessage { addr, ..told(12, peer, answer.number()) }
+            }
             Notice::Ignored { oddity, conn } => {
                 NoticeMessage { value: oddity.number(), conn: conn.map(|conn| conn.0), ..of(13) }
             }
@@ -246,11 +241,14 @@ impl From<&Notice> for NoticeMessage {
             }
             Notice::Relay(notice) => NoticeMessage { relay: boxed(notice), ..of(16) },
             Notice::Punch(notice) => NoticeMessage { punch: boxed(notice), ..of(17) },
-            Notice::HearsayHeard { peer: who, answer } => {
-                NoticeMessage { peer: peer(*who), value: answer.number(), ..of(18) }
-            }
+            Notice::HearsayHeard { peer, answer } => told(18, peer, answer.number()),
         }
     }
+}
+
+/// What is told of a peer, by a number.
+fn told(kind: u32, who: &crate::PeerId, value: u32) -> NoticeMessage {
+    NoticeMessage { kind, peer: peer(*who), value, ..NoticeMessage::default() }
 }
 
 fn boxed<'a, News, Message: From<&'a News>>(news: &'a News) -> Option<Box<Message>> {

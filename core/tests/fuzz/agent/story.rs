@@ -484,6 +484,7 @@ fn identify(facts: &mut Facts<'_>, books: &Books, stream: StreamId) -> Bytes {
 }
 
 fn protocols(bits: u8) -> ProtocolSet {
+    let bits = u16::from(bits);
     let chosen = Protocol::ALL.into_iter().enumerate().filter(|(at, _)| bits >> at & 1 != 0);
     chosen.map(|(_, protocol)| protocol).fold(ProtocolSet::NONE, ProtocolSet::with)
 }
