@@ -8,10 +8,11 @@ use portolan_core::{
     Config, DistantServer, Duration, MappingConfig, RelayConfig, RelayNeed, RelayPeer,
 };
 use portolan_runtime::identity::{self, Keypair};
+use portolan_runtime::names::NamesConfig;
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{Limits, ListenError, Node, Notices, StartError, Stopped, net};
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::PathBuf;
 
 /// How often another port is tried when the kernel's choice for one socket is taken for another;
@@ -42,6 +43,10 @@ pub struct CheckOptions {
     pub distant: Vec<DistantServer>,
     /// Where to remember what routers mapped: after a crash the next run renews or deletes it.
     pub ledger: Option<PathBuf>,
+    /// How names in addresses are resolved.
+    pub names: NamesConfig,
+    /// Whom this host sent to before, on behalf of this: servers of names, when relays were looked up.
+    pub contacted: Vec<IpAddr>,
     /// When to end without a verdict.
     pub timeout: Duration,
     /// Where to write a flight record, for `portolan replay`; none is written unless said.
@@ -60,6 +65,8 @@ impl Default for CheckOptions {
             relays: Vec::new(),
             distant: Vec::new(),
             ledger: None,
+            names: NamesConfig::default(),
+            contacted: Vec::new(),
             timeout: Duration::from_secs(30),
             record: None,
         }
@@ -140,6 +147,7 @@ async fn start<R: Runtime>(
     limits.idle_timeout = limits.idle_timeout.max(options.timeout);
     let mut builder =
         Node::builder(runtime.clone(), options.keypair.clone()).config(config).limits(limits);
+    builder = builder.names(options.names.clone()).contacted(options.contacted.iter().copied());
     for addr in listen {
         builder = builder.listen(addr);
     }

@@ -10,6 +10,7 @@ use portolan_core::{
     RelayNeed, RelayNotice, RelayPeer, RelayServerConfig, ip_scope,
 };
 use portolan_runtime::identity::{self, Keypair};
+use portolan_runtime::names::NamesConfig;
 use portolan_runtime::net::interface_ips;
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
@@ -36,6 +37,10 @@ pub struct ServeOptions {
     pub relay: Option<RelayServerConfig>,
     /// Relays to hold reservations at, at the nearest four if there are more.
     pub reserve_at: Vec<RelayPeer>,
+    /// How names in addresses are resolved.
+    pub names: NamesConfig,
+    /// Whom this host sent to before, on behalf of this: servers of names, when relays were looked up.
+    pub contacted: Vec<IpAddr>,
     /// Where to write a flight record, for `portolan replay`; none is written unless said.
     pub record: Option<Recording>,
 }
@@ -49,6 +54,8 @@ impl Default for ServeOptions {
             dial_from: Vec::new(),
             relay: None,
             reserve_at: Vec::new(),
+            names: NamesConfig::default(),
+            contacted: Vec::new(),
             record: None,
         }
     }
@@ -222,6 +229,7 @@ async fn start<R: Runtime>(
     }
     config.relay_server = options.relay;
     let mut builder = Node::builder(runtime, options.keypair).config(config).limits(limits);
+    builder = builder.names(options.names).contacted(options.contacted);
     for addr in options.listen {
         builder = builder.listen(addr);
     }

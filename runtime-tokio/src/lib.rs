@@ -9,6 +9,6 @@ pub use node::{Builder, Node};
 pub use portolan_runtime::{
     AcceptError, AddressError, ConnectionInfo, DialError, Dialled, Incoming, LedgerError, Limits,
     ListenError, Noticed, Notices, OpenError, ReportError, StartError, Stopped, Stream, identity,
-    net, record, routers,
+    names, net, record, routers,
 };
 pub use runtime::Tokio;

@@ -9,6 +9,7 @@
 mod driver;
 pub mod identity;
 mod ledger;
+pub mod names;
 pub mod net;
 mod node;
 pub mod pipe;

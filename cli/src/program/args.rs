@@ -8,8 +8,8 @@ use crate::{
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use multiaddr::Multiaddr;
-use portolan_core::{Addr, DistantServer, PeerId, RelayPeer};
-use std::net::IpAddr;
+use portolan_core::{Addr, PeerId};
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -65,6 +65,15 @@ pub(crate) struct OnArgs {
     pub(crate) record: Option<PathBuf>,
 }
 
+/// How names in addresses are resolved.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NamesArgs {
+    /// A DNS server to ask for names; up to three, best first. Without it: those of this host
+    /// (/etc/resolv.conf, after /etc/hosts).
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) dns_server: Vec<SocketAddr>,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// Print the report as one JSON document.
@@ -76,8 +85,8 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
-    /// A peer to ask: /ip4/…/tcp/PORT/p2p/ID or /ip4/…/udp/PORT/quic-v1/p2p/ID (or /ip6/…).
-    /// Without /p2p/ID any peer will do that answers there.
+    /// A peer to ask: /ip4/…/tcp/PORT/p2p/ID or /ip4/…/udp/PORT/quic-v1/p2p/ID (or /ip6/…, or a name:
+    /// /dns/…, /dns4/…, /dns6/…, /dnsaddr/…). Without /p2p/ID any peer will do that answers there.
     #[arg(long, value_name = "MULTIADDR", value_parser = peer_address)]
     pub(crate) peer: Vec<Multiaddr>,
     /// What to listen on. Without it: every IPv4 and IPv6 address, TCP and QUIC on one port that
@@ -97,11 +106,11 @@ pub(crate) struct CheckArgs {
     /// A relay to ask for a reservation if not everybody can dial this machine, with /p2p/ID at its end.
     /// Peers that relay are asked as well.
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
-    pub(crate) relay: Vec<RelayPeer>,
+    pub(crate) relay: Vec<Multiaddr>,
     /// A server behind a relay, to ask whether strangers get in: …/p2p/RELAY/p2p-circuit/p2p/ID. This
     /// machine never contacts it directly. Two are needed to see that strangers are refused.
     #[arg(long, value_name = "MULTIADDR", value_parser = distant_address)]
-    pub(crate) distant: Vec<DistantServer>,
+    pub(crate) distant: Vec<Multiaddr>,
     /// Ask no relay.
     #[arg(long, conflicts_with = "relay")]
     pub(crate) no_relay: bool,
@@ -112,6 +121,8 @@ pub(crate) struct CheckArgs {
     /// Print the report as one JSON document.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) names: NamesArgs,
     #[command(flatten)]
     pub(crate) on: OnArgs,
 }
@@ -147,10 +158,10 @@ pub(crate) struct WatchArgs {
     /// A relay to hold a reservation at while not everybody can dial this machine, with /p2p/ID at its
     /// end. Peers that relay are asked as well.
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
-    pub(crate) relay: Vec<RelayPeer>,
+    pub(crate) relay: Vec<Multiaddr>,
     /// A server behind a relay, to ask whether strangers get in, as for check.
     #[arg(long, value_name = "MULTIADDR", value_parser = distant_address)]
-    pub(crate) distant: Vec<DistantServer>,
+    pub(crate) distant: Vec<Multiaddr>,
     /// Ask no relay.
     #[arg(long, conflicts_with = "relay")]
     pub(crate) no_relay: bool,
@@ -160,6 +171,8 @@ pub(crate) struct WatchArgs {
     /// A file with options: its table [watch].
     #[arg(long, value_name = "FILE", value_parser = file())]
     pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) names: NamesArgs,
     #[command(flatten)]
     pub(crate) on: OnArgs,
 }
@@ -208,6 +221,8 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) relaying: RelayingArgs,
     #[command(flatten)]
+    pub(crate) names: NamesArgs,
+    #[command(flatten)]
     pub(crate) on: OnArgs,
 }
 
@@ -234,7 +249,7 @@ pub(crate) struct RelayingArgs {
     pub(crate) circuit_seconds: u32,
     /// A relay to hold a reservation at all the time, with /p2p/ID at its end; at up to four.
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
-    pub(crate) reserve_at: Vec<RelayPeer>,
+    pub(crate) reserve_at: Vec<Multiaddr>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -277,7 +292,7 @@ pub(crate) struct ListenArgs {
     /// A relay to be reached through, with /p2p/ID at its end. Two of them are held at a time; where none
     /// can be had within 15 s it is a failure.
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
-    pub(crate) relay: Vec<RelayPeer>,
+    pub(crate) relay: Vec<Multiaddr>,
     /// Predict which ports a NAT gives out, where nothing else leads to a direct connection; the other side needs
     /// the flag as well. It costs up to 32 packets to ports at which nobody is, three times in a row.
     #[arg(long)]
@@ -298,6 +313,8 @@ pub(crate) struct ListenArgs {
     /// Tell on stderr in JSON, a document a line.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) names: NamesArgs,
     #[command(flatten)]
     pub(crate) on: OnArgs,
 }
@@ -323,6 +340,8 @@ pub(crate) struct ConnectArgs {
     /// Tell on stderr in JSON, a document a line.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) names: NamesArgs,
     #[command(flatten)]
     pub(crate) on: OnArgs,
 }

@@ -3,6 +3,7 @@
 use crate::program::args::{
     Args, CheckArgs, DemoArgs, MapArgs, Protocols, RelayingArgs, ServeArgs,
 };
+use crate::program::names::Names;
 use crate::program::progress::Bar;
 use crate::program::{FAILURE, Failed, USAGE, keypair, print};
 use crate::{
@@ -38,6 +39,10 @@ impl Job for CheckArgs {
         if self.peer.is_empty() {
             no_peers();
         }
+        let mut names = Names::new(&runtime, self.names);
+        let relays = names.relays(&self.relay).await?;
+        let distant = names.distant(&self.distant).await?;
+        let (names, contacted) = names.done();
         let options = CheckOptions {
             peers: self.peer,
             listen: self.listen,
@@ -45,9 +50,11 @@ impl Job for CheckArgs {
             allow_private: self.allow_private,
             map: !self.no_map && !self.allow_private,
             relay: !self.no_relay,
-            relays: self.relay,
-            distant: self.distant,
+            relays,
+            distant,
             ledger: None,
+            names,
+            contacted,
             timeout: Duration::from_secs(self.timeout),
             record: self.on.record.map(Recording::to),
         };
@@ -75,13 +82,18 @@ fn no_peers() -> ! {
 impl Job for ServeArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
         let drain = drain_signal(self.relaying.relay)?;
+        let mut names = Names::new(&runtime, self.names);
+        let reserve_at = names.relays(&self.relaying.reserve_at).await?;
+        let (names, contacted) = names.done();
         let options = ServeOptions {
             listen: self.listen,
             keypair: keypair(self.key.as_deref())?,
             allow_private: self.allow_private,
             dial_from: self.dial_from,
             relay: relay_server(&self.relaying),
-            reserve_at: self.relaying.reserve_at,
+            reserve_at,
+            names,
+            contacted,
             record: self.on.record.map(Recording::to),
         };
         // Asked for before anything is printed: who reads the addresses may stop us at once.

@@ -2,6 +2,7 @@
 
 use crate::program::args::WatchArgs;
 use crate::program::jobs::{Job, stop_signal};
+use crate::program::names::Names;
 use crate::program::{Failed, keypair, print};
 use crate::{CheckOptions, Hook, Report, WatchNews, WatchOptions};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -20,8 +21,10 @@ impl Job for WatchArgs {
         check.allow_private = self.allow_private;
         check.map = !self.no_map && !self.allow_private;
         check.relay = !self.no_relay;
-        check.relays = self.relay;
-        check.distant = self.distant;
+        let mut names = Names::new(&runtime, self.names);
+        check.relays = names.relays(&self.relay).await?;
+        check.distant = names.distant(&self.distant).await?;
+        (check.names, check.contacted) = names.done();
         check.record = self.on.record.map(Recording::to);
         let options = WatchOptions { check, state: self.state };
         let mut hook = self.on_change.map(Hook::new);

@@ -52,6 +52,7 @@ pub(crate) enum Command {
     Relays {
         reply: oneshot::Sender<Vec<Relay>>,
     },
+    /// These IPs were sent to before, or something is about to be sent there.
     Contacted {
         ips: Vec<IpAddr>,
         reply: oneshot::Sender<()>,

@@ -73,6 +73,14 @@ pub(crate) struct Inputs {
     pub(crate) news: Receiver<MappingEvent>,
 }
 
+/// What core is told first.
+pub(crate) struct Start {
+    pub(crate) listening: Vec<Listening>,
+    pub(crate) ledger: Option<Bytes>,
+    /// Who was sent to before.
+    pub(crate) contacted: Vec<IpAddr>,
+}
+
 /// The parts that a driver is built from.
 pub(crate) struct Parts<R: Runtime> {
     pub(crate) net: Net<R>,
@@ -179,14 +187,12 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// Drive the node until it is shut down or nobody holds a handle any more.
-    pub(crate) async fn run(
-        mut self,
-        inputs: Inputs,
-        listening: Vec<Listening>,
-        ledger: Option<Bytes>,
-    ) {
-        self.open_eyes(ledger);
-        for listening in listening {
+    pub(crate) async fn run(mut self, inputs: Inputs, start: Start) {
+        self.open_eyes(start.ledger);
+        for ip in start.contacted {
+            self.feed(Event::Contacted { ip });
+        }
+        for listening in start.listening {
             self.listening(listening);
         }
         while !self.is_over() {

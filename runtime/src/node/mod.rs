@@ -3,9 +3,10 @@
 //! Every operation sends the driver one request and waits for its answer; nothing here decides.
 //! The node lives until [`Node::shutdown`], or until the last handle is dropped.
 
-mod address;
+pub(crate) mod address;
 mod builder;
 mod error;
+mod names;
 mod notices;
 mod stream;
 
@@ -23,6 +24,7 @@ pub(crate) use notices::Hub;
 pub(crate) use stream::{Doors, Held, Uses};
 
 use crate::driver::{Command, On};
+use crate::names::{Resolver, is_named};
 use crate::traits::Runtime;
 use async_channel::Sender;
 use futures::channel::oneshot;
@@ -45,6 +47,7 @@ struct Inner<R> {
     hub: Arc<Hub>,
     doors: Arc<Doors>,
     limits: Limits,
+    resolver: Resolver<R>,
 }
 
 impl<R: Runtime> Node<R> {
@@ -92,9 +95,17 @@ impl<R: Runtime> Node<R> {
     /// [`Config::relay`](portolan_core::Config). Who stops waiting stops such a dial once the relay
     /// is reached.
     ///
+    /// In place of the IP there may be a name (`/dns`, `/dns4`, `/dns6`), or one that stands for whole
+    /// addresses (`/dnsaddr`): then all that it leads to is tried, in the order of
+    /// [`Node::resolve`], until one connection stands.
+    ///
     /// # Errors
     /// See [`DialError`]; each names the address.
     pub async fn dial(&self, named: Multiaddr) -> Result<Dialled, DialError> {
+        if is_named(&named) { self.dial_name(named).await } else { self.dial_ip(named).await }
+    }
+
+    async fn dial_ip(&self, named: Multiaddr) -> Result<Dialled, DialError> {
         let route = match address::route(&named) {
             Ok(route) => route,
             Err(error) => return Err(DialError::Address { addr: named, error }),
