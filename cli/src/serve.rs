@@ -278,7 +278,7 @@ pub(crate) fn concrete(listeners: &[Multiaddr], interfaces: &[IpAddr]) -> Vec<Mu
 )]
 fn log(notice: &Notice) {
     match notice {
-        Notice::DialBackServed { peer, addr, answer } => {
+        Notice::DialBackServed { peer, addr, answer, .. } => {
             let addr = addr.map(tracing::field::display);
             tracing::info!(%peer, addr, ?answer, "dial request answered");
         }

@@ -227,7 +227,7 @@ impl From<&Notice> for NoticeMessage {
                 removed: removed.iter().copied().map(AddrMessage::from).collect(),
                 ..of(11)
             },
-            Notice::DialBackServed { peer: who, addr, answer } => NoticeMessage {
+            Notice::DialBackServed { peer: who, addr, answer, .. } => NoticeMessage {
                 peer: peer(*who),
                 addr: addr.map(AddrMessage::from),
                 value: answer.number(),
@@ -249,6 +249,7 @@ impl From<&Notice> for NoticeMessage {
             Notice::HearsayHeard { peer: who, answer } => {
                 NoticeMessage { peer: peer(*who), value: answer.number(), ..of(18) }
             }
+            Notice::FullyConnected { peer: who } => NoticeMessage { peer: peer(*who), ..of(20) },
         }
     }
 }
