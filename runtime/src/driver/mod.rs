@@ -22,6 +22,7 @@ mod connection;
 mod fact;
 mod handover;
 mod limits;
+mod load;
 mod mapping;
 mod negotiate;
 mod perform;
@@ -39,6 +40,7 @@ pub(crate) use connection::Common;
 pub(crate) use fact::Facts;
 pub(crate) use limits::COMMANDS_MAX;
 pub use limits::Limits;
+pub use load::{Dropped, Load};
 pub(crate) use mapping::Mapping;
 pub(crate) use tasks::Tasks;
 
@@ -118,6 +120,8 @@ pub(crate) struct Driver<R: Runtime> {
     listeners: BTreeMap<portolan_core::ListenerId, Listening>,
     /// Dials under way: the application's, and those to relays.
     dials: usize,
+    /// Connections that were turned away.
+    dropped: Dropped,
     interfaces: Vec<IpAddr>,
     interfaces_at: Instant,
     told: Told,
@@ -177,6 +181,7 @@ impl<R: Runtime> Driver<R> {
             punches,
             listeners: BTreeMap::new(),
             dials: 0,
+            dropped: Dropped::default(),
             interfaces: Vec::new(),
             interfaces_at: Instant::ZERO,
             told,
@@ -423,6 +428,7 @@ impl<R: Runtime> Driver<R> {
             // Dropping the connection closes it.
             tracing::debug!(%peer, %remote, "refused a connection: shutting down, or our own");
         } else if let Err(refusal) = self.admit(established, Role::Peer) {
+            self.dropped.count(&refusal);
             // A polite farewell would keep the socket, outside of every count.
             muxer.abort();
             tracing::debug!(%peer, %remote, ?refusal, "refused a connection: too many");

@@ -114,6 +114,16 @@ impl<R: Runtime> Resolver<R> {
         search.found.finish(name)
     }
 
+    /// The IPs of a name that stands in a URL; IPv6 and IPv4 take turns.
+    pub(crate) async fn ips(&self, host: &str) -> Result<Vec<IpAddr>, NameError> {
+        let name = address::name(host)?;
+        let text = name.to_ascii();
+        let (servers, mut looked) = (self.servers(), 0);
+        let ips = self.ips_of(&servers, Kind::Any, &name, &mut looked);
+        let found = timeout(&self.runtime, RESOLVE_TIMEOUT, ips).await;
+        found.ok_or(NameError::TimedOut { name: text })?
+    }
+
     /// The IPs of a name. `looked` counts the look-ups.
     async fn ips_of(
         &self,

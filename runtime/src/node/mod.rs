@@ -10,7 +10,7 @@ mod names;
 mod notices;
 mod stream;
 
-pub use crate::driver::{ConnectionInfo, Dialled, Limits};
+pub use crate::driver::{ConnectionInfo, Dialled, Dropped, Limits, Load};
 pub use address::{
     AddressError, circuit_address, destination, dial_address, distant_server, listen_address,
 };
@@ -200,6 +200,12 @@ impl<R: Runtime> Node<R> {
         addrs.collect()
     }
 
+    /// How busy the node is with others at this moment, and what it turned away; nothing after a
+    /// shutdown.
+    pub async fn load(&self) -> Load {
+        self.ask(|reply| Command::Load { reply }).await.unwrap_or_default()
+    }
+
     /// Wind the node's relay service down before a planned shutdown: it is not listed any more and
     /// grants nothing new, and what was granted is served until it expires.
     ///
@@ -247,6 +253,18 @@ impl<R: Runtime> Node<R> {
         self.ask(|reply| Command::AllContacted { reply }).await.unwrap_or_default()
     }
 
+    /// Tell the node that a source of the application's, such as a list of peers, names this peer. It makes
+    /// no connection. What one source names counts as one where several networks have to agree,
+    /// relays are spread over sources, and the first such peer that asks to be dialled and is makes a
+    /// [`Notice::FullyConnected`](portolan_core::Notice). Sources are numbered by the application. The first that
+    /// names a peer counts. [`Node::bootstrap`] does this by itself.
+    ///
+    /// # Errors
+    /// Only after a shutdown.
+    pub async fn introduce(&self, peer: PeerId, source: u16) -> Result<(), Stopped> {
+        self.ask(|reply| Command::Introduced { peer, source, reply }).await
+    }
+
     /// A subscription to every notice from now on. It is bounded: see [`Noticed::missed`].
     pub fn notices(&self) -> Notices {
         self.0.hub.subscribe()
@@ -260,6 +278,11 @@ impl<R: Runtime> Node<R> {
     /// What the node runs on.
     pub(crate) fn runtime(&self) -> &R {
         &self.0.runtime
+    }
+
+    /// What resolves its names.
+    pub(crate) fn resolver(&self) -> &Resolver<R> {
+        &self.0.resolver
     }
 
     /// Shut down: stop listening, deliver the answers that are under way (for a short time), close
