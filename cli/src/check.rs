@@ -5,13 +5,15 @@ use crate::relays;
 use crate::report::Report;
 use multiaddr::{Multiaddr, Protocol};
 use portolan_core::{
-    Config, DistantServer, Duration, MappingConfig, RelayConfig, RelayNeed, RelayPeer,
+    Config, DistantServer, Duration, MappingConfig, PeerId, RelayConfig, RelayNeed, RelayPeer,
 };
+use portolan_runtime::bootstrap::BootstrapConfig;
 use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::names::NamesConfig;
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
-use portolan_runtime::{Limits, ListenError, Node, Notices, StartError, Stopped, net};
+use portolan_runtime::{Limits, ListenError, Node, Notices, StartError, Stopped, destination, net};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::PathBuf;
 
@@ -25,6 +27,8 @@ pub(crate) const PORT_TRIES: usize = 16;
 pub struct CheckOptions {
     /// The peers to dial; those among them that offer AutoNAT v2 dial back.
     pub peers: Vec<Multiaddr>,
+    /// Lists that name others, if any.
+    pub bootstrap: Option<BootstrapConfig>,
     /// What to listen on; when empty, every IPv4 and IPv6 address, with TCP and QUIC on one port
     /// that the kernel chooses.
     pub listen: Vec<Multiaddr>,
@@ -57,6 +61,7 @@ impl Default for CheckOptions {
     fn default() -> Self {
         CheckOptions {
             peers: Vec::new(),
+            bootstrap: None,
             listen: Vec::new(),
             keypair: identity::generate(),
             allow_private: false,
@@ -99,12 +104,14 @@ pub async fn check<R: Runtime>(
     options: CheckOptions,
     mut progress: impl FnMut(&Progress),
 ) -> Result<Report, CheckError> {
-    if options.peers.is_empty() {
+    if options.peers.is_empty() && options.bootstrap.is_none() {
         return Err(CheckError::NoPeers);
     }
     let (node, notices) = start_node(&runtime, &options, None).await?;
+    let peers = each_peer(&node, &options.peers).await;
     let asked = Asked {
-        peers: &options.peers,
+        peers: &peers,
+        bootstrap: options.bootstrap.as_ref(),
         relays: options.relay && !options.relays.is_empty(),
         timeout: options.timeout,
     };
@@ -125,6 +132,24 @@ pub(crate) async fn start_node<R: Runtime>(
     } else {
         start(runtime, options, options.listen.clone()).await
     }
+}
+
+/// The peers, with a name that stands for several in as many forms: `/dnsaddr/NAME` with each peer id
+/// that it leads to. Whatever cannot be resolved stays as it is: the dial says why.
+async fn each_peer<R: Runtime>(node: &Node<R>, named: &[Multiaddr]) -> Vec<Multiaddr> {
+    let each = named.iter().map(|addr| async move {
+        let mut parts = addr.iter();
+        let is_open = matches!(parts.next(), Some(Protocol::Dnsaddr(_))) && parts.next().is_none();
+        let resolved = if is_open { node.resolve(addr).await.ok() } else { None };
+        let found = resolved.map(|found| found.addrs).unwrap_or_default();
+        let ids: BTreeSet<Option<PeerId>> =
+            found.iter().filter_map(|addr| destination(addr).ok()).map(|(_, peer)| peer).collect();
+        if ids.is_empty() || ids.contains(&None) {
+            return vec![addr.clone()];
+        }
+        ids.into_iter().flatten().map(|peer| addr.clone().with(Protocol::P2p(peer))).collect()
+    });
+    futures::future::join_all(each).await.concat()
 }
 
 async fn start<R: Runtime>(

@@ -413,7 +413,10 @@ fn behaviour(
         ping: ping::Behaviour::default(),
         server: config.server.then(autonat::server::Behaviour::default).into(),
         client: config.client.map(client_behaviour).into(),
-        hearsay: config.hearsay.then(|| rust_hearsay::behaviour(id, config.candidate.clone())).into(),
+        hearsay: config
+            .hearsay
+            .then(|| rust_hearsay::behaviour(id, config.candidate.clone()))
+            .into(),
         relay: config.relay.map(|relay| relay.behaviour(id)).into(),
         relay_client: config.relay_client.then_some(relays).into(),
         punch: config.punch.then(|| dcutr::Behaviour::new(id)).into(),

@@ -2,14 +2,15 @@
 
 use crate::program::runtimes;
 use crate::{
-    Argv, BadAddress, BadCommand, dial_address, distant_address, listen_address, peer_address,
-    plain_address, relay_address,
+    Argv, BadAddress, BadCommand, Member, dial_address, distant_address, listen_address,
+    peer_address, plain_address, relay_address,
 };
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use multiaddr::Multiaddr;
 use portolan_core::{Addr, PeerId};
-use std::net::{IpAddr, SocketAddr};
+use portolan_runtime::bootstrap::Url;
+use std::net::{AddrParseError, IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -65,6 +66,29 @@ pub(crate) struct OnArgs {
     pub(crate) record: Option<PathBuf>,
 }
 
+/// Lists of peers to start from.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BootstrapArgs {
+    /// The URL of a list of peers, as `portolan serve --http` has one; without a path /status is meant. All
+    /// URLs are asked at once.
+    #[arg(long, value_name = "URL", value_parser = url)]
+    pub(crate) bootstrap: Vec<Url>,
+    /// Take lists over plain http from other hosts as well. Everybody on the way can change them.
+    #[arg(long)]
+    pub(crate) insecure_http: bool,
+    /// Where to keep the last good lists, for the day on which no URL answers. Without it: a file in
+    /// the user's cache directory.
+    #[arg(long, value_name = "FILE", value_parser = file())]
+    pub(crate) bootstrap_cache: Option<PathBuf>,
+    /// Keep no lists.
+    #[arg(long, conflicts_with = "bootstrap_cache")]
+    pub(crate) no_bootstrap_cache: bool,
+}
+
+fn url(text: &str) -> Result<Url, String> {
+    text.parse().map_err(|error| format!("{text:?} {error}"))
+}
+
 /// How names in addresses are resolved.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NamesArgs {
@@ -89,6 +113,8 @@ pub(crate) struct CheckArgs {
     /// /dns/…, /dns4/…, /dns6/…, /dnsaddr/…). Without /p2p/ID any peer will do that answers there.
     #[arg(long, value_name = "MULTIADDR", value_parser = peer_address)]
     pub(crate) peer: Vec<Multiaddr>,
+    #[command(flatten)]
+    pub(crate) bootstrap: BootstrapArgs,
     /// What to listen on. Without it: every IPv4 and IPv6 address, TCP and QUIC on one port that
     /// the kernel chooses.
     #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
@@ -219,11 +245,45 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE", value_parser = file())]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) web: WebArgs,
+    #[command(flatten)]
     pub(crate) relaying: RelayingArgs,
     #[command(flatten)]
     pub(crate) names: NamesArgs,
     #[command(flatten)]
     pub(crate) on: OnArgs,
+}
+
+/// What a server shows over HTTP.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WebArgs {
+    /// Serve HTTP: /status (a list of peers to start from), /metrics (for Prometheus), /healthz. With a port
+    /// alone, for this host only.
+    #[arg(long, value_name = "[IP:]PORT", value_parser = web)]
+    pub(crate) http: Option<SocketAddr>,
+    /// A name by which HTTP may be asked, beside IPs and localhost.
+    #[arg(long, value_name = "NAME", requires = "http")]
+    pub(crate) http_name: Vec<String>,
+    /// Another server of the same cluster, by its address or by the URL of its list (or of any list of
+    /// them). Whoever can be dialled is listed, too.
+    #[arg(long, value_name = "URL|MULTIADDR", value_parser = member, requires = "http")]
+    pub(crate) cluster: Vec<Member>,
+    /// Take lists of the cluster over plain http from other hosts as well.
+    #[arg(long, requires = "cluster")]
+    pub(crate) insecure_http: bool,
+}
+
+fn web(text: &str) -> Result<SocketAddr, String> {
+    let port = text.parse::<u16>().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let wrong = || format!("{text:?} is neither a port nor IP:PORT");
+    port.or_else(|_| text.parse()).map_err(|_: AddrParseError| wrong())
+}
+
+fn member(text: &str) -> Result<Member, String> {
+    if text.starts_with('/') {
+        return peer_address(text).map(Member::Peer).map_err(|error| error.to_string());
+    }
+    url(text).map(Member::List)
 }
 
 /// What a server does as a relay, and with relays.

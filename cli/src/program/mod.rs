@@ -3,6 +3,7 @@
 mod args;
 mod config;
 mod jobs;
+mod lists;
 mod names;
 mod pipes;
 mod progress;
