@@ -149,6 +149,7 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let end = Instant::now() + BOUND;
     while !holds() {
         assert!(Instant::now() < end, "it does not come to it that {what}");
+        // sleep: a page tells nobody that it is another one now, so that it is asked again.
         thread::sleep(Duration::from_millis(50));
     }
 }

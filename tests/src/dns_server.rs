@@ -223,6 +223,7 @@ impl Shared {
                     // Whoever asked in vain says so.
                     let _ = self.serve_stream(stream);
                 }
+                // sleep: between two looks at whether the server is still wanted.
                 Err(_) => thread::sleep(Duration::from_millis(1)),
             }
         }
