@@ -1,7 +1,7 @@
 //! Multiaddrs as people type them: what is wrong with one is said beside the text itself.
 
-use multiaddr::Multiaddr;
-use portolan_core::{Addr, DistantServer, PeerId, RelayPeer};
+use multiaddr::{Multiaddr, Protocol};
+use portolan_core::{Addr, PeerId};
 use portolan_runtime::AddressError;
 
 /// A multiaddr that is of no use here. Says which one, and what is wrong with it.
@@ -29,13 +29,13 @@ pub enum AddressProblem {
     Nameless,
 }
 
-/// Read the address of a peer to dial: IP, port and transport, and `/p2p/PEER-ID` at the end if
-/// only that peer will do.
+/// Read the address of a peer to dial: IP or name, port and transport (or `/dnsaddr/NAME`), and
+/// `/p2p/PEER-ID` at the end if only that peer will do.
 ///
 /// # Errors
 /// Names the text and what is wrong with it.
 pub fn peer_address(text: &str) -> Result<Multiaddr, BadAddress> {
-    read(text, portolan_runtime::destination).map(|(multiaddr, _)| multiaddr)
+    read(text, direct).map(|(multiaddr, ())| multiaddr)
 }
 
 /// Read what can be dialled: the address of a peer, or one that leads through a relay
@@ -47,16 +47,16 @@ pub fn dial_address(text: &str) -> Result<Multiaddr, BadAddress> {
     read(text, portolan_runtime::dial_address).map(|(multiaddr, ())| multiaddr)
 }
 
-/// Read the address of a relay: IP, port and transport, and `/p2p/PEER-ID` at the end.
+/// Read the address of a relay: as that of a peer, with `/p2p/PEER-ID` at the end.
 ///
 /// # Errors
 /// Names the text and what is wrong with it.
-pub fn relay_address(text: &str) -> Result<RelayPeer, BadAddress> {
-    match read(text, portolan_runtime::destination)? {
-        (_, (addr, Some(peer))) => Ok(RelayPeer { peer, addrs: vec![addr] }),
-        (_, (_, None)) => {
-            Err(BadAddress { text: text.to_owned(), problem: AddressProblem::Nameless })
-        }
+pub fn relay_address(text: &str) -> Result<Multiaddr, BadAddress> {
+    let (addr, ()) = read(text, direct)?;
+    if matches!(addr.iter().last(), Some(Protocol::P2p(_))) {
+        Ok(addr)
+    } else {
+        Err(BadAddress { text: text.to_owned(), problem: AddressProblem::Nameless })
     }
 }
 
@@ -64,8 +64,19 @@ pub fn relay_address(text: &str) -> Result<RelayPeer, BadAddress> {
 ///
 /// # Errors
 /// Names the text and what is wrong with it.
-pub fn distant_address(text: &str) -> Result<DistantServer, BadAddress> {
-    read(text, portolan_runtime::distant_server).map(|(_, server)| server)
+pub fn distant_address(text: &str) -> Result<Multiaddr, BadAddress> {
+    let meaning = |addr: &Multiaddr| match portolan_runtime::distant_server(addr) {
+        // Whether it fits is seen when the name is resolved, and all the rest now.
+        Err(AddressError::Named) => portolan_runtime::dial_address(addr),
+        read => read.map(|_| ()),
+    };
+    read(text, meaning).map(|(multiaddr, ())| multiaddr)
+}
+
+/// What leads to a peer without a relay.
+fn direct(addr: &Multiaddr) -> Result<(), AddressError> {
+    let relayed = addr.iter().any(|part| matches!(part, Protocol::P2pCircuit));
+    if relayed { Err(AddressError::Relayed) } else { portolan_runtime::dial_address(addr) }
 }
 
 /// Read an address that a node may have: IP, port and transport. Whose it is does not matter.
@@ -150,7 +161,8 @@ mod tests {
             ("192.0.2.1:4001", "begins with a slash"),
             ("/ip4/192.0.2.300/tcp/1", "not a multiaddr"),
             ("/ip4/192.0.2.1/tcp/1/p2p/nobody", "not a multiaddr"),
-            ("/dns4/example.org/tcp/1", "names are not resolved"),
+            ("/dns4/example.org", "go on with /tcp/PORT"),
+            ("/dns4/a..b/tcp/1", "cannot be looked up"),
             ("/ip4/192.0.2.1/tcp/1/ws", "/ws after the port"),
             ("/ip4/192.0.2.1/tcp/0", "port 0"),
         ] {
@@ -158,6 +170,11 @@ mod tests {
             assert!(error.contains(text) && error.contains(problem), "{error}");
         }
         listen_address("/ip4/0.0.0.0/tcp/0").expect("a good address");
+        for text in ["/dns/example.org/tcp/1", "/dnsaddr/example.org"] {
+            peer_address(text).expect("a name will do");
+            listen_address(text).expect_err("nobody listens on a name");
+            plain_address(text).expect_err("no address has a name");
+        }
         let nameless = relay_address("/ip4/192.0.2.1/tcp/1").expect_err("it has no name");
         assert_eq!(nameless.problem, AddressProblem::Nameless);
         let circuit = dial_address("/ip4/192.0.2.1/tcp/1/p2p-circuit").expect_err("to nobody");

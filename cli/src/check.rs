@@ -5,13 +5,16 @@ use crate::relays;
 use crate::report::Report;
 use multiaddr::{Multiaddr, Protocol};
 use portolan_core::{
-    Config, DistantServer, Duration, MappingConfig, RelayConfig, RelayNeed, RelayPeer,
+    Config, DistantServer, Duration, MappingConfig, PeerId, RelayConfig, RelayNeed, RelayPeer,
 };
+use portolan_runtime::bootstrap::BootstrapConfig;
 use portolan_runtime::identity::{self, Keypair};
+use portolan_runtime::names::NamesConfig;
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
-use portolan_runtime::{Limits, ListenError, Node, Notices, StartError, Stopped, net};
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use portolan_runtime::{Limits, ListenError, Node, Notices, StartError, Stopped, destination, net};
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::path::PathBuf;
 
 /// How often another port is tried when the kernel's choice for one socket is taken for another;
@@ -24,6 +27,8 @@ pub(crate) const PORT_TRIES: usize = 16;
 pub struct CheckOptions {
     /// The peers to dial; those among them that offer AutoNAT v2 dial back.
     pub peers: Vec<Multiaddr>,
+    /// Lists that name others, if any.
+    pub bootstrap: Option<BootstrapConfig>,
     /// What to listen on; when empty, every IPv4 and IPv6 address, with TCP and QUIC on one port
     /// that the kernel chooses.
     pub listen: Vec<Multiaddr>,
@@ -42,6 +47,10 @@ pub struct CheckOptions {
     pub distant: Vec<DistantServer>,
     /// Where to remember what routers mapped: after a crash the next run renews or deletes it.
     pub ledger: Option<PathBuf>,
+    /// How names in addresses are resolved.
+    pub names: NamesConfig,
+    /// Whom this host sent to before, on behalf of this: servers of names, when relays were looked up.
+    pub contacted: Vec<IpAddr>,
     /// When to end without a verdict.
     pub timeout: Duration,
     /// Where to write a flight record, for `portolan replay`; none is written unless said.
@@ -52,6 +61,7 @@ impl Default for CheckOptions {
     fn default() -> Self {
         CheckOptions {
             peers: Vec::new(),
+            bootstrap: None,
             listen: Vec::new(),
             keypair: identity::generate(),
             allow_private: false,
@@ -60,6 +70,8 @@ impl Default for CheckOptions {
             relays: Vec::new(),
             distant: Vec::new(),
             ledger: None,
+            names: NamesConfig::default(),
+            contacted: Vec::new(),
             timeout: Duration::from_secs(30),
             record: None,
         }
@@ -92,12 +104,14 @@ pub async fn check<R: Runtime>(
     options: CheckOptions,
     mut progress: impl FnMut(&Progress),
 ) -> Result<Report, CheckError> {
-    if options.peers.is_empty() {
+    if options.peers.is_empty() && options.bootstrap.is_none() {
         return Err(CheckError::NoPeers);
     }
     let (node, notices) = start_node(&runtime, &options, None).await?;
+    let peers = each_peer(&node, &options.peers).await;
     let asked = Asked {
-        peers: &options.peers,
+        peers: &peers,
+        bootstrap: options.bootstrap.as_ref(),
         relays: options.relay && !options.relays.is_empty(),
         timeout: options.timeout,
     };
@@ -120,6 +134,24 @@ pub(crate) async fn start_node<R: Runtime>(
     }
 }
 
+/// The peers, with a name that stands for several in as many forms: `/dnsaddr/NAME` with each peer id
+/// that it leads to. Whatever cannot be resolved stays as it is: the dial says why.
+async fn each_peer<R: Runtime>(node: &Node<R>, named: &[Multiaddr]) -> Vec<Multiaddr> {
+    let each = named.iter().map(|addr| async move {
+        let mut parts = addr.iter();
+        let is_open = matches!(parts.next(), Some(Protocol::Dnsaddr(_))) && parts.next().is_none();
+        let resolved = if is_open { node.resolve(addr).await.ok() } else { None };
+        let found = resolved.map(|found| found.addrs).unwrap_or_default();
+        let ids: BTreeSet<Option<PeerId>> =
+            found.iter().filter_map(|addr| destination(addr).ok()).map(|(_, peer)| peer).collect();
+        if ids.is_empty() || ids.contains(&None) {
+            return vec![addr.clone()];
+        }
+        ids.into_iter().flatten().map(|peer| addr.clone().with(Protocol::P2p(peer))).collect()
+    });
+    futures::future::join_all(each).await.concat()
+}
+
 async fn start<R: Runtime>(
     runtime: &R,
     options: &CheckOptions,
@@ -140,6 +172,7 @@ async fn start<R: Runtime>(
     limits.idle_timeout = limits.idle_timeout.max(options.timeout);
     let mut builder =
         Node::builder(runtime.clone(), options.keypair.clone()).config(config).limits(limits);
+    builder = builder.names(options.names.clone()).contacted(options.contacted.iter().copied());
     for addr in listen {
         builder = builder.listen(addr);
     }

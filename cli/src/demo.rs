@@ -123,7 +123,8 @@ pub async fn demo<R: Runtime>(
     let notices = client.notices();
     let client = client.start().await?;
     // Every server is dialled over both transports, so that there are observers for both.
-    let asked = Asked { peers: servers.addresses(), relays: false, timeout: TIMEOUT };
+    let peers = servers.addresses();
+    let asked = Asked { peers, bootstrap: None, relays: false, timeout: TIMEOUT };
     let report = job::run(&runtime, &client, notices, asked, &mut progress).await;
     client.shutdown().await;
     servers.shutdown().await;

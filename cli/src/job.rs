@@ -1,6 +1,6 @@
 //! The main job: dial peers, follow what the node learns, end when nothing more is to be learnt.
 
-use crate::report::{PeerFate, PeerReport, Report};
+use crate::report::{PeerFate, PeerReport, Report, SourceReport};
 use crate::timeline::Timeline;
 use futures::future::{Fuse, FusedFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -10,6 +10,7 @@ use portolan_core::{
     ConnId, Duration, Explanation, Instant, Mapping, MappingState, NodeState, Notice, RelayNotice,
     RelayState, Scope, State,
 };
+use portolan_runtime::bootstrap::{Bootstrap, BootstrapConfig, BootstrapNews};
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{DialError, Dialled, Node, Noticed, Notices, Stopped};
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ const RELAY_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) struct Asked<'a> {
     /// Who is dialled.
     pub(crate) peers: &'a [Multiaddr],
+    /// Lists that name others.
+    pub(crate) bootstrap: Option<&'a BootstrapConfig>,
     /// Whether there are relays beside them.
     pub(crate) relays: bool,
     /// When it ends without a verdict.
@@ -48,7 +51,7 @@ pub struct Progress {
     pub decided: usize,
 }
 
-/// Dial every peer at once, and report when nothing more is to be learnt or the time is up. `notices` is a subscription of the node's.
+/// Dial every peer at once, and those that lists name in their turn, and report when nothing more is to be learnt or the time is up. `notices` is a subscription of the node's.
 ///
 /// # Errors
 /// If the node shuts down meanwhile.
@@ -56,11 +59,13 @@ pub(crate) async fn run<R: Runtime>(
     runtime: &R,
     node: &Node<R>,
     notices: Notices,
-    Asked { peers, relays, timeout }: Asked<'_>,
+    Asked { peers, bootstrap, relays, timeout }: Asked<'_>,
     progress: &mut dyn FnMut(&Progress),
 ) -> Result<Report, Stopped> {
     let mut job = Job::new(node.now(), peers);
     job.knows_relays = relays;
+    let mut bootstrap = bootstrap.map(|config| node.bootstrap(config.clone()));
+    job.bootstraps = bootstrap.is_some();
     let mut dials: FuturesUnordered<_> = peers
         .iter()
         .enumerate()
@@ -73,7 +78,10 @@ pub(crate) async fn run<R: Runtime>(
     pin_mut!(expired, mapped, relayed);
     let mut waits_for_router = true;
     let mut is_expired = false;
-    loop {
+    let explanation = loop {
+        let starting = bootstrap.as_mut().filter(|_| job.bootstraps);
+        let listed = next_of(starting).fuse();
+        pin_mut!(listed);
         // The order matters only where much comes at once: the time-out is never drowned in news.
         select_biased! {
             () = expired => {
@@ -89,6 +97,10 @@ pub(crate) async fn run<R: Runtime>(
                 Ok(dialled) => job.dialled(index, &dialled, node.now()),
                 Err(error) => job.failed(index, &error, node.now()),
             },
+            news = listed => match news {
+                Some(news) => job.bootstrapped(news, node.now()),
+                None => job.bootstraps = false,
+            },
             noticed = notices.select_next_some() => job.noticed(&noticed),
         }
         let mut explanation = node.explain().await?;
@@ -103,11 +115,25 @@ pub(crate) async fn run<R: Runtime>(
         let waits = waits_for_router && explanation.mappings.iter().any(asks);
         let is_over = job.is_over(&explanation) && !waits;
         if is_expired || is_over && !job.waits_for_relays(&explanation) {
-            return Ok(Report::new(&explanation, job.since, &job.timeline, job.peers()));
+            break explanation;
         }
         if is_over && relayed.is_terminated() {
             relayed.set(runtime.sleep(RELAY_PATIENCE).fuse());
         }
+    };
+    if let Some(bootstrap) = bootstrap {
+        bootstrap.close().await;
+    }
+    let mut report = Report::new(&explanation, job.since, &job.timeline, job.peers());
+    report.bootstrap = job.sources;
+    Ok(report)
+}
+
+/// The next news of a start from lists; without one there are none.
+async fn next_of(bootstrap: Option<&mut Bootstrap>) -> Option<BootstrapNews> {
+    match bootstrap {
+        Some(bootstrap) => bootstrap.next().await,
+        None => futures::future::pending().await,
     }
 }
 
@@ -117,6 +143,12 @@ struct Job {
     timeline: Timeline,
     peers: Vec<PeerReport>,
     dialling: usize,
+    /// Whether lists may still name peers.
+    bootstraps: bool,
+    /// What became of each list.
+    sources: Vec<SourceReport>,
+    /// The places of those that lists named, by address, while they are dialled.
+    listed: BTreeMap<Multiaddr, usize>,
     /// What the peer of a connection told about itself; nothing is here of those that may still
     /// tell. The notice may come before the dial that made the connection is known to have ended.
     told: BTreeMap<ConnId, Told>,
@@ -146,6 +178,9 @@ impl Job {
             timeline,
             peers: peers.iter().map(|peer| PeerReport::new(peer.to_string())).collect(),
             dialling: peers.len(),
+            bootstraps: false,
+            sources: Vec::new(),
+            listed: BTreeMap::new(),
             told: BTreeMap::new(),
             conns: BTreeMap::new(),
             knows_relays: false,
@@ -167,6 +202,45 @@ impl Job {
         self.timeline.push(at, format!("cannot reach {}: {error}", peer.address));
         peer.fate = PeerFate::Failed(error);
         self.dialling -= 1;
+    }
+
+    fn bootstrapped(&mut self, news: BootstrapNews, at: Instant) {
+        match news {
+            BootstrapNews::Listed { url, list } => {
+                let peers = list.peers.len();
+                self.timeline.push(at, format!("the list at {url} names {peers} peers"));
+                self.sources.push(SourceReport::listed(&url, &list));
+            }
+            BootstrapNews::Failed { url, error } => {
+                self.timeline.push(at, format!("no list at {url}: {error}"));
+                self.sources.push(SourceReport::failed(&url, error.to_string()));
+            }
+            BootstrapNews::Remembered { url, list, .. } => {
+                let peers = list.peers.len();
+                let what =
+                    format!("the last good list of {url}, kept on disk, names {peers} peers");
+                self.timeline.push(at, what);
+                let of_url = |source: &&mut SourceReport| source.url == url.to_string();
+                if let Some(source) = self.sources.iter_mut().find(of_url) {
+                    source.remembered = Some(peers);
+                }
+            }
+            BootstrapNews::Forgetful(error) => self.timeline.push(at, error.to_string()),
+            BootstrapNews::Dialling { addr, url, .. } => {
+                self.timeline.push(at, format!("dialling {addr}, which {url} lists"));
+                self.listed.insert(addr.clone(), self.peers.len());
+                self.peers.push(PeerReport::new(addr.to_string()));
+                self.dialling += 1;
+            }
+            BootstrapNews::Dialled { addr, result } => {
+                let Some(index) = self.listed.remove(&addr) else { return };
+                match result {
+                    Ok(dialled) => self.dialled(index, &dialled, at),
+                    Err(error) => self.failed(index, &error, at),
+                }
+            }
+            _ => {}
+        }
     }
 
     fn noticed(&mut self, noticed: &Noticed) {
@@ -210,7 +284,9 @@ impl Job {
         if explanation.settled && proved {
             return true;
         }
-        let answered = self.dialling == 0 && self.conns.values().all(|c| self.told.contains_key(c));
+        let answered = self.dialling == 0
+            && !self.bootstraps
+            && self.conns.values().all(|c| self.told.contains_key(c));
         // What AutoNAT v1 servers say is told as well, though it proves nothing.
         let answered = answered && !explanation.hearsay.pending;
         answered && (explanation.settled || !self.told.values().any(|told| *told == Told::Server))

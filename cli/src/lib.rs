@@ -10,6 +10,7 @@
 mod address;
 mod check;
 mod demo;
+mod http;
 mod job;
 mod map;
 mod numbers;
@@ -28,6 +29,7 @@ pub use address::{
 };
 pub use check::{CheckError, CheckOptions, check};
 pub use demo::{DemoError, DemoOptions, Servers, demo};
+pub use http::{HttpError, HttpOptions, Member};
 pub use job::Progress;
 pub use map::{MapOptions, gateways, map};
 pub use numbers::thousands;
@@ -39,8 +41,9 @@ pub use program::program;
 pub use replay::{Blessed, Diverged, ReplayFailed, ReplayOptions, Replayed, replay};
 pub use report::{
     AddressReport, ClassReport, DistantReport, HearsayReport, HearsayServerReport, MappingReport,
-    NatReport, Outcomes, PeerFate, PeerReport, RelayReport, Report, ServerReport, TimelineEntry,
+    NatReport, Outcomes, PeerFate, PeerReport, RelayReport, Report, ServerReport, SourceReport,
+    TimelineEntry,
 };
-pub use serve::{ServeError, ServeOptions, serve};
+pub use serve::{Ready, ServeError, ServeOptions, serve};
 pub use timeline::{LINES_MAX, Timeline};
 pub use watch::{Hook, StateError, StateFile, WatchError, WatchNews, WatchOptions, watch};

@@ -1,7 +1,10 @@
 //! `portolan serve`: an AutoNAT v2 server, with identify and ping, and a relay if wanted.
 
+use crate::http::{self, Cluster, Figures, HttpError, HttpOptions, HttpServer, Routes, Status};
 use crate::relays;
-use futures::StreamExt;
+use futures::future::Either;
+use futures::{FutureExt, StreamExt};
+use hyper::StatusCode;
 use multiaddr::Multiaddr;
 use portolan_core::config::{CONNECTIONS_MAX, RESERVATIONS_MAX};
 use portolan_core::wire::multiaddr::{Decoded, from_multiaddr, to_multiaddr};
@@ -9,7 +12,9 @@ use portolan_core::{
     Addr, CircuitAddr, Config, DialBackConfig, Family, IpScope, Notice, PeerId, RelayConfig,
     RelayNeed, RelayNotice, RelayPeer, RelayServerConfig, ip_scope,
 };
+use portolan_runtime::bootstrap::BootstrapConfig;
 use portolan_runtime::identity::{self, Keypair};
+use portolan_runtime::names::NamesConfig;
 use portolan_runtime::net::interface_ips;
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
@@ -18,7 +23,8 @@ use portolan_runtime::{
 };
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 
 /// How to serve. Built by `ServeOptions::default()` and assignment.
 #[derive(Clone, Debug)]
@@ -36,6 +42,12 @@ pub struct ServeOptions {
     pub relay: Option<RelayServerConfig>,
     /// Relays to hold reservations at, at the nearest four if there are more.
     pub reserve_at: Vec<RelayPeer>,
+    /// How names in addresses are resolved.
+    pub names: NamesConfig,
+    /// Whom this host sent to before, on behalf of this: servers of names, when relays were looked up.
+    pub contacted: Vec<IpAddr>,
+    /// Show what is done over HTTP as well, and offer a list of peers to start from.
+    pub http: Option<HttpOptions>,
     /// Where to write a flight record, for `portolan replay`; none is written unless said.
     pub record: Option<Recording>,
 }
@@ -49,6 +61,9 @@ impl Default for ServeOptions {
             dial_from: Vec::new(),
             relay: None,
             reserve_at: Vec::new(),
+            names: NamesConfig::default(),
+            contacted: Vec::new(),
+            http: None,
             record: None,
         }
     }
@@ -99,6 +114,9 @@ pub enum ServeError {
     /// The interfaces of this host could not be listed.
     #[error("cannot list the interfaces of this host: {0}")]
     Interfaces(io::Error),
+    /// HTTP cannot be served.
+    #[error(transparent)]
+    Http(#[from] HttpError),
     /// The node did not start, most often because a port is in use.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -114,13 +132,16 @@ impl ServeError {
             | ServeError::PrivateBesideGlobal { .. }
             | ServeError::ListenedSource { .. }
             | ServeError::Start(StartError::Config(_)) => true,
-            ServeError::Source { .. } | ServeError::Interfaces(_) | ServeError::Start(_) => false,
+            ServeError::Source { .. }
+            | ServeError::Interfaces(_)
+            | ServeError::Http(_)
+            | ServeError::Start(_) => false,
         }
     }
 }
 
 /// Serve on `runtime` until `stop` resolves, then shut down after the answers under way are delivered.
-/// `ready` is called with the full multiaddr of every address that is listened on, and later with those
+/// `ready` is first called with where HTTP is served, if it is, and then with the full multiaddr of every address that is listened on, and later with those
 /// at which relays lead to this server, whenever there are new ones. When `drain` resolves, the relay
 /// service is wound down ([`Node::drain_relay`]).
 ///
@@ -129,7 +150,7 @@ impl ServeError {
 pub async fn serve<R: Runtime>(
     runtime: R,
     mut options: ServeOptions,
-    mut ready: impl FnMut(&[Multiaddr]),
+    mut ready: impl FnMut(Ready<'_>),
     drain: impl Future<Output = ()>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
@@ -147,14 +168,23 @@ pub async fn serve<R: Runtime>(
     for ip in &options.dial_from {
         UdpSocket::bind((*ip, 0)).map_err(|source| ServeError::Source { ip: *ip, source })?;
     }
-    let (node, mut notices) = start(runtime, options).await?;
-    ready(&concrete(&node.listeners().await, &interfaces));
+    // A port that is in use is told before anything else begins.
+    let http = options.http.take();
+    let web = http.as_ref().map(|http| HttpServer::listen(http.addr)).transpose()?;
+    let shown = Shown::of(&options);
+    let (node, mut notices) = start(runtime.clone(), options).await?;
+    if let Some(web) = &web {
+        ready(Ready::Http(web.addr()));
+    }
+    ready(Ready::Addresses(&concrete(&node.listeners().await, &interfaces)));
+    let figures = Arc::new(Figures::new(shown.dial_backs_max));
     let log = async {
         while let Some(noticed) = notices.next().await {
             log(&noticed.notice);
+            figures.noticed(&noticed.notice, noticed.missed);
             let led = led_here(&noticed.notice, node.peer_id());
             if !led.is_empty() {
-                ready(&led);
+                ready(Ready::Addresses(&led));
             }
         }
     };
@@ -165,12 +195,100 @@ pub async fn serve<R: Runtime>(
         let _ = node.drain_relay().await;
         futures::future::pending::<()>().await;
     };
+    let show = async {
+        match (http, web) {
+            (Some(http), Some(web)) => show(&runtime, &node, shown, &figures, (http, web)).await,
+            (_, _) => futures::future::pending().await,
+        }
+    };
     // The log ends by itself only when the node does.
-    let serve = futures::future::select(Box::pin(log), Box::pin(drain));
-    futures::pin_mut!(stop);
-    futures::future::select(serve, stop).await;
+    let served = {
+        let (log, drain, show, stop) = (log.fuse(), drain.fuse(), show.fuse(), stop.fuse());
+        futures::pin_mut!(log, drain, show, stop);
+        futures::select! {
+            () = stop => Ok(()),
+            () = log => Ok(()),
+            () = drain => Ok(()),
+            failed = show => Err(failed.into()),
+        }
+    };
     node.shutdown().await;
-    Ok(())
+    served
+}
+
+/// What a server that is ready to serve says.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Ready<'a> {
+    /// HTTP is served there.
+    Http(SocketAddr),
+    /// Peers reach it at these addresses.
+    Addresses(&'a [Multiaddr]),
+}
+
+/// What of the options the pages want to know.
+#[derive(Clone, Copy)]
+struct Shown {
+    allow_private: bool,
+    dial_backs_max: usize,
+}
+
+impl Shown {
+    fn of(options: &ServeOptions) -> Shown {
+        let dial_backs_max = DialBackConfig::default().dials_max;
+        Shown { allow_private: options.allow_private, dial_backs_max }
+    }
+}
+
+/// Serve HTTP, and follow the others of the cluster. It ends only by failing.
+async fn show<R: Runtime>(
+    runtime: &R,
+    node: &Node<R>,
+    shown: Shown,
+    figures: &Arc<Figures>,
+    (http, web): (HttpOptions, HttpServer),
+) -> HttpError {
+    let Shown { allow_private, dial_backs_max } = shown;
+    let cluster = Arc::new(Cluster::default());
+    let status = Status::new(node.clone(), cluster.clone(), allow_private, dial_backs_max);
+    let (status, since) = (Arc::new(status), node.now());
+    let mut routes = Routes::default();
+    routes.add("/status", move || {
+        let status = status.clone();
+        async move { status.answer().await }
+    });
+    let (of, counted) = (node.clone(), figures.clone());
+    routes.add("/metrics", move || {
+        let (node, figures) = (of.clone(), counted.clone());
+        async move {
+            let load = node.load().await;
+            figures.answer(&load, node.now().since(since).as_secs())
+        }
+    });
+    let of = node.clone();
+    routes.add("/healthz", move || {
+        let node = of.clone();
+        async move {
+            // Only a driver that still runs answers.
+            match node.explain().await {
+                Ok(_) => http::text(StatusCode::OK, "ok\n"),
+                Err(_) => http::text(StatusCode::SERVICE_UNAVAILABLE, "the node is over\n"),
+            }
+        }
+    });
+    let counted = figures.clone();
+    routes.tell(move |path, status| counted.asked(path, status));
+    let mut config = BootstrapConfig::default();
+    config.allow_private = allow_private;
+    config.insecure_http = http.insecure_http;
+    let follow = cluster.follow(runtime, node, &http.cluster, &config);
+    let serve = web.run(runtime.clone(), routes, http.names);
+    futures::pin_mut!(follow, serve);
+    match futures::future::select(serve, follow).await {
+        Either::Left((Ok(never), _)) => match never {},
+        Either::Left((Err(error), _)) => error,
+        Either::Right((never, _)) => match never {},
+    }
 }
 
 /// The new addresses at which relays lead to us.
@@ -222,6 +340,7 @@ async fn start<R: Runtime>(
     }
     config.relay_server = options.relay;
     let mut builder = Node::builder(runtime, options.keypair).config(config).limits(limits);
+    builder = builder.names(options.names).contacted(options.contacted);
     for addr in options.listen {
         builder = builder.listen(addr);
     }
@@ -270,9 +389,12 @@ pub(crate) fn concrete(listeners: &[Multiaddr], interfaces: &[IpAddr]) -> Vec<Mu
 )]
 fn log(notice: &Notice) {
     match notice {
-        Notice::DialBackServed { peer, addr, answer } => {
+        Notice::DialBackServed { peer, addr, answer, .. } => {
             let addr = addr.map(tracing::field::display);
             tracing::info!(%peer, addr, ?answer, "dial request answered");
+        }
+        Notice::FullyConnected { peer } => {
+            tracing::info!(%peer, "fully connected: a peer of the cluster had itself dialled back");
         }
         Notice::Relay(notice) => relays::log(notice),
         Notice::Ignored { oddity, conn } => {
@@ -356,7 +478,11 @@ mod tests {
         options.listen.push("/ip4/127.0.0.1/tcp/0".parse().expect("a multiaddr"));
         let mut ready = Vec::new();
         let peer = options.keypair.public().to_peer_id();
-        let ready_at = |addrs: &[Multiaddr]| ready.extend_from_slice(addrs);
+        let ready_at = |one: Ready<'_>| {
+            if let Ready::Addresses(addrs) = one {
+                ready.extend_from_slice(addrs);
+            }
+        };
         serve(runtime(), options, ready_at, pending(), async {}).await.expect("it serves");
         let text: Vec<String> = ready.iter().map(ToString::to_string).collect();
         assert_eq!(text.len(), 1);

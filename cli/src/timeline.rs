@@ -104,7 +104,10 @@ pub(crate) fn words(notice: &Notice) -> String {
             let removed: String = removed.iter().map(signed('-')).collect();
             format!("advertised:{added}{removed}")
         }
-        Notice::DialBackServed { peer, addr, answer } => {
+        Notice::FullyConnected { peer } => {
+            format!("fully connected: {peer}, which a source named, asked to be dialled, and was")
+        }
+        Notice::DialBackServed { peer, addr, answer, .. } => {
             let addr = addr.map_or_else(|| "no address".into(), |addr| addr.to_string());
             format!("{peer} asked us to dial back {addr}: {answer:?}")
         }

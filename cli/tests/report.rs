@@ -210,6 +210,7 @@ fn the_document_has_exactly_the_documented_form() {
               "outcomes": { "proved": 0, "dial_failed": 1, "refused": 0, "rejected": 0, "error": 0,
                             "dial_back_error": 0, "timeout": 0, "lie": 0 } },
         ],
+        "bootstrap": [],
         "timeline": [
             { "at_ms": 0, "what": "dialling" },
             { "at_ms": 42, "what": "proved" },

@@ -152,6 +152,11 @@ impl Agent {
         self.service.relay_load()
     }
 
+    /// Dial-backs for others in flight, number.
+    pub fn dial_backs_in_flight(&self) -> usize {
+        self.service.dial_backs()
+    }
+
     /// What the gateways were found to speak.
     pub fn gateway_answers(&self) -> impl Iterator<Item = GatewayAnswer> + '_ {
         self.mapping.answers()
@@ -214,6 +219,7 @@ impl Agent {
                 self.note(cx, None, done);
             }
             Event::Contacted { ip } => self.peers.contacted(cx.now, ip),
+            Event::Introduced { peer, source } => self.peers.introduced(peer, source),
             Event::Connected(facts) => self.connected(cx, &facts),
             Event::Disconnected { conn } => self.disconnected(cx, conn),
             Event::DialFailed { dial, reason } => {

@@ -226,6 +226,7 @@ impl Sorted {
             | Event::ListenerClosed { .. }
             | Event::InterfacesChanged { .. }
             | Event::Contacted { .. }
+            | Event::Introduced { .. }
             | Event::DialFailed { .. }
             | Event::DialFailureReported { .. }
             | Event::Mapping(_)
@@ -316,7 +317,8 @@ fn plain_notice(notice: &Notice, about: Option<ConnId>) -> Notice {
         | Notice::GatewayAnswered(_)
         | Notice::Relay(_)
         | Notice::Punch(_)
-        | Notice::DialBackServed { .. } => notice.clone(),
+        | Notice::DialBackServed { .. }
+        | Notice::FullyConnected { .. } => notice.clone(),
         _ => unreachable!("a notice that this suite does not know: give it its place above"),
     }
 }

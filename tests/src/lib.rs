@@ -1,5 +1,6 @@
 //! What crosses crates: what the tests of several packages share.
 
+pub mod dns_server;
 pub mod frames;
 pub mod js_peer;
 pub mod lab;

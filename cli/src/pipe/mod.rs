@@ -21,6 +21,7 @@ use multiaddr::Multiaddr;
 use news::Tracker;
 use portolan_core::{RelayNeed, RelayPeer};
 use portolan_runtime::identity::{self, Keypair};
+use portolan_runtime::names::NamesConfig;
 use portolan_runtime::net::interface_ips;
 use portolan_runtime::pipe::{
     Allow, PROTOCOL, Pipe, PipeConfig, PipeError, PipeListener, PipeOpenError,
@@ -31,6 +32,7 @@ use portolan_runtime::{AcceptError, DialError, Incoming, Node, StartError};
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 
 /// How to listen for sessions. Built by `ListenOptions::new` and assignment.
 #[derive(Clone, Debug)]
@@ -41,6 +43,10 @@ pub struct ListenOptions {
     pub listen: Vec<Multiaddr>,
     /// Relays to be reached through, if any.
     pub relays: Vec<RelayPeer>,
+    /// How names in addresses are resolved.
+    pub names: NamesConfig,
+    /// Whom this host sent to before, on behalf of this: servers of names, when relays were looked up.
+    pub contacted: Vec<IpAddr>,
     /// Who may connect.
     pub allow: Allow,
     /// The program to run for each session; without it the first session gets stdin and stdout.
@@ -60,6 +66,8 @@ impl ListenOptions {
         ListenOptions {
             listen: Vec::new(),
             relays: Vec::new(),
+            names: NamesConfig::default(),
+            contacted: Vec::new(),
             allow,
             exec: None,
             predict_ports: false,
@@ -78,6 +86,8 @@ pub struct ConnectOptions {
     pub peer: Multiaddr,
     /// The identity to use.
     pub keypair: Keypair,
+    /// How names in addresses are resolved.
+    pub names: NamesConfig,
     /// Tell of attempts at a direct connection, and why there is none.
     pub explain: bool,
     /// Predict ports, and send to those that the peer predicts; see
@@ -90,8 +100,14 @@ pub struct ConnectOptions {
 impl ConnectOptions {
     /// Connect to this address with a fresh identity.
     pub fn new(peer: Multiaddr) -> ConnectOptions {
-        let keypair = identity::generate();
-        ConnectOptions { peer, keypair, explain: false, predict_ports: false, record: None }
+        ConnectOptions {
+            peer,
+            keypair: identity::generate(),
+            names: NamesConfig::default(),
+            explain: false,
+            predict_ports: false,
+            record: None,
+        }
     }
 }
 
@@ -241,8 +257,9 @@ async fn dialling<R: Runtime>(runtime: R, options: &ConnectOptions) -> Result<No
         tries += 1;
         // Whoever is reached through a relay needs no reservation for it.
         let config = relayed::config(&[], RelayNeed::Never, options.predict_ports);
-        let mut builder =
-            Node::<R>::builder(runtime.clone(), options.keypair.clone()).config(config);
+        let mut builder = Node::<R>::builder(runtime.clone(), options.keypair.clone())
+            .config(config)
+            .names(options.names.clone());
         if is_relayed {
             for addr in everywhere(free_port().unwrap_or(0), has_ip6()) {
                 builder = builder.listen(addr);
@@ -266,7 +283,9 @@ async fn start<R: Runtime>(
     let mut tries = 0;
     loop {
         tries += 1;
-        let mut builder = Node::<R>::builder(runtime.clone(), options.keypair.clone());
+        let mut builder = Node::<R>::builder(runtime.clone(), options.keypair.clone())
+            .names(options.names.clone())
+            .contacted(options.contacted.iter().copied());
         let incoming = builder.accept(PROTOCOL)?;
         if !options.relays.is_empty() {
             let config = relayed::config(&options.relays, RelayNeed::Always, options.predict_ports);

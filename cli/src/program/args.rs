@@ -2,14 +2,15 @@
 
 use crate::program::runtimes;
 use crate::{
-    Argv, BadAddress, BadCommand, dial_address, distant_address, listen_address, peer_address,
-    plain_address, relay_address,
+    Argv, BadAddress, BadCommand, Member, dial_address, distant_address, listen_address,
+    peer_address, plain_address, relay_address,
 };
 use clap::builder::NonEmptyStringValueParser;
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use multiaddr::Multiaddr;
-use portolan_core::{Addr, DistantServer, PeerId, RelayPeer};
-use std::net::IpAddr;
+use portolan_core::{Addr, PeerId};
+use portolan_runtime::bootstrap::Url;
+use std::net::{AddrParseError, IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -65,6 +66,38 @@ pub(crate) struct OnArgs {
     pub(crate) record: Option<PathBuf>,
 }
 
+/// Lists of peers to start from.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BootstrapArgs {
+    /// The URL of a list of peers, as `portolan serve --http` has one; without a path /status is meant. All
+    /// URLs are asked at once.
+    #[arg(long, value_name = "URL", value_parser = url)]
+    pub(crate) bootstrap: Vec<Url>,
+    /// Take lists over plain http from other hosts as well. Everybody on the way can change them.
+    #[arg(long)]
+    pub(crate) insecure_http: bool,
+    /// Where to keep the last good lists, for the day on which no URL answers. Without it: a file in
+    /// the user's cache directory.
+    #[arg(long, value_name = "FILE", value_parser = file())]
+    pub(crate) bootstrap_cache: Option<PathBuf>,
+    /// Keep no lists.
+    #[arg(long, conflicts_with = "bootstrap_cache")]
+    pub(crate) no_bootstrap_cache: bool,
+}
+
+fn url(text: &str) -> Result<Url, String> {
+    text.parse().map_err(|error| format!("{text:?} {error}"))
+}
+
+/// How names in addresses are resolved.
+#[derive(Debug, clap::Args)]
+pub(crate) struct NamesArgs {
+    /// A DNS server to ask for names; up to three, best first. Without it: those of this host
+    /// (/etc/resolv.conf, after /etc/hosts).
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) dns_server: Vec<SocketAddr>,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// Print the report as one JSON document.
@@ -76,10 +109,12 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
-    /// A peer to ask: /ip4/…/tcp/PORT/p2p/ID or /ip4/…/udp/PORT/quic-v1/p2p/ID (or /ip6/…).
-    /// Without /p2p/ID any peer will do that answers there.
+    /// A peer to ask: /ip4/…/tcp/PORT/p2p/ID or /ip4/…/udp/PORT/quic-v1/p2p/ID (or /ip6/…, or a name:
+    /// /dns/…, /dns4/…, /dns6/…, /dnsaddr/…). Without /p2p/ID any peer will do that answers there.
     #[arg(long, value_name = "MULTIADDR", value_parser = peer_address)]
     pub(crate) peer: Vec<Multiaddr>,
+    #[command(flatten)]
+    pub(crate) bootstrap: BootstrapArgs,
     /// What to listen on. Without it: every IPv4 and IPv6 address, TCP and QUIC on one port that
     /// the kernel chooses.
     #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
@@ -97,11 +132,11 @@ pub(crate) struct CheckArgs {
     /// A relay to ask for a reservation if not everybody can dial this machine, with /p2p/ID at its end.
     /// Peers that relay are asked as well.
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
-    pub(crate) relay: Vec<RelayPeer>,
+    pub(crate) relay: Vec<Multiaddr>,
     /// A server behind a relay, to ask whether strangers get in: …/p2p/RELAY/p2p-circuit/p2p/ID. This
     /// machine never contacts it directly. Two are needed to see that strangers are refused.
     #[arg(long, value_name = "MULTIADDR", value_parser = distant_address)]
-    pub(crate) distant: Vec<DistantServer>,
+    pub(crate) distant: Vec<Multiaddr>,
     /// Ask no relay.
     #[arg(long, conflicts_with = "relay")]
     pub(crate) no_relay: bool,
@@ -112,6 +147,8 @@ pub(crate) struct CheckArgs {
     /// Print the report as one JSON document.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) names: NamesArgs,
     #[command(flatten)]
     pub(crate) on: OnArgs,
 }
@@ -147,10 +184,10 @@ pub(crate) struct WatchArgs {
     /// A relay to hold a reservation at while not everybody can dial this machine, with /p2p/ID at its
     /// end. Peers that relay are asked as well.
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
-    pub(crate) relay: Vec<RelayPeer>,
+    pub(crate) relay: Vec<Multiaddr>,
     /// A server behind a relay, to ask whether strangers get in, as for check.
     #[arg(long, value_name = "MULTIADDR", value_parser = distant_address)]
-    pub(crate) distant: Vec<DistantServer>,
+    pub(crate) distant: Vec<Multiaddr>,
     /// Ask no relay.
     #[arg(long, conflicts_with = "relay")]
     pub(crate) no_relay: bool,
@@ -160,6 +197,8 @@ pub(crate) struct WatchArgs {
     /// A file with options: its table [watch].
     #[arg(long, value_name = "FILE", value_parser = file())]
     pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) names: NamesArgs,
     #[command(flatten)]
     pub(crate) on: OnArgs,
 }
@@ -206,9 +245,45 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE", value_parser = file())]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
+    pub(crate) web: WebArgs,
+    #[command(flatten)]
     pub(crate) relaying: RelayingArgs,
     #[command(flatten)]
+    pub(crate) names: NamesArgs,
+    #[command(flatten)]
     pub(crate) on: OnArgs,
+}
+
+/// What a server shows over HTTP.
+#[derive(Debug, clap::Args)]
+pub(crate) struct WebArgs {
+    /// Serve HTTP: /status (a list of peers to start from), /metrics (for Prometheus), /healthz. With a port
+    /// alone, for this host only.
+    #[arg(long, value_name = "[IP:]PORT", value_parser = web)]
+    pub(crate) http: Option<SocketAddr>,
+    /// A name by which HTTP may be asked, beside IPs and localhost.
+    #[arg(long, value_name = "NAME", requires = "http")]
+    pub(crate) http_name: Vec<String>,
+    /// Another server of the same cluster, by its address or by the URL of its list (or of any list of
+    /// them). Whoever can be dialled is listed, too.
+    #[arg(long, value_name = "URL|MULTIADDR", value_parser = member, requires = "http")]
+    pub(crate) cluster: Vec<Member>,
+    /// Take lists of the cluster over plain http from other hosts as well.
+    #[arg(long, requires = "cluster")]
+    pub(crate) insecure_http: bool,
+}
+
+fn web(text: &str) -> Result<SocketAddr, String> {
+    let port = text.parse::<u16>().map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let wrong = || format!("{text:?} is neither a port nor IP:PORT");
+    port.or_else(|_| text.parse()).map_err(|_: AddrParseError| wrong())
+}
+
+fn member(text: &str) -> Result<Member, String> {
+    if text.starts_with('/') {
+        return peer_address(text).map(Member::Peer).map_err(|error| error.to_string());
+    }
+    url(text).map(Member::List)
 }
 
 /// What a server does as a relay, and with relays.
@@ -234,7 +309,7 @@ pub(crate) struct RelayingArgs {
     pub(crate) circuit_seconds: u32,
     /// A relay to hold a reservation at all the time, with /p2p/ID at its end; at up to four.
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
-    pub(crate) reserve_at: Vec<RelayPeer>,
+    pub(crate) reserve_at: Vec<Multiaddr>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -277,7 +352,7 @@ pub(crate) struct ListenArgs {
     /// A relay to be reached through, with /p2p/ID at its end. Two of them are held at a time; where none
     /// can be had within 15 s it is a failure.
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
-    pub(crate) relay: Vec<RelayPeer>,
+    pub(crate) relay: Vec<Multiaddr>,
     /// Predict which ports a NAT gives out, where nothing else leads to a direct connection; the other side needs
     /// the flag as well. It costs up to 32 packets to ports at which nobody is, three times in a row.
     #[arg(long)]
@@ -298,6 +373,8 @@ pub(crate) struct ListenArgs {
     /// Tell on stderr in JSON, a document a line.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) names: NamesArgs,
     #[command(flatten)]
     pub(crate) on: OnArgs,
 }
@@ -323,6 +400,8 @@ pub(crate) struct ConnectArgs {
     /// Tell on stderr in JSON, a document a line.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) names: NamesArgs,
     #[command(flatten)]
     pub(crate) on: OnArgs,
 }

@@ -3,15 +3,17 @@
 use crate::program::args::{
     Args, CheckArgs, DemoArgs, MapArgs, Protocols, RelayingArgs, ServeArgs,
 };
+use crate::program::lists;
+use crate::program::names::Names;
 use crate::program::progress::Bar;
 use crate::program::{FAILURE, Failed, USAGE, keypair, print};
 use crate::{
-    CheckOptions, DemoOptions, MapOptions, MappingReport, Report, ServeError, ServeOptions,
+    CheckOptions, DemoOptions, HttpOptions, MapOptions, MappingReport, Ready, Report, ServeError,
+    ServeOptions,
 };
 use async_signal::{Signal, Signals};
 use clap::{CommandFactory, error::ErrorKind};
 use futures::StreamExt;
-use multiaddr::Multiaddr;
 use portolan_core::{Duration, GatewayAnswer, MappingProtocol, RelayServerConfig, Transport};
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
@@ -35,19 +37,26 @@ impl Job for DemoArgs {
 
 impl Job for CheckArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
-        if self.peer.is_empty() {
+        if self.peer.is_empty() && self.bootstrap.bootstrap.is_empty() {
             no_peers();
         }
+        let mut names = Names::new(&runtime, self.names);
+        let relays = names.relays(&self.relay).await?;
+        let distant = names.distant(&self.distant).await?;
+        let (names, contacted) = names.done();
         let options = CheckOptions {
             peers: self.peer,
+            bootstrap: lists::bootstrap(self.bootstrap, self.allow_private),
             listen: self.listen,
             keypair: keypair(self.key.as_deref())?,
             allow_private: self.allow_private,
             map: !self.no_map && !self.allow_private,
             relay: !self.no_relay,
-            relays: self.relay,
-            distant: self.distant,
+            relays,
+            distant,
             ledger: None,
+            names,
+            contacted,
             timeout: Duration::from_secs(self.timeout),
             record: self.on.record.map(Recording::to),
         };
@@ -62,7 +71,8 @@ impl Job for CheckArgs {
 fn no_peers() -> ! {
     let mut command = Args::command();
     command.build();
-    let problem = "check needs a peer to ask: --peer MULTIADDR, as often as there are peers\n\n\
+    let problem = "check needs a peer to ask: --peer MULTIADDR, or --bootstrap URL, as often as there are \
+                   peers or lists of them\n\n\
                    To see it at work without any, run `portolan demo`.";
     let check = command.find_subcommand_mut("check");
     match check {
@@ -75,19 +85,37 @@ fn no_peers() -> ! {
 impl Job for ServeArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
         let drain = drain_signal(self.relaying.relay)?;
+        let mut names = Names::new(&runtime, self.names);
+        let reserve_at = names.relays(&self.relaying.reserve_at).await?;
+        let (names, contacted) = names.done();
+        let http = self.web.http.map(|addr| {
+            let mut http = HttpOptions::on(addr);
+            http.names = self.web.http_name;
+            http.cluster = self.web.cluster;
+            http.insecure_http = self.web.insecure_http;
+            http
+        });
         let options = ServeOptions {
+            http,
             listen: self.listen,
             keypair: keypair(self.key.as_deref())?,
             allow_private: self.allow_private,
             dial_from: self.dial_from,
             relay: relay_server(&self.relaying),
-            reserve_at: self.relaying.reserve_at,
+            reserve_at,
+            names,
+            contacted,
             record: self.on.record.map(Recording::to),
         };
         // Asked for before anything is printed: who reads the addresses may stop us at once.
         let stop = stop_signal()?;
-        let ready = |addresses: &[Multiaddr]| {
-            let text: String = addresses.iter().map(|address| format!("{address}\n")).collect();
+        let ready = |one: Ready<'_>| {
+            let text: String = match one {
+                Ready::Http(addr) => format!("http://{addr}/status\n"),
+                Ready::Addresses(addresses) => {
+                    addresses.iter().map(|address| format!("{address}\n")).collect()
+                }
+            };
             if let Err(error) = print(&text) {
                 tracing::warn!(%error, "the addresses could not be printed");
             }
@@ -189,6 +217,8 @@ fn list(answers: &[GatewayAnswer], json: bool) -> Result<u8, Failed> {
 fn at_fault(error: &ServeError) -> &'static str {
     if matches!(error, ServeError::PrivateBesideGlobal { .. }) {
         " (--allow-private)"
+    } else if matches!(error, ServeError::Http(_)) {
+        " (--http)"
     } else if matches!(error, ServeError::ListenedSource { .. } | ServeError::Source { .. }) {
         " (--dial-from)"
     } else {

@@ -3,6 +3,8 @@
 mod args;
 mod config;
 mod jobs;
+mod lists;
+mod names;
 mod pipes;
 mod progress;
 mod records;

@@ -2,6 +2,7 @@
 
 use crate::program::args::{ConnectArgs, ListenArgs, Place};
 use crate::program::jobs::{Job, stop_signal};
+use crate::program::names::Names;
 use crate::program::{Failed, USAGE, keypair};
 use crate::{ConnectOptions, ListenOptions, PipeNews};
 use portolan_runtime::pipe::Allow;
@@ -31,8 +32,10 @@ impl Job for ListenArgs {
         }
         let mut options = ListenOptions::new(allow);
         options.listen = listen;
-        options.relays = self.relay;
         options.predict_ports = self.predict_ports;
+        let mut names = Names::new(&runtime, self.names);
+        options.relays = names.relays(&self.relay).await?;
+        (options.names, options.contacted) = names.done();
         options.exec = self.exec;
         options.keypair = keypair(self.key.as_deref())?;
         options.record = self.on.record.map(Recording::to);
@@ -46,6 +49,7 @@ impl Job for ConnectArgs {
         let mut options = ConnectOptions::new(self.peer);
         options.explain = self.explain;
         options.predict_ports = self.predict_ports;
+        (options.names, _) = Names::new(&runtime, self.names).done();
         options.keypair = keypair(self.key.as_deref())?;
         options.record = self.on.record.map(Recording::to);
         crate::connect(runtime, options, teller(self.json), stop_signal()?).await?;

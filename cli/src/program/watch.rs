@@ -2,6 +2,7 @@
 
 use crate::program::args::WatchArgs;
 use crate::program::jobs::{Job, stop_signal};
+use crate::program::names::Names;
 use crate::program::{Failed, keypair, print};
 use crate::{CheckOptions, Hook, Report, WatchNews, WatchOptions};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -13,6 +14,10 @@ use std::io::{self, IsTerminal};
 
 impl Job for WatchArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
+        let mut resolved = Names::new(&runtime, self.names);
+        let relays = resolved.relays(&self.relay).await?;
+        let distant = resolved.distant(&self.distant).await?;
+        let (names, contacted) = resolved.done();
         let check = CheckOptions {
             peers: self.peer,
             listen: self.listen,
@@ -20,8 +25,10 @@ impl Job for WatchArgs {
             allow_private: self.allow_private,
             map: !self.no_map && !self.allow_private,
             relay: !self.no_relay,
-            relays: self.relay,
-            distant: self.distant,
+            relays,
+            distant,
+            names,
+            contacted,
             record: self.on.record.map(Recording::to),
             ..CheckOptions::default()
         };

@@ -27,6 +27,7 @@ impl fmt::Display for Report {
         self.server_table(f)?;
         self.hearsay_table(f)?;
         self.distant_table(f)?;
+        self.source_table(f)?;
         self.peer_table(f)
     }
 }
@@ -111,6 +112,25 @@ impl Report {
             }
             if let Some(reason) = &relay.reason {
                 table.remark(format!("because: {reason}"));
+            }
+        }
+        table.write(f)
+    }
+
+    fn source_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.bootstrap.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\nLists of peers")?;
+        let mut table = Table::new(["list", "peers"]);
+        for source in &self.bootstrap {
+            let peers = source.peers.map_or_else(|| "-".to_owned(), |peers| peers.to_string());
+            table.row([source.url.clone(), peers]);
+            if let Some(error) = &source.error {
+                table.remark(format!("because: {error}"));
+            }
+            if let Some(peers) = source.remembered {
+                table.remark(format!("its last good list, kept on disk, names {peers}"));
             }
         }
         table.write(f)

@@ -13,6 +13,7 @@ use portolan_core::{
     HearsayExplanation, HearsayServer, Instant, Mapping, NodeState, Outcome, PeerId, Reason, Relay,
     RelayState, ServerExplanation,
 };
+use portolan_runtime::bootstrap::{List, Url};
 use portolan_runtime::circuit_address;
 use serde::{Serialize, Serializer};
 
@@ -45,6 +46,8 @@ pub struct Report {
     pub hearsay: HearsayReport,
     /// Every server behind a relay that was named.
     pub distant_servers: Vec<DistantReport>,
+    /// What became of each list of peers that was asked for.
+    pub bootstrap: Vec<SourceReport>,
     /// What happened, in order.
     pub timeline: Vec<TimelineEntry>,
     /// What became of each peer that was to be dialled, in the order given. Printed for people;
@@ -146,6 +149,31 @@ pub struct RelayReport {
     pub limit_bytes: Option<u64>,
     /// The addresses to give to others; none unless reserved.
     pub addresses: Vec<String>,
+}
+
+/// A URL that was asked for a list of peers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct SourceReport {
+    /// The URL.
+    pub url: String,
+    /// How many peers its list names that can be dialled; none where there was no list.
+    pub peers: Option<usize>,
+    /// How many peers its last good list names, where that was taken from disk.
+    pub remembered: Option<usize>,
+    /// Why there was no list, in words.
+    pub error: Option<String>,
+}
+
+impl SourceReport {
+    pub(crate) fn listed(url: &Url, list: &List) -> SourceReport {
+        let (url, peers) = (url.to_string(), Some(list.peers.len()));
+        SourceReport { url, peers, remembered: None, error: None }
+    }
+
+    pub(crate) fn failed(url: &Url, error: String) -> SourceReport {
+        SourceReport { url: url.to_string(), peers: None, remembered: None, error: Some(error) }
+    }
 }
 
 /// How the NAT in front of a class behaves (RFC 4787).
@@ -308,6 +336,7 @@ impl Report {
             servers: explanation.servers.iter().map(server_report).collect(),
             hearsay: hearsay_report(&explanation.hearsay),
             distant_servers: explanation.distant_servers.iter().map(distant_report).collect(),
+            bootstrap: Vec::new(),
             timeline: timeline.lines().into_iter().map(entry).collect(),
             peers,
         }

@@ -54,6 +54,10 @@ impl View for Rooms<'_> {
         self.peers.heard(class)
     }
 
+    fn is_introduced(&self, peer: PeerId) -> bool {
+        self.peers.source(peer).is_some()
+    }
+
     fn advertised(&self, to: &Caller) -> Vec<Addr> {
         if to.relayed {
             return self.proven();

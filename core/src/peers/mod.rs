@@ -1,7 +1,7 @@
 //! Floor 1 · who we are connected to, and what they told us.
 //!
 //! Knows: connections with their actual addresses, protocols and round-trip times; the IPs that we
-//! contacted; strangers who came in. Reads: wire. Runs the asking half of identify and of ping.
+//! contacted; strangers who came in; whom sources introduced. Reads: wire. Runs the asking half of identify and of ping.
 //!
 //! ```text
 //!  Connected ─► asks identify ─► Learnt { observed, protocols } ─► observed, probe
@@ -13,13 +13,14 @@
 //!
 //! Limits: `CONNECTIONS_MAX` connections (more are ignored and named in a notice),
 //! `CONTACTED_MAX` IPs (when full every IP counts as contacted: proofs get weaker, never wrong),
-//! `STRANGERS_MAX` sightings (the oldest goes), one push at a time per connection.
+//! `INTRODUCED_MAX` introductions (more are as if not made), `STRANGERS_MAX` sightings (the oldest goes), one push at a time per connection.
 //! Follows: identify §identify and §identify/push; ping §Protocol; RFC 0003 (reading).
 //!
 //! A good first change here: remember the listen addresses that a peer certifies.
 
 mod contacted;
 mod identify;
+mod introduced;
 mod ping;
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use crate::words::sleep::Sleep;
 use contacted::Contacted;
 pub(crate) use identify::Learnt;
 use identify::{Asking, Outcome, Said};
+use introduced::Introduced;
 use ping::Pinging;
 pub(crate) use ping::Worth;
 
@@ -124,6 +126,7 @@ pub(crate) struct Peers {
     /// The streams of this room: our identify questions and pings, and pushes that come in.
     streams: BTreeMap<StreamId, ConnId>,
     contacted: Contacted,
+    introduced: Introduced,
     /// Classes in which a packet ever reached us.
     heard: u8,
     /// Our addresses on which a stranger came in and named the address.
@@ -219,6 +222,16 @@ impl Peers {
     /// The IPs to which we sent first within the time that counts, and when last.
     pub(crate) fn all_contacted(&self, now: Instant) -> impl Iterator<Item = (IpAddr, Instant)> {
         self.contacted.iter(now)
+    }
+
+    /// A source named this peer.
+    pub(crate) fn introduced(&mut self, peer: PeerId, source: u16) {
+        self.introduced.record(peer, source);
+    }
+
+    /// The source that named this peer first, if one did.
+    pub(crate) fn source(&self, peer: PeerId) -> Option<u16> {
+        self.introduced.source(peer)
     }
 
     /// We slept. Questions get their time back; after a long sleep every connection is in doubt, and
@@ -500,6 +513,7 @@ saved!(struct Peers {
     connections,
     streams,
     contacted,
+    introduced,
     heard,
     strangers as current(|now, one: &Sighting| now < one.at + PROOF_LIFETIME),
     serial as told(),

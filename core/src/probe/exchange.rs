@@ -38,6 +38,8 @@ const CHUNK_MAX: u64 = 4_096;
 pub(super) struct Exchange {
     pub(super) peer: PeerId,
     pub(super) group: Group,
+    /// The source that introduced the server, if one did.
+    pub(super) source: Option<u16>,
     pub(super) conn: ConnId,
     pub(super) way: Way,
     /// The addresses of the request, the one whose verdict is wanted first.
@@ -120,6 +122,7 @@ impl Exchange {
         Exchange {
             peer,
             group,
+            source: None,
             conn,
             way,
             addrs,
@@ -333,6 +336,7 @@ saved!(enum Excuse { 1 = None, 2 = Line, 3 = Sleep });
 saved!(struct Exchange {
     peer,
     group,
+    source,
     conn,
     way,
     addrs,

@@ -2,6 +2,7 @@
 
 use super::history::{Answer, History};
 use super::{Outcome, Probe, Proof};
+use crate::words::addr::Domain;
 use crate::{Addr, Group, Instant};
 use core::net::{IpAddr, Ipv4Addr};
 
@@ -38,7 +39,8 @@ fn history(addr: Addr, claim: &Claim) -> History {
     for (network, at) in (1..).zip(claim.cold_at).filter_map(|(n, at)| at.map(|at| (n, at))) {
         let group = Group::prefix(IpAddr::V4(Ipv4Addr::new(44, 0, network, 1)));
         let peer = crate::PeerId::from_bytes(&[0, 1, network]).expect("a short identity hash");
-        let answer = Answer { outcome: Outcome::DialFailed, group, cold: true, line: None };
+        let (outcome, domain) = (Outcome::DialFailed, Domain::Network(group));
+        let answer = Answer { outcome, group, domain, cold: true, line: None };
         history.answered(at, peer, answer);
     }
     history.refuted = claim.refuted;

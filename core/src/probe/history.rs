@@ -1,6 +1,7 @@
 //! What the probes of one address have shown, and when it is to be probed again.
 
 use super::nonce::Proof;
+use crate::words::addr::Domain;
 use crate::words::checkpoint::{Kind, saved};
 use crate::words::config::{PROOF_LIFETIME, SERVERS_ASKED_MAX};
 use crate::{ConnId, Draw, Duration, Group, Instant, Outcome, PeerId};
@@ -49,6 +50,8 @@ pub(super) enum Round {
 pub(super) struct Answer {
     pub(super) outcome: Outcome,
     pub(super) group: Group,
+    /// What the server would fail or lie together with.
+    pub(super) domain: Domain,
     /// Whether it is about a dial from an IP that we never contacted.
     pub(super) cold: bool,
     /// The connection that may be to blame for it: it stood while we slept.
@@ -76,9 +79,9 @@ pub(super) struct History {
     pub(super) last: Option<Proof>,
     /// The last proof by an IP that was never contacted.
     pub(super) by_stranger: Option<Proof>,
-    /// Networks whose servers failed to dial from IPs never contacted, since one last succeeded,
+    /// Networks, and sources, whose servers failed to dial from IPs never contacted, since one last succeeded,
     /// and when.
-    cold_failures: BTreeMap<Group, Instant>,
+    cold_failures: BTreeMap<Domain, Instant>,
     /// Since when strangers are refused, by one search that no stranger's proof has contradicted.
     refused_since: Option<Instant>,
     /// The same, by two of them: what strangers showed before counts no more.
@@ -198,7 +201,8 @@ impl History {
         let place = if proof.by_stranger() { 0 } else { self.provers.len() };
         self.provers.insert(place, proof.server());
         self.provers.truncate(PROVERS_MAX);
-        let answer = Answer { outcome: Outcome::Proved, group, cold: false, line: None };
+        let (outcome, domain) = (Outcome::Proved, Domain::Network(group));
+        let answer = Answer { outcome, group, domain, cold: false, line: None };
         self.answers.insert(proof.server(), answer);
         if self.round == Round::Recheck {
             self.enter(Round::Search, Answers::Kept);
@@ -226,7 +230,7 @@ impl History {
             if answer.cold {
                 self.cold_failures.retain(|_, at| now < *at + PROOF_LIFETIME);
                 if self.cold_failures.len() < SERVERS_ASKED_MAX {
-                    self.cold_failures.insert(answer.group, now);
+                    self.cold_failures.insert(answer.domain, now);
                 }
             }
             // A failure puts a proven address in doubt: everybody is asked, side by side. And where
@@ -316,10 +320,10 @@ impl History {
         }
     }
 
-    /// How many networks' servers failed to dial it in this round.
+    /// How many networks' servers failed to dial it in this round; those of one source count as one.
     pub(super) fn failures(&self) -> usize {
         let failed = self.answers.values().filter(|one| one.outcome == Outcome::DialFailed);
-        failed.map(|one| one.group).collect::<BTreeSet<_>>().len()
+        failed.map(|one| one.domain).collect::<BTreeSet<_>>().len()
     }
 
     fn failed_servers(&self) -> u8 {
@@ -352,7 +356,7 @@ impl History {
         }
         let failed = |one: &Answer| one.cold && one.outcome == Outcome::DialFailed;
         let refused = self.answers.values().filter(|one| failed(one));
-        let networks: BTreeSet<Group> = refused.map(|one| one.group).collect();
+        let networks: BTreeSet<Domain> = refused.map(|one| one.domain).collect();
         let last = self.by_stranger.and_then(|proof| self.answers.get(&proof.server()));
         last.is_some_and(failed) || networks.len() >= STRANGERS_REFUSED_MIN
     }
@@ -426,7 +430,7 @@ impl History {
 }
 
 saved!(enum Round { 1 = Search, 2 = Renew, 3 = Recheck, 4 = Rest { since, until } });
-saved!(struct Answer { outcome, group, cold, line });
+saved!(struct Answer { outcome, group, domain, cold, line });
 saved!(struct History {
     round,
     proved_in_round,
@@ -466,7 +470,8 @@ mod tests {
     #[test]
     fn that_strangers_are_refused_is_asked_again_in_time_and_then_forgotten() {
         let group = Group::prefix(Ipv4Addr::new(44, 0, 0, 1).into());
-        let failed = Answer { outcome: Outcome::DialFailed, group, cold: true, line: None };
+        let (outcome, domain) = (Outcome::DialFailed, Domain::Network(group));
+        let failed = Answer { outcome, group, domain, cold: true, line: None };
         let woken_after = |seconds: u64| {
             let mut history = History::new();
             history.answered(Instant::ZERO, PeerId::random(), failed);
@@ -483,6 +488,10 @@ mod tests {
         PeerId::from_bytes(&[0, 1, number]).expect("a short identity hash")
     }
 
+    fn answer(outcome: Outcome, group: Group, cold: bool) -> Answer {
+        Answer { outcome, group, domain: Domain::Network(group), cold, line: None }
+    }
+
     fn group(number: u8) -> Group {
         Group::prefix(Ipv4Addr::new(44, number, 0, 1).into())
     }
@@ -497,8 +506,7 @@ mod tests {
         }
         history.doubt();
         for (number, outcome) in (1..).zip(outcomes) {
-            let answer =
-                Answer { outcome: *outcome, group: group(number), cold: false, line: None };
+            let answer = answer(*outcome, group(number), false);
             history.answered(Instant::ZERO, peer(number), answer);
         }
         history
@@ -513,8 +521,7 @@ mod tests {
         assert!(searched_again(&[Declined, DialFailed, DialFailed]).would_refute());
         let mut history = searched_again(&[Declined]);
         for number in 7..9 {
-            let failed =
-                Answer { outcome: DialFailed, group: group(number), cold: false, line: None };
+            let failed = answer(DialFailed, group(number), false);
             history.answered(Instant::ZERO, peer(number), failed);
         }
         assert!(!history.would_refute(), "those two never proved it");
@@ -532,7 +539,7 @@ mod tests {
             history.enter(Round::Search, Answers::Forgotten);
             for (number, cold) in *search {
                 let (outcome, group) = (Outcome::DialFailed, group(*number));
-                let answer = Answer { outcome, group, cold: *cold, line: None };
+                let answer = answer(outcome, group, *cold);
                 history.answered(Instant::ZERO, peer(*number), answer);
             }
             history.proved(proof(9, false), group(9));
@@ -563,8 +570,7 @@ mod tests {
     #[test]
     fn whom_we_declined_is_asked_again_once_the_address_is_known_to_be_ours() {
         let addr = Addr::tcp(Ipv4Addr::new(99, 0, 0, 7).into(), 4001);
-        let declined =
-            Answer { outcome: Outcome::Declined, group: group(1), cold: false, line: None };
+        let declined = answer(Outcome::Declined, group(1), false);
         let proof = |number| Proof::claimed(addr, peer(number), false, Instant::ZERO);
         let mut history = History::new();
         history.answered(Instant::ZERO, peer(1), declined);

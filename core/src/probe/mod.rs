@@ -38,6 +38,7 @@ use crate::candidates::Candidates;
 use crate::local::Local;
 use crate::peers::Peers;
 use crate::wire::autonat::{DialBack, DialBackResponse};
+use crate::words::addr::Domain;
 use crate::words::checkpoint::{BadCheckpoint, Loader, Room, are_counts, saved};
 use crate::words::config::PROBES_MAX;
 use crate::words::deadline::{Deadline, earliest};
@@ -496,7 +497,8 @@ impl Probe {
         let outcome = if excused { Outcome::Error } else { outcome };
         let Some(exchange) = self.close(cx, stream, outcome) else { return };
         let outcome = if exchange.proved { Outcome::Proved } else { outcome };
-        let Exchange { peer, group, conn, cold, .. } = exchange;
+        let Exchange { peer, group, source, conn, cold, .. } = exchange;
+        let domain = Domain::of(group, source);
         if exchange.is_over_circuit() {
             self.strangers.ended((peer, conn), outcome);
             if !cold || outcome != Outcome::DialFailed {
@@ -507,7 +509,7 @@ impl Probe {
         if let Some(history) = self.histories.get_mut(&exchange.addr())
             && outcome != Outcome::Proved
         {
-            history.answered(cx.now, peer, Answer { outcome, group, cold, line });
+            history.answered(cx.now, peer, Answer { outcome, group, domain, cold, line });
         }
         let server = self.servers.get_mut(peer).filter(|_| !exchange.is_over_circuit());
         if let Some(server) = server {

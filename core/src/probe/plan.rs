@@ -263,7 +263,8 @@ impl Probe {
         let cold = server.is_cold_for(addr);
         server.sent(cx.now);
         history.in_flight.insert(peer, group);
-        let exchange = Exchange::new(cx.now, (peer, group, conn), addrs, cold, peers.get(conn));
+        let mut exchange = Exchange::new(cx.now, (peer, group, conn), addrs, cold, peers.get(conn));
+        exchange.source = peers.source(peer);
         self.put(cx, peers, exchange);
     }
 

@@ -111,6 +111,7 @@ impl Probe {
         let group = Group::of(connection.remote.ip, self.allow_private);
         let server = (peer, group, conn);
         let mut exchange = Exchange::new(cx.now, server, vec![addr], false, Some(connection));
+        exchange.source = peers.source(peer);
         exchange.way = Way::Circuit { data_max };
         self.put(cx, peers, exchange);
         true

@@ -1,5 +1,6 @@
 //! Which relay of several: the near ones, and of two of them the emptier one.
 
+use crate::words::addr::Domain;
 use crate::{Draw, Duration, Group, PeerId};
 use alloc::vec::Vec;
 
@@ -22,15 +23,36 @@ pub(super) struct Entry {
     pub(super) peer: PeerId,
     pub(super) rtt: Duration,
     pub(super) load: Option<u16>,
-    pub(super) group: Group,
+    pub(super) place: Place,
 }
 
-/// One of the relays: in a network that is not `taken` where there is one, near, and by the power
+/// Where a relay stands among others: in a network, and among what fails together with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub(super) group: Group,
+    pub(super) domain: Domain,
+}
+
+impl Place {
+    /// Whether one failure, or one operator, may take out both.
+    pub(super) fn is_near(&self, other: &Place) -> bool {
+        self.group == other.group || self.domain == other.domain
+    }
+}
+
+/// One of the relays: of a source and in a network that are not `taken` where there is one, else in a
+/// network that is not, near, and by the power
 /// of two choices the emptier one. Whoever lies within a fifth of the nearest comes before the
 /// others that are near, unless it is crowded.
-pub(super) fn choose(draw: &mut dyn Draw, entries: &[Entry], taken: &[Group]) -> Option<PeerId> {
-    let apart: Vec<Entry> =
-        entries.iter().filter(|one| !taken.contains(&one.group)).copied().collect();
+pub(super) fn choose(draw: &mut dyn Draw, entries: &[Entry], taken: &[Place]) -> Option<PeerId> {
+    let without = |shares: &dyn Fn(&Place, &Place) -> bool| -> Vec<Entry> {
+        let is_apart = |one: &&Entry| !taken.iter().any(|other| shares(&one.place, other));
+        entries.iter().filter(is_apart).copied().collect()
+    };
+    let mut apart = without(&Place::is_near);
+    if apart.is_empty() {
+        apart = without(&|one, other| one.group == other.group);
+    }
     let entries = if apart.is_empty() { entries } else { &apart };
     let best = entries.iter().map(|one| one.rtt).min()?;
     let within = |span: Duration| -> Vec<&Entry> {
@@ -94,11 +116,15 @@ mod tests {
             peer: PeerId::random(),
             rtt: Duration::from_millis(millis),
             load: load.into(),
-            group: Group::of(Ipv4Addr::new(44, 0, net, 1).into(), false),
+            place: Place { group: network(net), domain: Domain::Network(network(net)) },
         }
     }
 
-    fn chosen(entries: &[Entry], taken: &[Group], draws: &[u64]) -> Option<usize> {
+    fn network(net: u8) -> Group {
+        Group::of(Ipv4Addr::new(44, 0, net, 1).into(), false)
+    }
+
+    fn chosen(entries: &[Entry], taken: &[Place], draws: &[u64]) -> Option<usize> {
         let peer = choose(&mut Draws(draws.to_vec()), entries, taken)?;
         entries.iter().position(|one| one.peer == peer)
     }
@@ -144,7 +170,7 @@ mod tests {
     #[test]
     fn another_network_comes_first() {
         let all = [entry(1, 20, 0), entry(1, 21, 0), entry(2, 90, 900)];
-        let taken = [all[0].group];
+        let taken = [all[0].place];
         assert_eq!(chosen(&all, &taken, &[0, 0]), Some(2));
         assert_eq!(chosen(&all[..2], &taken, &[0, 0]), Some(0), "better than none");
     }

@@ -32,22 +32,24 @@ mod rest;
 
 use crate::candidates::Candidates;
 use crate::local::Local;
-use crate::peers::Peers;
+use crate::peers::{Connection, Peers};
 use crate::probe::Probe;
 use crate::reachability::Reachability;
+use crate::words::addr::Domain;
 use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::words::config::RELAYS_MAX;
 use crate::words::deadline::earliest;
 use crate::words::sleep::Sleep;
 use crate::{
-    CircuitAddr, Config, ConnId, Connected, Cx, Deadline, DistantServer, Instant, Notice, Oddity,
-    PeerId, Protocol, PublicKey, Relay, RelayEvent, RelayFailure, RelayNotice, RelayPeer,
+    CircuitAddr, Config, ConnId, Connected, Cx, Deadline, DistantServer, Group, Instant, Notice,
+    Oddity, PeerId, Protocol, PublicKey, Relay, RelayEvent, RelayFailure, RelayNotice, RelayPeer,
     RelayStatus, StreamEnd, StreamFailure, StreamId, Wake,
 };
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bytes::Bytes;
 
+use choice::Place;
 use circuit::{BROUGHT_PER_RELAY_MIN, Circuits};
 use distant::Distant;
 use known::{Known, Standing};
@@ -76,6 +78,12 @@ impl Ground<'_> {
     /// A server behind a relay, as it is configured.
     fn distant(&self, peer: PeerId) -> Option<&'_ DistantServer> {
         self.config.relay.as_ref()?.distant_servers.iter().find(|one| one.peer == peer)
+    }
+
+    /// Where a relay at the other end of this connection stands among others.
+    fn place(&self, connection: &Connection) -> Place {
+        let group = Group::of(connection.remote.ip, self.config.allow_private);
+        Place { group, domain: Domain::of(group, self.peers.source(connection.peer)) }
     }
 
     /// The relay as it is configured.

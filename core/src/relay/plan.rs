@@ -1,13 +1,13 @@
 //! Who is dialled, asked and let go: levels that are looked at anew in each step.
 
-use super::choice::{self, Entry};
+use super::choice::{self, Entry, Place};
 use super::known::Known;
 use super::need::Level;
 use super::{Ground, Relays};
 use crate::words::checkpoint::saved;
 use crate::words::config::RESERVATIONS_MAX;
 use crate::words::sleep::Sleep;
-use crate::{ConnId, Cx, Deadline, Duration, Group, Instant, PeerId, RelayConfig, Wake};
+use crate::{ConnId, Cx, Deadline, Duration, Instant, PeerId, RelayConfig, Wake};
 use alloc::vec::Vec;
 
 /// Relays that are dialled at once, number; ours. Bursts of handshakes grow with it. When full, the
@@ -121,16 +121,16 @@ impl Relays {
     /// Who serves us, best first: those that are alone in their network, or the nearest there, then
     /// the nearest of all. Each with whether a nearer one shares its network.
     fn serving(&self, ground: &Ground<'_>) -> Vec<(bool, Duration, PeerId)> {
-        let mut serving: Vec<(Duration, PeerId, Option<Group>)> = Vec::new();
+        let mut serving: Vec<(Duration, PeerId, Option<Place>)> = Vec::new();
         for (peer, known) in self.known.iter().filter(|(_, known)| known.serves()) {
-            let allow_private = ground.config.allow_private;
-            let group = known.conn(ground).map(|(_, one)| Group::of(one.remote.ip, allow_private));
-            serving.push((known.rtt.unwrap_or(RTT_UNKNOWN), *peer, group));
+            let place = known.conn(ground).map(|(_, one)| ground.place(one));
+            serving.push((known.rtt.unwrap_or(RTT_UNKNOWN), *peer, place));
         }
         serving.sort();
         let shares = |place: usize| {
-            let (_, _, group) = serving[place];
-            group.is_some() && serving[..place].iter().any(|(_, _, nearer)| *nearer == group)
+            let (_, _, Some(own)) = serving[place] else { return false };
+            let nearer = serving[..place].iter().filter_map(|(_, _, nearer)| *nearer);
+            nearer.into_iter().any(|nearer| own.is_near(&nearer))
         };
         let marked = serving.iter().enumerate().map(|(place, one)| (shares(place), one.0, one.1));
         let mut marked: Vec<(bool, Duration, PeerId)> = marked.collect();
@@ -210,7 +210,8 @@ impl Relays {
         let taken = self.taken(ground, Some(incumbent));
         let mut better = self.entries(ground);
         better.retain(|one| {
-            !taken.contains(&one.group) && (shares || choice::is_better(one.rtt, rtt))
+            !taken.iter().any(|other| one.place.is_near(other))
+                && (shares || choice::is_better(one.rtt, rtt))
         });
         let Some(peer) = choice::choose(cx.draw, &better, &[]) else {
             return;
@@ -266,13 +267,12 @@ impl Relays {
     }
 
     /// The networks of those that serve us or were asked, but for one of them.
-    fn taken(&self, ground: &Ground<'_>, but: Option<PeerId>) -> Vec<Group> {
+    fn taken(&self, ground: &Ground<'_>, but: Option<PeerId>) -> Vec<Place> {
         let counts = |(peer, known): &(&PeerId, &Known)| {
             Some(**peer) != but && (known.serves() || known.is_asking())
         };
         let conns = self.known.iter().filter(counts).filter_map(|(_, known)| known.conn(ground));
-        let allow_private = ground.config.allow_private;
-        conns.map(|(_, one)| Group::of(one.remote.ip, allow_private)).collect()
+        conns.map(|(_, one)| ground.place(one)).collect()
     }
 
     /// Who could be asked.
@@ -297,9 +297,9 @@ impl Relays {
             Some(relays) => relays,
             None => is_configured && (lenient || !connection.is_asking()),
         };
-        let group = Group::of(connection.remote.ip, ground.config.allow_private);
         let (rtt, load) = (connection.rtt?, connection.relay_load);
-        (known.is_idle() && relays).then_some(Entry { peer, rtt, load, group })
+        let place = ground.place(connection);
+        (known.is_idle() && relays).then_some(Entry { peer, rtt, load, place })
     }
 }
 

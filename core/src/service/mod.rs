@@ -88,6 +88,11 @@ pub(crate) trait View {
     /// The direct connections of this peer, best first: those that are not silent, then those with
     /// the shortest round trip.
     fn direct(&self, peer: PeerId) -> Vec<ConnId>;
+    /// Whether a source of the application's named this peer.
+    fn is_introduced(&self, peer: PeerId) -> bool {
+        let _ = peer;
+        false
+    }
     /// Whether others reach us well enough for us to serve them.
     fn may_serve(&self) -> bool;
     /// The connections whose peers take a push.
@@ -335,6 +340,11 @@ impl Service {
             || self.identifier.keeps(conn)
             || self.dialback.as_ref().is_some_and(|server| server.keeps(conn))
             || self.relay.as_ref().is_some_and(|server| server.keeps(view, conn))
+    }
+
+    /// Dial-backs in flight, number.
+    pub(crate) fn dial_backs(&self) -> usize {
+        self.dialback.as_ref().map_or(0, DialBackServer::in_flight)
     }
 
     /// How much of the relay service is in use; `None`: we relay for nobody.

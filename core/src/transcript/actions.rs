@@ -70,10 +70,11 @@ fn notice<N: Names>(scribe: &Scribe<N>, notice: &Notice) -> String {
             let all = marked('+', added).chain(marked('-', removed));
             format!("advertised{}", all.collect::<String>())
         }
-        Notice::DialBackServed { peer, addr, answer } => {
+        Notice::DialBackServed { peer, addr, answer, .. } => {
             let addr = addr.map(|addr| format!(" {addr}")).unwrap_or_default();
             format!("served {}{addr} {answer:?}", names.name(peer))
         }
+        Notice::FullyConnected { peer } => format!("fully connected by {}", names.name(peer)),
         Notice::Ignored { oddity, conn } => {
             let on = conn.map(|conn| format!(" on {conn}")).unwrap_or_default();
             format!("ignored {oddity:?}{on}")
@@ -248,8 +249,12 @@ mod tests {
             observed,
             server,
         };
-        let served =
-            |addr| Notice::DialBackServed { peer: peer(2), addr, answer: Served::Delivered };
+        let served = |addr| Notice::DialBackServed {
+            peer: peer(2),
+            addr,
+            answer: Served::Delivered,
+            took: Duration::ZERO,
+        };
         let ignored = |conn| Notice::Ignored { oddity: Oddity::UnknownNonce, conn };
         let all = [
             (identified(None, false), "identified c5 (P2)"),
@@ -263,6 +268,7 @@ mod tests {
                 "probe P2 /ip4/44.0.0.2/tcp/4001 dial_failed",
             ),
             (Notice::ServerDistrusted { peer: peer(2) }, "distrusted P2"),
+            (Notice::FullyConnected { peer: peer(2) }, "fully connected by P2"),
             (served(Some(addr(3))), "served P2 /ip4/44.0.0.3/tcp/4001 Delivered"),
             (served(None), "served P2 Delivered"),
             (ignored(Some(CONN)), "ignored UnknownNonce on c1"),

@@ -65,6 +65,7 @@ impl Book {
             | Event::ListenerClosed { .. }
             | Event::InterfacesChanged { .. }
             | Event::Contacted { .. }
+            | Event::Introduced { .. }
             | Event::DialFailed { .. }
             | Event::DialFailureReported { .. }
             | Event::Frame { .. }

@@ -18,6 +18,9 @@ pub(super) fn text<N: Names>(scribe: &Scribe<N>, event: &Event) -> String {
         Event::ListenerClosed { listener } => format!("listener-closed {listener}"),
         Event::InterfacesChanged { ips } => format!("interfaces {}", interfaces(ips)),
         Event::Contacted { ip } => format!("contacted {ip}"),
+        Event::Introduced { peer, source } => {
+            format!("introduced {} {source}", scribe.names.name(peer))
+        }
         Event::Connected(facts) => connected(&scribe.names, facts),
         Event::Disconnected { conn } => format!("disconnected {}", scribe.conn(*conn)),
         Event::DialFailed { dial, reason } => {
@@ -152,6 +155,7 @@ mod tests {
                 Event::Frame { stream: OURS, body: Bytes::from_static(&[7; 32]) },
                 "frame >ping:3 32 bytes",
             ),
+            (Event::Introduced { peer: peer(1), source: 3 }, "introduced P1 3"),
             (
                 Event::DialFailureReported { addr: addr(7) },
                 "dial-failure-reported /ip4/44.0.0.7/tcp/4001",

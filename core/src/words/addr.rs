@@ -1,6 +1,6 @@
 //! Addresses as rooms hold them: small, `Copy`, ordered. Multiaddrs stay at the door and in `wire`.
 
-use super::checkpoint::{BadCheckpoint, Loader, Saved, Saver};
+use super::checkpoint::{BadCheckpoint, Loader, Saved, Saver, saved};
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -211,6 +211,22 @@ impl Group {
     }
 }
 
+/// What may fail, or lie, together: a network, or all that one source named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Domain {
+    /// A network.
+    Network(Group),
+    /// What a source introduced.
+    Source(u16),
+}
+
+impl Domain {
+    /// The domain of a peer in this network that this source introduced, if any did.
+    pub(crate) fn of(group: Group, source: Option<u16>) -> Domain {
+        source.map_or(Domain::Network(group), Domain::Source)
+    }
+}
+
 impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
@@ -230,6 +246,8 @@ impl Saved for Group {
         IpAddr::load(from).map(Group)
     }
 }
+
+saved!(enum Domain { 1 = Network(group), 2 = Source(number) });
 
 #[cfg(test)]
 mod tests {

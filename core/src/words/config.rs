@@ -385,6 +385,9 @@ pub const CONNECTIONS_MAX: usize = 4_096;
 pub const LISTENERS_MAX: usize = 64;
 /// Interface addresses, number; ours. When full, the rest is ignored, lowest addresses first.
 pub const INTERFACES_MAX: usize = 64;
+/// Peers that sources introduced to us and that are remembered as theirs, number; ours: some lists at
+/// their limit. When full, further ones count as if nobody had named them.
+pub const INTRODUCED_MAX: usize = 1_024;
 /// Gateways that are asked, number; ours: a host has one for each interface that is up. When
 /// full, the rest is ignored, preferred ones first.
 pub const GATEWAYS_MAX: usize = 4;

@@ -94,6 +94,15 @@ pub enum Event {
         /// The address that was dialled in vain.
         addr: Addr,
     },
+    /// A source of the application's, such as a bootstrap list, names this peer. Core does not act on it:
+    /// what one source names counts as one where several networks have to agree, and relays are
+    /// spread over sources. The first source that names a peer counts.
+    Introduced {
+        /// The peer.
+        peer: PeerId,
+        /// The source, by a number of the application's.
+        source: u16,
+    },
     /// A stream is open and its protocol agreed: one the other peer opened, or one core asked for.
     StreamOpened {
         /// The connection it runs on.

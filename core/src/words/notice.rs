@@ -7,6 +7,7 @@ use super::judgement::{MappingBehavior, NodeState, Outcome, Reason, Scope, Sourc
 use super::mapping::{GatewayAnswer, Mapping};
 use super::punch::PunchNotice;
 use super::relay::RelayNotice;
+use super::time::Duration;
 use alloc::vec::Vec;
 
 /// News for the application. Notices carry no duty: ignoring them is safe.
@@ -128,6 +129,15 @@ pub enum Notice {
         addr: Option<Addr>,
         /// How it went.
         answer: Served,
+        /// How long it took, from the opening of the request's stream.
+        took: Duration,
+    },
+    /// For the first time a peer that a source introduced to us
+    /// ([`Event::Introduced`](crate::Event::Introduced)) asked us to dial it, and we did: the network
+    /// uses us as we use it.
+    FullyConnected {
+        /// The requester.
+        peer: PeerId,
     },
     /// An event made no sense, or a peer broke a rule; it was ignored and counted.
     Ignored {

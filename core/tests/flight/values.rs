@@ -83,6 +83,7 @@ pub(crate) fn event() -> impl Strategy<Value = Event> {
         listener().prop_map(|listener| Event::ListenerClosed { listener }),
         vec(ip(), 0..5).prop_map(|ips| Event::InterfacesChanged { ips }),
         ip().prop_map(|ip| Event::Contacted { ip }),
+        (peer(), any::<u16>()).prop_map(|(peer, source)| Event::Introduced { peer, source }),
         connected().prop_map(Event::Connected),
         conn().prop_map(|conn| Event::Disconnected { conn }),
         (dial(), select(refusals)).prop_map(|(dial, reason)| Event::DialFailed { dial, reason }),

@@ -2,6 +2,7 @@
 
 use super::connection::Order;
 use super::fact::{AppDial, Fact};
+use super::load::Load;
 use super::table::Refusal;
 use super::{Driver, Role};
 use crate::net::Established;
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     Relays {
         reply: oneshot::Sender<Vec<Relay>>,
     },
+    /// These IPs were sent to before, or something is about to be sent there.
     Contacted {
         ips: Vec<IpAddr>,
         reply: oneshot::Sender<()>,
@@ -69,6 +71,15 @@ pub(crate) enum Command {
         addr: Addr,
         /// Whether the address is known.
         reply: oneshot::Sender<bool>,
+    },
+    Load {
+        reply: oneshot::Sender<Load>,
+    },
+    /// A source of the application's names a peer.
+    Introduced {
+        peer: PeerId,
+        source: u16,
+        reply: oneshot::Sender<()>,
     },
     Shutdown {
         reply: oneshot::Sender<()>,
@@ -154,6 +165,10 @@ impl<R: Runtime> Driver<R> {
             Command::AllContacted { reply } => {
                 drop(reply.send(self.parts.agent.contacted().map(|(ip, _)| ip).collect()));
             }
+            Command::Load { reply } => {
+                let shown = self.table.conns().filter(|(_, conn)| !conn.dial_back).count();
+                let _ = reply.send(Load::of(&self.parts.agent, shown, self.dropped));
+            }
             _ if self.stopping.is_some() => {}
             Command::Listen { addr, reply } => drop(reply.send(self.listen(addr))),
             Command::Dial { named, route, reply } => {
@@ -173,6 +188,10 @@ impl<R: Runtime> Driver<R> {
             }
             Command::Contacted { ips, reply } => {
                 ips.into_iter().for_each(|ip| self.feed(Event::Contacted { ip }));
+                let _ = reply.send(());
+            }
+            Command::Introduced { peer, source, reply } => {
+                self.feed(Event::Introduced { peer, source });
                 let _ = reply.send(());
             }
             Command::DrainRelay { reply } => {

@@ -22,6 +22,7 @@ mod connection;
 mod fact;
 mod handover;
 mod limits;
+mod load;
 mod mapping;
 mod negotiate;
 mod perform;
@@ -39,6 +40,7 @@ pub(crate) use connection::Common;
 pub(crate) use fact::Facts;
 pub(crate) use limits::COMMANDS_MAX;
 pub use limits::Limits;
+pub use load::{Dropped, Load};
 pub(crate) use mapping::Mapping;
 pub(crate) use tasks::Tasks;
 
@@ -71,6 +73,14 @@ pub(crate) struct Inputs {
     pub(crate) arrivals: Receiver<Arrival>,
     pub(crate) commands: Receiver<Command>,
     pub(crate) news: Receiver<MappingEvent>,
+}
+
+/// What core is told first.
+pub(crate) struct Start {
+    pub(crate) listening: Vec<Listening>,
+    pub(crate) ledger: Option<Bytes>,
+    /// Who was sent to before.
+    pub(crate) contacted: Vec<IpAddr>,
 }
 
 /// The parts that a driver is built from.
@@ -110,6 +120,8 @@ pub(crate) struct Driver<R: Runtime> {
     listeners: BTreeMap<portolan_core::ListenerId, Listening>,
     /// Dials under way: the application's, and those to relays.
     dials: usize,
+    /// Connections that were turned away.
+    dropped: Dropped,
     interfaces: Vec<IpAddr>,
     interfaces_at: Instant,
     told: Told,
@@ -169,6 +181,7 @@ impl<R: Runtime> Driver<R> {
             punches,
             listeners: BTreeMap::new(),
             dials: 0,
+            dropped: Dropped::default(),
             interfaces: Vec::new(),
             interfaces_at: Instant::ZERO,
             told,
@@ -179,14 +192,12 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// Drive the node until it is shut down or nobody holds a handle any more.
-    pub(crate) async fn run(
-        mut self,
-        inputs: Inputs,
-        listening: Vec<Listening>,
-        ledger: Option<Bytes>,
-    ) {
-        self.open_eyes(ledger);
-        for listening in listening {
+    pub(crate) async fn run(mut self, inputs: Inputs, start: Start) {
+        self.open_eyes(start.ledger);
+        for ip in start.contacted {
+            self.feed(Event::Contacted { ip });
+        }
+        for listening in start.listening {
             self.listening(listening);
         }
         while !self.is_over() {
@@ -417,6 +428,7 @@ impl<R: Runtime> Driver<R> {
             // Dropping the connection closes it.
             tracing::debug!(%peer, %remote, "refused a connection: shutting down, or our own");
         } else if let Err(refusal) = self.admit(established, Role::Peer) {
+            self.dropped.count(&refusal);
             // A polite farewell would keep the socket, outside of every count.
             muxer.abort();
             tracing::debug!(%peer, %remote, ?refusal, "refused a connection: too many");

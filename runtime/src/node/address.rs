@@ -1,5 +1,6 @@
 //! The door for multiaddrs: what of them this node can listen on and dial.
 
+use crate::names;
 use multiaddr::{Multiaddr, Protocol};
 use portolan_core::wire::multiaddr::to_multiaddr;
 use portolan_core::{Addr, DistantServer, PeerId, RelayPeer};
@@ -10,8 +11,14 @@ use std::net::IpAddr;
 #[non_exhaustive]
 pub enum AddressError {
     /// It does not begin with an IP address.
-    #[error("does not begin with /ip4 or /ip6 (names are not resolved)")]
+    #[error("does not begin with /ip4 or /ip6")]
     NoIp,
+    /// It begins with a name, where only an IP address will do.
+    #[error("begins with a name; only /ip4 or /ip6 will do here")]
+    Named,
+    /// It begins with a name that cannot be looked up.
+    #[error("begins with a name that cannot be looked up")]
+    BadName,
     /// It goes through a relay.
     #[error("goes through a relay; a direct address is needed")]
     Relayed,
@@ -78,12 +85,12 @@ pub(crate) struct CircuitRoute {
 }
 
 /// Whether a multiaddr is one that [`Node::dial`](crate::Node::dial) can try, directly or through a
-/// relay.
+/// relay, once its name is resolved if it begins with one.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn dial_address(addr: &Multiaddr) -> Result<(), AddressError> {
-    route(addr).map(|_| ())
+    names::check(addr)
 }
 
 /// Where a multiaddr leads that is to be dialled.
@@ -153,6 +160,7 @@ fn parse(addr: &Multiaddr) -> Result<(Addr, Option<PeerId>), AddressError> {
     let ip = match parts.next() {
         Some(Protocol::Ip4(ip)) => IpAddr::V4(ip),
         Some(Protocol::Ip6(ip)) => IpAddr::V6(ip),
+        _ if names::is_named(addr) => return Err(AddressError::Named),
         _ => return Err(AddressError::NoIp),
     };
     let addr = match parts.next() {
@@ -195,7 +203,8 @@ mod tests {
     fn what_cannot_be_dialled_is_named() {
         let trailing = |tag: &str| AddressError::Trailing(tag.to_owned());
         for (text, error) in [
-            ("/dns4/example.org/tcp/1", AddressError::NoIp),
+            ("/dns4/example.org/tcp/1", AddressError::Named),
+            ("/memory/1", AddressError::NoIp),
             ("/ip4/192.0.2.1", AddressError::NoTransport),
             ("/ip4/192.0.2.1/udp/1", AddressError::NoTransport),
             ("/ip4/192.0.2.1/udp/1/quic", AddressError::NoTransport),

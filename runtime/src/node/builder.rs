@@ -6,9 +6,10 @@ use super::notices::{Hub, Notices};
 use super::stream::{AcceptError, Doors, Incoming};
 use super::{Inner, Node};
 use crate::driver::{
-    COMMANDS_MAX, Chance, Common, Driver, Facts, Inputs, KeySigner, Limits, Mapping, Parts,
+    COMMANDS_MAX, Chance, Common, Driver, Facts, Inputs, KeySigner, Limits, Mapping, Parts, Start,
 };
 use crate::ledger::Ledger;
+use crate::names::{NamesConfig, Resolver};
 use crate::net::{Arrival, Listening, Net, NetConfig};
 use crate::record::{Record, Recording};
 use crate::routers::Routers;
@@ -34,6 +35,8 @@ pub struct Builder<R: Runtime> {
     listen: Vec<Multiaddr>,
     recording: Option<Recording>,
     ledger: Option<PathBuf>,
+    names: NamesConfig,
+    contacted: Vec<IpAddr>,
     hub: Arc<Hub>,
     doors: Arc<Doors>,
 }
@@ -50,6 +53,8 @@ impl<R: Runtime> Builder<R> {
             listen: Vec::new(),
             recording: None,
             ledger: None,
+            names: NamesConfig::default(),
+            contacted: Vec::new(),
             hub: Arc::default(),
             doors: Arc::default(),
         }
@@ -100,6 +105,19 @@ impl<R: Runtime> Builder<R> {
     /// ledger is forgotten; without [`Config::mapping`] nothing is mapped, and the file is not touched.
     pub fn ledger(mut self, path: impl Into<PathBuf>) -> Builder<R> {
         self.ledger = Some(path.into());
+        self
+    }
+
+    /// How names in addresses are resolved. Replaces what was set before.
+    pub fn names(mut self, config: NamesConfig) -> Builder<R> {
+        self.names = config;
+        self
+    }
+
+    /// These IPs were sent to from this host before the node started, by whatever program: that
+    /// they get in shows nothing about strangers. Can be said repeatedly.
+    pub fn contacted(mut self, ips: impl IntoIterator<Item = IpAddr>) -> Builder<R> {
+        self.contacted.extend(ips.into_iter().map(|ip| ip.to_canonical()));
         self
     }
 
@@ -175,8 +193,10 @@ impl<R: Runtime> Builder<R> {
         let mapping = Mapping::new(routers, maps, ledger);
         let inputs = Inputs { facts: facts_in, arrivals, commands: commands_in, news };
         let driver = Driver::new(parts, mapping);
-        runtime.spawn(driver.run(inputs, listening, read.flatten()).boxed());
-        Ok(Node(Arc::new(Inner { runtime, peer, commands, hub, doors, limits })))
+        let start = Start { listening, ledger: read.flatten(), contacted: self.contacted };
+        runtime.spawn(driver.run(inputs, start).boxed());
+        let resolver = Resolver::new(runtime.clone(), self.names);
+        Ok(Node(Arc::new(Inner { runtime, peer, commands, hub, doors, limits, resolver })))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::address::AddressError;
 use crate::ledger::LedgerError;
+use crate::names::NameError;
 use crate::net;
 use crate::record::RecordError;
 use multiaddr::Multiaddr;
@@ -68,6 +69,22 @@ pub enum DialError {
         /// What is wrong with it.
         error: AddressError,
     },
+    /// It begins with a name that leads to no address.
+    #[error("cannot dial {addr}: {error}")]
+    Name {
+        /// The address, as given.
+        addr: Multiaddr,
+        /// What happened.
+        error: NameError,
+    },
+    /// It begins with a name, and nothing of what that leads to can be reached.
+    #[error("cannot reach {addr}: {}", attempts(errors))]
+    Nowhere {
+        /// The address, as given.
+        addr: Multiaddr,
+        /// What happened to each address that the name leads to, in the order of trying.
+        errors: Vec<DialError>,
+    },
     /// Connecting or a handshake failed, or another peer lives there than expected.
     #[error("cannot reach {addr}: {error}")]
     Failed {
@@ -130,6 +147,15 @@ pub enum DialError {
     /// The node has been shut down.
     #[error("the node has been shut down")]
     Stopped,
+}
+
+/// What became of some dials, in words: of the first, and how many more there were.
+fn attempts(errors: &[DialError]) -> String {
+    match errors {
+        [] => "nothing was tried".into(),
+        [only] => only.to_string(),
+        [first, others @ ..] => format!("{first} (and {} more)", others.len()),
+    }
 }
 
 impl From<Stopped> for DialError {

@@ -3,13 +3,14 @@
 //! Every operation sends the driver one request and waits for its answer; nothing here decides.
 //! The node lives until [`Node::shutdown`], or until the last handle is dropped.
 
-mod address;
+pub(crate) mod address;
 mod builder;
 mod error;
+mod names;
 mod notices;
 mod stream;
 
-pub use crate::driver::{ConnectionInfo, Dialled, Limits};
+pub use crate::driver::{ConnectionInfo, Dialled, Dropped, Limits, Load};
 pub use address::{
     AddressError, circuit_address, destination, dial_address, distant_server, listen_address,
 };
@@ -23,6 +24,7 @@ pub(crate) use notices::Hub;
 pub(crate) use stream::{Doors, Held, Uses};
 
 use crate::driver::{Command, On};
+use crate::names::{Resolver, is_named};
 use crate::traits::Runtime;
 use async_channel::Sender;
 use futures::channel::oneshot;
@@ -45,6 +47,7 @@ struct Inner<R> {
     hub: Arc<Hub>,
     doors: Arc<Doors>,
     limits: Limits,
+    resolver: Resolver<R>,
 }
 
 impl<R: Runtime> Node<R> {
@@ -92,9 +95,17 @@ impl<R: Runtime> Node<R> {
     /// [`Config::relay`](portolan_core::Config). Who stops waiting stops such a dial once the relay
     /// is reached.
     ///
+    /// In place of the IP there may be a name (`/dns`, `/dns4`, `/dns6`), or one that stands for whole
+    /// addresses (`/dnsaddr`): then all that it leads to is tried, in the order of
+    /// [`Node::resolve`], until one connection stands.
+    ///
     /// # Errors
     /// See [`DialError`]; each names the address.
     pub async fn dial(&self, named: Multiaddr) -> Result<Dialled, DialError> {
+        if is_named(&named) { self.dial_name(named).await } else { self.dial_ip(named).await }
+    }
+
+    async fn dial_ip(&self, named: Multiaddr) -> Result<Dialled, DialError> {
         let route = match address::route(&named) {
             Ok(route) => route,
             Err(error) => return Err(DialError::Address { addr: named, error }),
@@ -189,6 +200,12 @@ impl<R: Runtime> Node<R> {
         addrs.collect()
     }
 
+    /// How busy the node is with others at this moment, and what it turned away; nothing after a
+    /// shutdown.
+    pub async fn load(&self) -> Load {
+        self.ask(|reply| Command::Load { reply }).await.unwrap_or_default()
+    }
+
     /// Wind the node's relay service down before a planned shutdown: it is not listed any more and
     /// grants nothing new, and what was granted is served until it expires.
     ///
@@ -236,6 +253,18 @@ impl<R: Runtime> Node<R> {
         self.ask(|reply| Command::AllContacted { reply }).await.unwrap_or_default()
     }
 
+    /// Tell the node that a source of the application's, such as a list of peers, names this peer. It makes
+    /// no connection. What one source names counts as one where several networks have to agree,
+    /// relays are spread over sources, and the first such peer that asks to be dialled and is makes a
+    /// [`Notice::FullyConnected`](portolan_core::Notice). Sources are numbered by the application. The first that
+    /// names a peer counts. [`Node::bootstrap`] does this by itself.
+    ///
+    /// # Errors
+    /// Only after a shutdown.
+    pub async fn introduce(&self, peer: PeerId, source: u16) -> Result<(), Stopped> {
+        self.ask(|reply| Command::Introduced { peer, source, reply }).await
+    }
+
     /// A subscription to every notice from now on. It is bounded: see [`Noticed::missed`].
     pub fn notices(&self) -> Notices {
         self.0.hub.subscribe()
@@ -249,6 +278,11 @@ impl<R: Runtime> Node<R> {
     /// What the node runs on.
     pub(crate) fn runtime(&self) -> &R {
         &self.0.runtime
+    }
+
+    /// What resolves its names.
+    pub(crate) fn resolver(&self) -> &Resolver<R> {
+        &self.0.resolver
     }
 
     /// Shut down: stop listening, deliver the answers that are under way (for a short time), close

@@ -163,6 +163,7 @@ impl Books {
             Event::Tick
             | Event::Resumed { .. }
             | Event::Contacted { .. }
+            | Event::Introduced { .. }
             | Event::DialFailureReported { .. }
             | Event::Frame { .. }
             | Event::Observed { .. }

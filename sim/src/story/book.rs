@@ -146,6 +146,7 @@ impl Book {
             | Event::Tick
             | Event::Resumed { .. }
             | Event::Contacted { .. }
+            | Event::Introduced { .. }
             | Event::DialFailureReported { .. }
             | Event::Frame { .. }
             | Event::Observed { .. }

@@ -48,9 +48,12 @@ impl World {
         let mut words = Words::of(said);
         let verb: String = words.take()?;
         match verb.as_str() {
-            "listen" | "close-listener" | "interfaces" | "contacted" | "dial-failure-reported" => {
-                self.ground(&verb, words)
-            }
+            "listen"
+            | "close-listener"
+            | "interfaces"
+            | "contacted"
+            | "introduced"
+            | "dial-failure-reported" => self.ground(&verb, words),
             "connect" | "disconnect" | "dialled" | "dial-failed" => self.link(&verb, words),
             "opened" | "failed" | "finish" | "reset" | "bad-frame" | "frame" => {
                 self.stream(&verb, words)
@@ -122,6 +125,12 @@ impl World {
             }
             "close-listener" => Event::ListenerClosed { listener: words.take()? },
             "contacted" => Event::Contacted { ip: words.take()? },
+            "introduced" => {
+                let name: Name = words.take()?;
+                let source: u32 = words.take()?;
+                let source = u16::try_from(source).map_err(|_| "no source has such a number")?;
+                Event::Introduced { peer: self.scribe.names.peer(&name), source }
+            }
             "dial-failure-reported" => Event::DialFailureReported { addr: words.take()? },
             _ => {
                 let mut ips = Vec::new();

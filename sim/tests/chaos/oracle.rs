@@ -306,6 +306,7 @@ impl Oracle {
                 notice,
                 Notice::NotIdentified { .. }
                     | Notice::DialBackServed { .. }
+                    | Notice::FullyConnected { .. }
                     | Notice::ServerDistrusted { .. }
             );
             assert!(!overdue || !all_asleep, "{notice:?} after a sleep of {slept:?}");

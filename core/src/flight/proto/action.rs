@@ -224,7 +224,7 @@ impl From<&Notice> for NoticeMessage {
                 removed: removed.iter().copied().map(AddrMessage::from).collect(),
                 ..of(11)
             },
-            Notice::DialBackServed { peer, addr, answer } => {
+            Notice::DialBackServed { peer, addr, answer, .. } => {
                 let addr = addr.map(AddrMessage::from);
                 NoticeMessage { addr, ..told(12, peer, answer.number()) }
             }
@@ -242,6 +242,7 @@ impl From<&Notice> for NoticeMessage {
             Notice::Relay(notice) => NoticeMessage { relay: boxed(notice), ..of(16) },
             Notice::Punch(notice) => NoticeMessage { punch: boxed(notice), ..of(17) },
             Notice::HearsayHeard { peer, answer } => told(18, peer, answer.number()),
+            Notice::FullyConnected { peer } => told(20, peer, 0),
         }
     }
 }

@@ -37,7 +37,7 @@ pub(in crate::flight) struct Step {
     pub(in crate::flight) omitted: Option<u64>,
     #[prost(
         oneof = "Event",
-        tags = "7, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28"
+        tags = "7, 8, 9, 10, 11, 12, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 30"
     )]
     event: Option<Event>,
 }
@@ -83,6 +83,17 @@ enum Event {
     Relay(RelayEventMessage),
     #[prost(message, tag = "28")]
     Punch(PunchEventMessage),
+    #[prost(message, tag = "30")]
+    Introduced(Introduced),
+}
+
+/// `portolan.flight.Introduced`
+#[derive(Clone, PartialEq, prost::Message)]
+struct Introduced {
+    #[prost(bytes = "bytes", tag = "1")]
+    peer: Bytes,
+    #[prost(uint32, tag = "2")]
+    source: u32,
 }
 
 /// `portolan.flight.Drawn`: a nonce, or a number below a bound.
@@ -306,6 +317,9 @@ impl From<&crate::Event> for Event {
                 ips: ips.iter().map(|one| ip(*one)).collect(),
             }),
             crate::Event::Contacted { ip: one } => Event::Contacted(ip(*one)),
+            crate::Event::Introduced { peer: who, source } => {
+                Event::Introduced(Introduced { peer: peer(*who), source: (*source).into() })
+            }
             crate::Event::Connected(facts) => Event::Connected(facts.into()),
             crate::Event::Disconnected { conn } => Event::Disconnected(conn.0),
             crate::Event::DialFailed { dial, reason } => {
@@ -362,6 +376,10 @@ impl TryFrom<Event> for crate::Event {
                 crate::Event::InterfacesChanged { ips: ip_addrs(&ips)? }
             }
             Event::Contacted(ip) => crate::Event::Contacted { ip: ip_addr(&ip)? },
+            Event::Introduced(Introduced { peer, source }) => crate::Event::Introduced {
+                peer: peer_id(&peer)?,
+                source: u16::try_from(source).map_err(|_| Unknown("a source that is none"))?,
+            },
             Event::Connected(facts) => crate::Event::Connected(facts.try_into()?),
             Event::Disconnected(conn) => crate::Event::Disconnected { conn: ConnId(conn) },
             Event::DialFailed(DialFailed { dial, reason }) => crate::Event::DialFailed {

@@ -75,6 +75,9 @@ pub(super) fn event(event: &Event, bad: Refused, by: &mut impl Retell) -> Event 
             Event::InterfacesChanged { ips: ips.iter().map(|ip| by.ip(*ip)).collect() }
         }
         Event::Contacted { ip } => Event::Contacted { ip: by.ip(*ip) },
+        Event::Introduced { peer, source } => {
+            Event::Introduced { peer: by.peer(*peer), source: *source }
+        }
         Event::Connected(facts) => Event::Connected(Connected {
             peer: by.peer(facts.peer),
             local: addr(facts.local, by),

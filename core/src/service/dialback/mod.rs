@@ -97,6 +97,8 @@ pub(super) struct DialBackServer {
     flights: BTreeMap<DialId, Flight>,
     /// Dial-back connections that we closed and whose end has not been reported.
     leaving: BTreeSet<ConnId>,
+    /// Whether a peer that was introduced to us has been dialled at its wish.
+    is_fully_connected: bool,
     /// Dials and dial-back streams ordered so far: their ids.
     dials: u64,
 }
@@ -110,8 +112,14 @@ impl DialBackServer {
             sessions: BTreeMap::new(),
             flights: BTreeMap::new(),
             leaving: BTreeSet::new(),
+            is_fully_connected: false,
             dials: 0,
         }
+    }
+
+    /// Dial-backs whose outcome is not known yet, number.
+    pub(super) fn in_flight(&self) -> usize {
+        self.flights.len()
     }
 
     pub(super) fn opened(
@@ -144,7 +152,9 @@ impl DialBackServer {
             return Err(Oddity::Full);
         }
         let open = of(|session, caller, _| session.peer == caller.peer && session.is_open());
-        self.sessions.insert(stream, Session::new(cx.now, conn, caller.peer, network));
+        let mut session = Session::new(cx.now, conn, caller.peer, network);
+        session.is_introduced = view.is_introduced(caller.peer);
+        self.sessions.insert(stream, session);
         if open >= OPEN_PER_PEER_MAX {
             self.conclude(cx, stream, Verdict::Busy);
         }
@@ -507,8 +517,9 @@ impl DialBackServer {
             let (answer, served) = verdict.answer(session.pick());
             (answer.encode(), served)
         };
-        let notice =
-            Notice::DialBackServed { peer: session.peer, addr: session.dialled(), answer: served };
+        let (addr, took) = (session.dialled(), cx.now.since(session.asked_at));
+        let notice = Notice::DialBackServed { peer: session.peer, addr, answer: served, took };
+        let (peer, is_introduced) = (session.peer, session.is_introduced);
         let is_half_closed = session.is_half_closed;
         let state = session.state();
         session.close(cx.now, verdict == Verdict::Busy);
@@ -516,6 +527,10 @@ impl DialBackServer {
         // autonat-v2 §AutoNAT V2 Protocol: the server MUST close the stream after the response.
         cx.actions.push(Action::CloseStream { stream });
         cx.actions.notify(notice);
+        if is_introduced && was_dialled(served) && !self.is_fully_connected {
+            self.is_fully_connected = true;
+            cx.actions.notify(Notice::FullyConnected { peer });
+        }
         if is_half_closed {
             self.sessions.remove(&stream);
         }
@@ -530,8 +545,8 @@ impl DialBackServer {
         let state = session.state();
         if session.is_open() {
             let (peer, addr) = (session.peer, session.dialled());
-            let answer = Served::Aborted;
-            cx.actions.notify(Notice::DialBackServed { peer, addr, answer });
+            let (answer, took) = (Served::Aborted, cx.now.since(session.asked_at));
+            cx.actions.notify(Notice::DialBackServed { peer, addr, answer, took });
         }
         self.let_go(cx, stream, state);
     }
@@ -565,12 +580,21 @@ impl DialBackServer {
     }
 }
 
+/// Whether the requester got what it asked for: a dial.
+fn was_dialled(served: Served) -> bool {
+    match served {
+        Served::Delivered | Served::Connected | Served::DialFailed | Served::DialBackFailed => true,
+        Served::Refused | Served::Rejected | Served::InternalError | Served::Aborted => false,
+    }
+}
+
 saved!(struct Flight { request, addr, landed, source, over_at });
 saved!(struct DialBackServer {
     admission,
     sessions,
     flights,
     leaving,
+    is_fully_connected,
     dials as told(),
 } given { limits, allow_private } by fresh, if has_counts);
 

@@ -90,6 +90,10 @@ pub(super) struct Session {
     pub(super) peer: PeerId,
     /// The network that the requester, or its relay, is in.
     pub(super) network: Group,
+    /// Whether a source of the application's named the requester.
+    pub(super) is_introduced: bool,
+    /// When its stream opened.
+    pub(super) asked_at: Instant,
     /// Whether the requester has finished sending.
     pub(super) is_half_closed: bool,
     /// Whether we slept while the dial for it ran.
@@ -100,7 +104,9 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(now: Instant, conn: ConnId, peer: PeerId, network: Group) -> Session {
         let state = State::Asked { overdue_at: now + REQUEST_TIMEOUT };
-        Session { conn, peer, network, is_half_closed: false, slept: false, state }
+        let (is_introduced, is_half_closed, slept) = (false, false, false);
+        let asked_at = now;
+        Session { conn, peer, network, is_introduced, asked_at, is_half_closed, slept, state }
     }
 
     pub(super) fn state(&self) -> State {
@@ -300,7 +306,7 @@ saved!(enum State {
     5 = Closing { owes_request, overdue_at },
     6 = Trying { addr, is_doubtful, overdue_at },
 });
-saved!(struct Session { conn, peer, network, is_half_closed, slept, state });
+saved!(struct Session { conn, peer, network, is_introduced, asked_at as told(), is_half_closed, slept, state });
 
 #[cfg(test)]
 mod tests {
