@@ -111,7 +111,9 @@ async fn course<L: Lab>(node: &Node<L::Runtime>, config: BootstrapConfig) -> Vec
             BootstrapNews::Dialling { .. } => "dialling".into(),
             BootstrapNews::Dialled { result: Ok(_), .. } => "connected".into(),
             BootstrapNews::Dialled { result: Err(error), .. } => format!("not reached: {error}"),
-            other => format!("{other:?}"),
+            other @ (BootstrapNews::Forgetful(_) | BootstrapNews::Dialled { .. } | _) => {
+                format!("{other:?}")
+            }
         });
     }
     soon(bootstrap.close()).await;

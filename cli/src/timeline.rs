@@ -1,7 +1,7 @@
 //! What happened, in order, in words: notices and dials become lines of the report.
 
 use crate::relays;
-use portolan_core::{GatewayAnswer, Instant, Notice, Sources};
+use portolan_core::{Addr, GatewayAnswer, Instant, Notice, Sources};
 
 /// Lines kept, number; ours: a whole check makes some dozens to some hundreds. Memory grows by
 /// about 120 bytes each. When full, further lines are counted, and the count is the last line.
@@ -99,10 +99,7 @@ pub(crate) fn words(notice: &Notice) -> String {
             format!("{peer} claimed a success that was none and is trusted no more")
         }
         Notice::AdvertisedChanged { added, removed } => {
-            let signed = |sign: char| move |addr| format!(" {sign}{addr}");
-            let added: String = added.iter().map(signed('+')).collect();
-            let removed: String = removed.iter().map(signed('-')).collect();
-            format!("advertised:{added}{removed}")
+            format!("advertised:{}{}", signed('+', added), signed('-', removed))
         }
         Notice::FullyConnected { peer } => {
             format!("fully connected: {peer}, which a source named, asked to be dialled, and was")
@@ -132,6 +129,11 @@ pub(crate) fn words(notice: &Notice) -> String {
     }
 }
 
+/// Addresses with a sign in front of each.
+fn signed(sign: char, addrs: &[Addr]) -> String {
+    addrs.iter().map(|addr| format!(" {sign}{addr}")).collect()
+}
+
 /// The sources by name, strongest first, with commas.
 pub(crate) fn source_list(sources: Sources) -> String {
     sources.iter().map(|source| source.name()).collect::<Vec<_>>().join(", ")
@@ -141,8 +143,7 @@ pub(crate) fn source_list(sources: Sources) -> String {
 mod tests {
     use super::*;
     use portolan_core::{
-        Addr, Lease, Mapping, MappingProtocol, MappingReason, MappingState, Reason, Scope, Source,
-        State,
+        Lease, Mapping, MappingProtocol, MappingReason, MappingState, Reason, Scope, Source, State,
     };
     use std::net::Ipv4Addr;
 

@@ -197,9 +197,9 @@ pub(crate) struct HttpServer {
 impl HttpServer {
     /// Listen.
     pub(crate) fn listen(addr: SocketAddr) -> Result<HttpServer, HttpError> {
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::AddrInUse => HttpError::InUse(addr),
-            _ => HttpError::Failed { addr, error },
+        let failed = |error: io::Error| {
+            let is_taken = error.kind() == io::ErrorKind::AddrInUse;
+            if is_taken { HttpError::InUse(addr) } else { HttpError::Failed { addr, error } }
         };
         let listener = TcpListener::bind(addr).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;

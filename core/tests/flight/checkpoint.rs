@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 /// The layout of the checkpoints in `checkpoints-N.txt`.
-const LAYOUT: u8 = 12;
+const LAYOUT: u8 = 11;
 
 fn head_of(part: &[u8]) -> Head {
     read(part).0

@@ -40,6 +40,7 @@ pub(crate) fn is_named(addr: &Multiaddr) -> bool {
 
 impl Named {
     /// Take a multiaddr apart; `None` if it does not begin with a name.
+    #[allow(clippy::wildcard_enum_match_arm, reason = "of forty protocols, these four are names")]
     pub(super) fn read(addr: &Multiaddr) -> Option<Result<Named, NameError>> {
         let mut parts = addr.iter();
         let (kind, name) = match parts.next()? {

@@ -163,11 +163,6 @@ impl<R: Runtime> Resolver<R> {
         };
         let (v6, v4) = future::join(ask_six, ask_four).await;
         *looked += six + four;
-        let ip = |record: RData| match record {
-            RData::A(ip) => Some(IpAddr::V4(ip.0)),
-            RData::AAAA(ip) => Some(IpAddr::V6(ip.0)),
-            _ => None,
-        };
         let found = |records: &Result<Vec<RData>, NameError>| -> Vec<IpAddr> {
             records.iter().flatten().cloned().filter_map(ip).collect()
         };
@@ -409,4 +404,17 @@ fn in_text(record: &RData) -> Option<Multiaddr> {
     let text = text.txt_data.concat();
     let text = std::str::from_utf8(&text).ok()?;
     text.strip_prefix("dnsaddr=")?.parse().ok()
+}
+
+/// The address in a record.
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "of two dozen kinds of records, these two are addresses"
+)]
+fn ip(record: RData) -> Option<IpAddr> {
+    match record {
+        RData::A(ip) => Some(IpAddr::V4(ip.0)),
+        RData::AAAA(ip) => Some(IpAddr::V6(ip.0)),
+        _ => None,
+    }
 }

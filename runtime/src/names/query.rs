@@ -173,6 +173,10 @@ async fn over_tcp<R: Runtime>(
 }
 
 /// The records that are wanted in an answer, through the aliases that it names.
+#[allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "of two dozen codes and kinds of records, these alone are told apart"
+)]
 fn follow(message: &Message, name: &Name, wanted: RecordType) -> Result<Answer, Useless> {
     match message.metadata.response_code {
         ResponseCode::NoError => {}

@@ -43,7 +43,7 @@ pub(super) fn known(name: &Name) -> Vec<IpAddr> {
 }
 
 fn is_localhost(name: &Name) -> bool {
-    name.iter().last().is_some_and(|label| label.eq_ignore_ascii_case(b"localhost"))
+    name.iter().next_back().is_some_and(|label| label.eq_ignore_ascii_case(b"localhost"))
 }
 
 fn known_in(text: &[u8], name: &Name) -> Vec<IpAddr> {

@@ -104,15 +104,15 @@ impl World {
                 self.line(word);
                 Ok(())
             }
-            "show" => {
-                words.done()?;
-                for line in self.scribe.explanation(&self.agent().explain()) {
-                    self.line(&line);
-                }
-                Ok(())
-            }
+            "show" => words.done().map(|()| self.show()),
             "config" => Err("expected every config line before the first fact".to_owned()),
             other => Err(expected("a verb (see docs/scenarios.md)", other)),
+        }
+    }
+
+    fn show(&mut self) {
+        for line in self.scribe.explanation(&self.agent().explain()) {
+            self.line(&line);
         }
     }
 
