@@ -111,7 +111,7 @@ async fn course<L: Lab>(node: &Node<L::Runtime>, config: BootstrapConfig) -> Vec
             BootstrapNews::Dialling { .. } => "dialling".into(),
             BootstrapNews::Dialled { result: Ok(_), .. } => "connected".into(),
             BootstrapNews::Dialled { result: Err(error), .. } => format!("not reached: {error}"),
-            other @ (BootstrapNews::Forgetful(_) | BootstrapNews::Dialled { .. } | _) => {
+            other @ (BootstrapNews::Forgetful(_) | _) => {
                 format!("{other:?}")
             }
         });

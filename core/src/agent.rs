@@ -16,6 +16,8 @@
 //!
 //! A good first change here: refuse an `Instant` that runs backwards with a counted notice.
 
+mod judging;
+mod keeping;
 #[cfg(test)]
 mod relaying;
 mod streams;
@@ -27,10 +29,10 @@ use crate::candidates::Candidates;
 use crate::local::Local;
 use crate::mapping::Mappings;
 use crate::observed::ObservedAddrs;
-use crate::peers::{Learnt, Peers, Worth};
+use crate::peers::{Learnt, Peers};
 use crate::probe::Probe;
 use crate::punch::{self, Punching};
-use crate::reachability::{Ground, Reachability, Verdict};
+use crate::reachability::{Ground, Reachability};
 use crate::relay::{self, Relays};
 use crate::service::Service;
 use crate::words::checkpoint::{BadCheckpoint, Loader, Saved, saved};
@@ -39,13 +41,15 @@ use crate::words::sleep::Sleep;
 use crate::{
     Action, Addr, Config, ConfigError, ConnId, Connected, Cx, Deadline, Dial, Duration, Event,
     GatewayAnswer, Instant, Mapping, MappingEvent, Notice, Oddity, PeerId, Protocol, PublicKey,
-    PunchAction, Relay, RelayAction, RelayEvent, RelayLoad, Side, State, StreamEnd, StreamFailure,
+    PunchAction, Relay, RelayAction, RelayEvent, RelayLoad, Side, StreamEnd, StreamFailure,
     StreamId,
 };
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::IpAddr;
+use judging::judge;
+use keeping::{keeps, worth};
 use streams::{is_relay, is_service};
 use view::view;
 
@@ -492,12 +496,11 @@ impl Agent {
             let asked = probe.ask_stranger(cx, ground, (peer, conn), data_max);
             relay.stranger_asked(cx, conn, asked);
         }
-        // Pings go to whom we want to keep, which may have changed just now. Whom they find dead, the rooms
-        // above hear of below, and the one that asks servers here.
+        // Pings go to whom we want to keep, which may have changed. Whom they find dead, others hear of below.
         let interval = config.ping_interval;
-        let revision = peers.revision();
-        peers.keep_alive(cx, interval, |conn, peer| worth(now, (probe, relay, punch), conn, peer));
-        if peers.revision() != revision {
+        if peers
+            .keep_alive(cx, interval, |conn, peer| worth(now, (probe, relay, punch), conn, peer))
+        {
             probe.advance(cx, local, candidates, peers);
         }
         reachability.advance(cx, &Ground { config, local, peers, observed, candidates, probe });
@@ -555,44 +558,6 @@ impl Agent {
             cx.actions.notify(Notice::Ignored { oddity, conn });
         }
     }
-}
-
-/// What a ping on a connection is worth to the rooms that may want it.
-fn worth(
-    now: Instant,
-    (servers, relay, punch): (&Probe, &Relays, &Punching),
-    conn: ConnId,
-    peer: PeerId,
-) -> Worth {
-    match punch.worth(conn) {
-        Some(worth) => worth,
-        None if relay.is_vital(conn) => Worth::Vital,
-        None if servers.wants(now, peer) => Worth::Kept,
-        None => Worth::Nothing,
-    }
-}
-
-/// Tell the room that maps which of its mappings lead here.
-fn judge(now: Instant, mapping: &mut Mappings, probe: &Probe, reachability: &Reachability) {
-    for external in mapping.externals().to_vec() {
-        let addr = external.addr().filter(|addr| !probe.is_searching(*addr));
-        let verdict = addr.and_then(|addr| reachability.verdict(addr));
-        let is_reached = match verdict.map(Verdict::state) {
-            Some(State::Reachable) => Some(true),
-            Some(State::Unreachable) => Some(false),
-            Some(State::Unknown) | None => None,
-        };
-        mapping.judged(now, external.internal, is_reached);
-    }
-}
-
-fn keeps(peers: &Peers, probe: &Probe, now: Instant, conn: ConnId) -> bool {
-    peers.get(conn).is_some_and(|connection| {
-        let server = connection.protocols.contains(Protocol::DialRequest);
-        let wanted = server && probe.wants(now, connection.peer);
-        let hears = probe.hearsay().keeps(conn);
-        connection.is_asking() || (wanted || hears) && !connection.is_silent()
-    })
 }
 
 fn relays<'a>(

@@ -322,19 +322,21 @@ impl Peers {
     }
 
     /// Send the pings that are due, and give up those that are overdue. `worth` says which
-    /// connections are worth a regular ping.
+    /// connections are worth a regular ping. Whether one was found dead.
     pub(crate) fn keep_alive(
         &mut self,
         cx: &mut Cx<'_>,
         ping_interval: Option<Duration>,
         worth: impl Fn(ConnId, PeerId) -> Worth,
-    ) {
+    ) -> bool {
         if !self.touched {
-            return;
+            return false;
         }
+        let before = self.revision;
         self.advance_pings(cx, ping_interval, worth);
         self.due = self.earliest_due();
         self.touched = false;
+        self.revision != before
     }
 
     /// Other connections are worth a ping than before.

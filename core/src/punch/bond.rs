@@ -236,7 +236,7 @@ impl Bonds {
                 (route.age, route.lifetime, bond.watched_until) = (None, None, None);
                 self.is_news = true;
             }
-            (None, Some((relay, addr)), Some(at)) if at <= cx.now => {
+            (None, Some((relay, addr)), Some(at)) if at <= cx.now && !bond.is_told => {
                 bond.watched_until = Some(cx.now + WATCH_MAX);
                 self.is_news = true;
                 let call = PunchAction::CallAgain { peer: bond.peer, relay, addr };
@@ -250,7 +250,8 @@ impl Bonds {
     pub(super) fn deadline(&self) -> Option<Deadline> {
         let due = |bond: &Bond| {
             let route = self.routes.get(&(bond.peer, bond.transport))?;
-            let calls = || bond.by.and_then(|_| route.ends_soon_at(bond.since));
+            let is_ours = bond.by.is_some() && !bond.is_told;
+            let calls = || route.ends_soon_at(bond.since).filter(|_| is_ours);
             bond.watched_until.or_else(calls)
         };
         let first = self.bonds.values().filter_map(due).min();

@@ -158,7 +158,14 @@ fn coded_numbers() -> BTreeSet<(String, String)> {
     for (name, code) in taken_apart {
         for arm in code.split(&format!(" {name}::")).skip(1) {
             let variant = arm.split(|c: char| !c.is_alphanumeric()).next().expect("a name");
-            let number = arm.split("of(").nth(1).and_then(|rest| rest.split(')').next());
+            let calls = ["of(", "told("].into_iter().flat_map(|call| arm.match_indices(call));
+            let mut calls: Vec<_> = calls.map(|(at, call)| (at, &arm[at + call.len()..])).collect();
+            calls.sort_unstable();
+            let number = |(_, rest): (usize, &str)| {
+                let number = rest.split([')', ',']).next()?;
+                number.parse::<u32>().ok()
+            };
+            let number = calls.into_iter().find_map(number);
             let number = number.expect("a number follows");
             numbers.insert((name.to_owned(), format!("{number} {variant}")));
         }

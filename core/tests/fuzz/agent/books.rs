@@ -4,7 +4,7 @@
 use super::relays::Circuits;
 use super::routers::Ordered;
 use bytes::{Bytes, BytesMut};
-use portolan_core::wire::autonat::{DialBack, DialStatus, Message};
+use portolan_core::wire::autonat::{DialBack, DialStatus, Message, v1};
 use portolan_core::wire::framing;
 use portolan_core::wire::multiaddr::{self, Decoded};
 use portolan_core::{
@@ -117,6 +117,14 @@ impl Books {
             && let Ok(read) = DialBack::decode(body)
         {
             self.delivered.insert(read.nonce);
+        }
+        // AutoNAT v1: whatever is listed, only where the requester is seen may be dialled.
+        if (stream.protocol, stream.side) == (Protocol::AutonatV1, Side::Inbound)
+            && let Ok(v1::Message::Dial { addrs, .. }) = v1::Message::decode(body)
+            && let Some(conn) = self.streams.get(&stream).and_then(|one| self.conns.get(&one.conn))
+        {
+            let ip = conn.remote.ip;
+            self.asked_of_us.extend(direct(&addrs).map(|addr| Addr { ip, ..addr }));
         }
         if stream.protocol != Protocol::DialRequest {
             return;
