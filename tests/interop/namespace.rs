@@ -84,9 +84,8 @@ async fn cells_on<R: Runtime>(runtime: R) -> Vec<Cell> {
     let clients = [rust[0].client(), rust[1].client(), tcp.client(), quic.client()];
     let (clients, server_tcp, server_quic) =
         futures::join!(futures::future::join_all(clients), tcp.server(), quic.server());
-    let old = futures::future::join_all([tcp.hearsay(), quic.hearsay()]).await;
     let several = cells::several_addresses(Kind::Js, Place::Global, runtime).await;
     several.expect("js-libp2p takes both, and both are proved");
-    let cells = clients.into_iter().chain(old).flatten();
+    let cells = clients.into_iter().flatten();
     cells.chain([server_tcp, server_quic]).collect()
 }

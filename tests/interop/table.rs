@@ -102,6 +102,8 @@ const PUNCHING_NOTES: &str = "
   others see of it, only what AutoNAT has confirmed, which is nothing behind a router. So it gets in
   where strangers do, and nowhere else. As who begins it dials what identify lists first.
 - js-libp2p closes the circuit as soon as there is another connection.
+- AutoNAT v1 with js-libp2p is in no table: in a namespace it neither asked Portolan nor answered it
+  within ten seconds, and why has not been found out.
 ";
 
 /// All that was seen, and on which runtime Portolan was.
