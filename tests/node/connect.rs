@@ -84,7 +84,7 @@ async fn a_failed_dial_names_the_address_and_what_is_wrong<L: Lab>(lab: &L) {
     let refused = matches!(error, DialError::Failed { error: net::DialError::Refused(_), .. });
     assert!(refused, "{error:?}");
 
-    for bad in ["/dns4/example.org/tcp/1", "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/1"] {
+    for bad in ["/ip4/127.0.0.1/tcp/1/ws", "/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/1"] {
         let error = soon(client.dial(bad.parse().expect("a multiaddr"))).await;
         let error = error.expect_err("it cannot be dialled");
         assert!(matches!(error, DialError::Address { .. }), "{error:?}");
