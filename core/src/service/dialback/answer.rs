@@ -5,6 +5,14 @@ use crate::Served;
 use crate::wire::autonat::{DialStatus, Message, ResponseStatus};
 use core::net::IpAddr;
 
+/// Whether the requester got what it asked for: a dial.
+pub(super) fn was_dialled(served: Served) -> bool {
+    match served {
+        Served::Delivered | Served::Connected | Served::DialFailed | Served::DialBackFailed => true,
+        Served::Refused | Served::Rejected | Served::InternalError | Served::Aborted => false,
+    }
+}
+
 /// How a request ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {

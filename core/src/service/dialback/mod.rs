@@ -46,7 +46,7 @@ use crate::{
 };
 use admission::Admission;
 use alloc::collections::{BTreeMap, BTreeSet};
-use answer::Verdict;
+use answer::{Verdict, was_dialled};
 use bytes::Bytes;
 use core::net::IpAddr;
 use session::{Pick, Session, State};
@@ -561,9 +561,7 @@ impl DialBackServer {
         let (State::Dialling { dial, .. } | State::Delivering { dial, .. }) = state else {
             return;
         };
-        let Some(flight) = self.flights.get_mut(&dial) else {
-            return;
-        };
+        let Some(flight) = self.flights.get_mut(&dial) else { return };
         flight.request = None;
         if let Some((conn, _)) = flight.landed {
             self.flights.remove(&dial);
@@ -577,14 +575,6 @@ impl DialBackServer {
         }
         self.leaving.insert(conn);
         cx.actions.push(Action::Disconnect { conn });
-    }
-}
-
-/// Whether the requester got what it asked for: a dial.
-fn was_dialled(served: Served) -> bool {
-    match served {
-        Served::Delivered | Served::Connected | Served::DialFailed | Served::DialBackFailed => true,
-        Served::Refused | Served::Rejected | Served::InternalError | Served::Aborted => false,
     }
 }
 
