@@ -109,12 +109,26 @@ pub(crate) struct DemoArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) asking: AskingArgs,
+    #[command(flatten)]
+    pub(crate) bootstrap: BootstrapArgs,
+    /// When to end without a verdict, seconds.
+    #[arg(long, value_name = "SECS", default_value_t = 30)]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) timeout: u64,
+    /// Print the report as one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Whom to ask, and what to be asked about: what `check` and `watch` have in common.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AskingArgs {
     /// A peer to ask: /ip4/…/tcp/PORT/p2p/ID or /ip4/…/udp/PORT/quic-v1/p2p/ID (or /ip6/…, or a name:
     /// /dns/…, /dns4/…, /dns6/…, /dnsaddr/…). Without /p2p/ID any peer will do that answers there.
     #[arg(long, value_name = "MULTIADDR", value_parser = peer_address)]
     pub(crate) peer: Vec<Multiaddr>,
-    #[command(flatten)]
-    pub(crate) bootstrap: BootstrapArgs,
     /// What to listen on. Without it: every IPv4 and IPv6 address, TCP and QUIC on one port that
     /// the kernel chooses.
     #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
@@ -140,13 +154,6 @@ pub(crate) struct CheckArgs {
     /// Ask no relay.
     #[arg(long, conflicts_with = "relay")]
     pub(crate) no_relay: bool,
-    /// When to end without a verdict, seconds.
-    #[arg(long, value_name = "SECS", default_value_t = 30)]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) timeout: u64,
-    /// Print the report as one JSON document.
-    #[arg(long)]
-    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) names: NamesArgs,
     #[command(flatten)]
@@ -155,18 +162,10 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct WatchArgs {
-    /// A peer to ask, as for check. Peers that were of use are known again from --state.
-    #[arg(long, value_name = "MULTIADDR", value_parser = peer_address)]
-    pub(crate) peer: Vec<Multiaddr>,
-    /// What to listen on. Without it: every IPv4 and IPv6 address, TCP and QUIC on one port, that of the
-    /// last run where --state knows it.
-    #[arg(long, value_name = "MULTIADDR", value_parser = listen_address)]
-    pub(crate) listen: Vec<Multiaddr>,
-    /// The file of the identity to use, made if it is missing. Without it: a fresh identity.
-    #[arg(long, value_name = "FILE", value_parser = file())]
-    pub(crate) key: Option<PathBuf>,
-    /// A directory for what is to be known at the next start, made if it is missing. What is known puts
-    /// questions in order and proves nothing.
+    #[command(flatten)]
+    pub(crate) asking: AskingArgs,
+    /// A directory for what is to be known at the next start, made if it is missing: peers that were of
+    /// use, and the port, among others. What is known puts questions in order and proves nothing.
     #[arg(long, value_name = "DIR", value_parser = file())]
     pub(crate) state: Option<PathBuf>,
     /// A program to run when the state or the addresses to give to others have changed, and its arguments:
@@ -174,33 +173,12 @@ pub(crate) struct WatchArgs {
     /// involved.
     #[arg(long, value_name = "CMD", value_parser = command)]
     pub(crate) on_change: Option<Argv>,
-    /// Treat private and loopback addresses as if they were global.
-    #[arg(long)]
-    pub(crate) allow_private: bool,
-    /// Ask no router to map the ports that are listened on. With --allow-private none is asked
-    /// anyway.
-    #[arg(long)]
-    pub(crate) no_map: bool,
-    /// A relay to hold a reservation at while not everybody can dial this machine, with /p2p/ID at its
-    /// end. Peers that relay are asked as well.
-    #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
-    pub(crate) relay: Vec<Multiaddr>,
-    /// A server behind a relay, to ask whether strangers get in, as for check.
-    #[arg(long, value_name = "MULTIADDR", value_parser = distant_address)]
-    pub(crate) distant: Vec<Multiaddr>,
-    /// Ask no relay.
-    #[arg(long, conflicts_with = "relay")]
-    pub(crate) no_relay: bool,
     /// Tell in JSON, a document a line.
     #[arg(long)]
     pub(crate) json: bool,
     /// A file with options: its table [watch].
     #[arg(long, value_name = "FILE", value_parser = file())]
     pub(crate) config: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) names: NamesArgs,
-    #[command(flatten)]
-    pub(crate) on: OnArgs,
 }
 
 #[derive(Debug, clap::Args)]

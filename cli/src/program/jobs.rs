@@ -1,7 +1,7 @@
 //! The commands that run nodes, on whichever runtime there is.
 
 use crate::program::args::{
-    Args, CheckArgs, DemoArgs, MapArgs, Protocols, RelayingArgs, ServeArgs,
+    Args, AskingArgs, CheckArgs, DemoArgs, MapArgs, Protocols, RelayingArgs, ServeArgs,
 };
 use crate::program::lists;
 use crate::program::names::Names;
@@ -37,16 +37,31 @@ impl Job for DemoArgs {
 
 impl Job for CheckArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
-        if self.peer.is_empty() && self.bootstrap.bootstrap.is_empty() {
+        if self.asking.peer.is_empty() && self.bootstrap.bootstrap.is_empty() {
             no_peers();
         }
-        let mut names = Names::new(&runtime, self.names);
+        let asked = self.asking.options(&runtime).await?;
+        let options = CheckOptions {
+            bootstrap: lists::bootstrap(self.bootstrap, asked.allow_private),
+            timeout: Duration::from_secs(self.timeout),
+            ..asked
+        };
+        let mut bar = Bar::new();
+        let report = crate::check(runtime, options, |progress| bar.show(progress)).await;
+        bar.finish();
+        print_report(&report?, self.json)
+    }
+}
+
+impl AskingArgs {
+    /// What they say, with names resolved.
+    pub(crate) async fn options<R: Runtime>(self, runtime: &R) -> Result<CheckOptions, Failed> {
+        let mut names = Names::new(runtime, self.names);
         let relays = names.relays(&self.relay).await?;
         let distant = names.distant(&self.distant).await?;
         let (names, contacted) = names.done();
-        let options = CheckOptions {
+        Ok(CheckOptions {
             peers: self.peer,
-            bootstrap: lists::bootstrap(self.bootstrap, self.allow_private),
             listen: self.listen,
             keypair: keypair(self.key.as_deref())?,
             allow_private: self.allow_private,
@@ -54,16 +69,11 @@ impl Job for CheckArgs {
             relay: !self.no_relay,
             relays,
             distant,
-            ledger: None,
             names,
             contacted,
-            timeout: Duration::from_secs(self.timeout),
             record: self.on.record.map(Recording::to),
-        };
-        let mut bar = Bar::new();
-        let report = crate::check(runtime, options, |progress| bar.show(progress)).await;
-        bar.finish();
-        print_report(&report?, self.json)
+            ..CheckOptions::default()
+        })
     }
 }
 

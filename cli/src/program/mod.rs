@@ -49,14 +49,14 @@ pub fn program(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     log();
     let done = match args.command {
         Command::Demo(demo) => runtimes::run(demo.on.runtime, demo),
-        Command::Check(check) => runtimes::run(check.on.runtime, check),
+        Command::Check(check) => runtimes::run(check.asking.on.runtime, check),
         Command::Serve(serve) => runtimes::run(serve.on.runtime, serve),
         Command::Map(map) => runtimes::run(map.on.runtime, map),
         Command::Listen(listen) => runtimes::run(listen.on.runtime, listen),
         Command::Connect(connect) => runtimes::run(connect.on.runtime, connect),
         Command::Replay(replay) => records::replay(&replay),
         Command::Sim(sim) => sim::sim(&sim),
-        Command::Watch(watch) => runtimes::run(watch.on.runtime, watch),
+        Command::Watch(watch) => runtimes::run(watch.asking.on.runtime, watch),
         Command::Config(config) => self::config(&config),
         Command::Completions(shell) => completions(&shell),
         Command::Id(id) => self::id(&id),

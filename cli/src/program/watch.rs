@@ -2,36 +2,17 @@
 
 use crate::program::args::WatchArgs;
 use crate::program::jobs::{Job, stop_signal};
-use crate::program::names::Names;
-use crate::program::{Failed, keypair, print};
-use crate::{CheckOptions, Hook, Report, WatchNews, WatchOptions};
+use crate::program::{Failed, print};
+use crate::{Hook, Report, WatchNews, WatchOptions};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use portolan_core::{Duration, Notice};
-use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
 
 impl Job for WatchArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
-        let mut resolved = Names::new(&runtime, self.names);
-        let relays = resolved.relays(&self.relay).await?;
-        let distant = resolved.distant(&self.distant).await?;
-        let (names, contacted) = resolved.done();
-        let check = CheckOptions {
-            peers: self.peer,
-            listen: self.listen,
-            keypair: keypair(self.key.as_deref())?,
-            allow_private: self.allow_private,
-            map: !self.no_map && !self.allow_private,
-            relay: !self.no_relay,
-            relays,
-            distant,
-            names,
-            contacted,
-            record: self.on.record.map(Recording::to),
-            ..CheckOptions::default()
-        };
+        let check = self.asking.options(&runtime).await?;
         let options = WatchOptions { check, state: self.state };
         let mut hook = self.on_change.map(Hook::new);
         let screen = Screen::new(self.json);

@@ -230,7 +230,11 @@ impl Bonds {
 
     fn prepare(&mut self, cx: &mut Cx<'_>, conn: ConnId) {
         let Some(bond) = self.bonds.get_mut(&conn) else { return };
-        let Some(route) = self.routes.get_mut(&(bond.peer, bond.transport)) else { return };
+        let Some(route) = self.routes.get_mut(&(bond.peer, bond.transport)) else {
+            // It was forgotten for others, and with it what was expected.
+            self.is_news |= bond.watched_until.take().is_some();
+            return;
+        };
         match (bond.watched_until, bond.by, route.ends_soon_at(bond.since)) {
             (Some(until), _, _) if until <= cx.now => {
                 (route.age, route.lifetime, bond.watched_until) = (None, None, None);

@@ -266,7 +266,11 @@ impl Hearsay {
         }
         for (conn, one) in &offers {
             let group = group(one);
-            if !lines.contains_key(&group) && self.has_room(now, &lines) {
+            // A server with several IPs, as when it dials back from another one, has one voice.
+            let is_peer = |line: &ConnId| peers.get(*line).is_some_and(|it| it.peer == one.peer);
+            let has_voice = self.voices.values().any(|voice| voice.peer == one.peer)
+                || lines.values().any(is_peer);
+            if !lines.contains_key(&group) && !has_voice && self.has_room(now, &lines) {
                 lines.insert(group, *conn);
             }
         }
