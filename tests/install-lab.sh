@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need beside the Rust toolchain: tools for the network-namespace lab and
+# Installs what the tests need beside the Rust toolchain: tools for the network-namespace lab, a browser, and
 # the JavaScript peers of the interop tests. Run it as often as you like; it does only what is
 # missing. Debian packages need root (or sudo).
 set -euo pipefail
@@ -14,6 +14,7 @@ tools=(
     miniupnpd:miniupnpd-nftables
     upnpc:miniupnpc
     natpmpc:natpmpc
+    chromium:chromium
 )
 
 missing=()
@@ -33,13 +34,12 @@ if ((${#missing[@]} > 0)); then
     "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 
-# The lock file decides the versions; its stamp says which lock file is installed.
-js=tests/interop/js
-if [[ -f $js/package-lock.json ]]; then
+# The lock files decide the versions; a stamp says which lock file is installed.
+for js in tests/interop/js tests/browser; do
     stamp=$js/node_modules/.portolan-lock
     if ! cmp -s "$js/package-lock.json" "$stamp"; then
         (cd "$js" && npm ci --no-audit --no-fund --loglevel=error)
         cp "$js/package-lock.json" "$stamp"
     fi
-fi
+done
 echo "lab: ready"

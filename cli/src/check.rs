@@ -1,6 +1,7 @@
 //! `portolan check`: can this machine be reached? Asked of real peers.
 
 use crate::job::{self, Asked, Progress};
+use crate::ports;
 use crate::relays;
 use crate::report::Report;
 use multiaddr::{Multiaddr, Protocol};
@@ -12,14 +13,10 @@ use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::names::NamesConfig;
 use portolan_runtime::record::Recording;
 use portolan_runtime::traits::Runtime;
-use portolan_runtime::{Limits, ListenError, Node, Notices, StartError, Stopped, destination, net};
+use portolan_runtime::{Limits, Node, Notices, StartError, Stopped, destination};
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::IpAddr;
 use std::path::PathBuf;
-
-/// How often another port is tried when the kernel's choice for one socket is taken for another;
-/// ours: with half of all ports taken, all fail once in 65,536 starts.
-pub(crate) const PORT_TRIES: usize = 16;
 
 /// What to check, and how. Built by `CheckOptions::default()` and assignment.
 #[derive(Clone, Debug)]
@@ -41,6 +38,8 @@ pub struct CheckOptions {
     /// Ask relays for a reservation where the verdict says that not everybody can dial us: those of
     /// `relays`, and peers that relay.
     pub relay: bool,
+    /// Relays were needed here before: they are asked before there is a verdict.
+    pub expects_relays: bool,
     /// Relays to ask beside peers.
     pub relays: Vec<RelayPeer>,
     /// Servers behind relays to ask whether strangers get in.
@@ -67,6 +66,7 @@ impl Default for CheckOptions {
             allow_private: false,
             map: false,
             relay: false,
+            expects_relays: false,
             relays: Vec::new(),
             distant: Vec::new(),
             ledger: None,
@@ -128,7 +128,7 @@ pub(crate) async fn start_node<R: Runtime>(
     port: Option<u16>,
 ) -> Result<(Node<R>, Notices), StartError> {
     if options.listen.is_empty() {
-        listen_everywhere(runtime, options, port).await
+        ports::on_one_port(port, |listen| start(runtime, options, listen)).await
     } else {
         start(runtime, options, options.listen.clone()).await
     }
@@ -163,7 +163,11 @@ async fn start<R: Runtime>(
     let uses_relays = options.relay || !options.distant.is_empty();
     config.relay = uses_relays.then(RelayConfig::default);
     if let Some(relay) = &mut config.relay {
-        relay.need = if options.relay { RelayNeed::Auto } else { RelayNeed::Never };
+        relay.need = match (options.relay, options.expects_relays) {
+            (true, false) => RelayNeed::Auto,
+            (true, true) => RelayNeed::Expected,
+            (false, _) => RelayNeed::Never,
+        };
         relay.relays = relays::distinct(&options.relays);
         relay.distant_servers = relays::distinct_servers(&options.distant);
     }
@@ -186,72 +190,11 @@ async fn start<R: Runtime>(
     Ok((builder.start().await?, notices))
 }
 
-/// Listen on the wildcards of both families with one port number for all sockets, as routers and
-/// people like it. The number is the kernel's choice for one of them, and may be taken for
-/// another: then another number is tried.
-async fn listen_everywhere<R: Runtime>(
-    runtime: &R,
-    options: &CheckOptions,
-    mut wanted: Option<u16>,
-) -> Result<(Node<R>, Notices), StartError> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let port = wanted.take().or_else(free_port).unwrap_or(0);
-        match start(runtime, options, everywhere(port, has_ip6())).await {
-            Err(error) if is_in_use(&error) && tries < PORT_TRIES => {}
-            started => return started,
-        }
-    }
-}
-
-pub(crate) fn is_in_use(error: &StartError) -> bool {
-    matches!(error, StartError::Listen(ListenError::Socket(net::ListenError::InUse(_))))
-}
-
-/// A UDP port that was free a moment ago.
-pub(crate) fn free_port() -> Option<u16> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    socket.local_addr().ok().map(|addr| addr.port())
-}
-
-/// Whether this host speaks IPv6 at all.
-pub(crate) fn has_ip6() -> bool {
-    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
-}
-
-/// The wildcards with one port, for every transport.
-pub(crate) fn everywhere(port: u16, ip6: bool) -> Vec<Multiaddr> {
-    let mut ips = vec![Multiaddr::from(Ipv4Addr::UNSPECIFIED)];
-    if ip6 {
-        ips.push(Multiaddr::from(Ipv6Addr::UNSPECIFIED));
-    }
-    let tcp = |ip: &Multiaddr| ip.clone().with(Protocol::Tcp(port));
-    let quic = |ip: &Multiaddr| ip.clone().with(Protocol::Udp(port)).with(Protocol::QuicV1);
-    ips.iter().flat_map(|ip| [tcp(ip), quic(ip)]).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use portolan_tokio::Tokio;
     use tokio::runtime::Handle;
-
-    #[test]
-    fn by_default_everything_is_listened_on_with_one_port() {
-        let text =
-            |addrs: Vec<Multiaddr>| addrs.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(
-            text(everywhere(4001, true)),
-            [
-                "/ip4/0.0.0.0/tcp/4001",
-                "/ip4/0.0.0.0/udp/4001/quic-v1",
-                "/ip6/::/tcp/4001",
-                "/ip6/::/udp/4001/quic-v1",
-            ]
-        );
-        assert_eq!(everywhere(4001, false).len(), 2);
-    }
 
     #[tokio::test]
     async fn without_peers_nothing_is_started() {

@@ -1,5 +1,6 @@
 //! The main job: dial peers, follow what the node learns, end when nothing more is to be learnt.
 
+use crate::lists;
 use crate::report::{PeerFate, PeerReport, Report, SourceReport};
 use crate::timeline::Timeline;
 use futures::future::{Fuse, FusedFuture, FutureExt};
@@ -10,7 +11,7 @@ use portolan_core::{
     ConnId, Duration, Explanation, Instant, Mapping, MappingState, NodeState, Notice, RelayNotice,
     RelayState, Scope, State,
 };
-use portolan_runtime::bootstrap::{Bootstrap, BootstrapConfig, BootstrapNews};
+use portolan_runtime::bootstrap::{BootstrapConfig, BootstrapNews};
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{DialError, Dialled, Node, Noticed, Notices, Stopped};
 use std::collections::BTreeMap;
@@ -80,7 +81,7 @@ pub(crate) async fn run<R: Runtime>(
     let mut is_expired = false;
     let explanation = loop {
         let starting = bootstrap.as_mut().filter(|_| job.bootstraps);
-        let listed = next_of(starting).fuse();
+        let listed = lists::next_of(starting).fuse();
         pin_mut!(listed);
         // The order matters only where much comes at once: the time-out is never drowned in news.
         select_biased! {
@@ -127,14 +128,6 @@ pub(crate) async fn run<R: Runtime>(
     let mut report = Report::new(&explanation, job.since, &job.timeline, job.peers());
     report.bootstrap = job.sources;
     Ok(report)
-}
-
-/// The next news of a start from lists; without one there are none.
-async fn next_of(bootstrap: Option<&mut Bootstrap>) -> Option<BootstrapNews> {
-    match bootstrap {
-        Some(bootstrap) => bootstrap.next().await,
-        None => futures::future::pending().await,
-    }
 }
 
 /// What is kept while a job runs.
@@ -205,29 +198,23 @@ impl Job {
     }
 
     fn bootstrapped(&mut self, news: BootstrapNews, at: Instant) {
+        if let Some(text) = lists::words(&news) {
+            self.timeline.push(at, text);
+        }
         match news {
             BootstrapNews::Listed { url, list } => {
-                let peers = list.peers.len();
-                self.timeline.push(at, format!("the list at {url} names {peers} peers"));
                 self.sources.push(SourceReport::listed(&url, &list));
             }
             BootstrapNews::Failed { url, error } => {
-                self.timeline.push(at, format!("no list at {url}: {error}"));
                 self.sources.push(SourceReport::failed(&url, error.to_string()));
             }
             BootstrapNews::Remembered { url, list, .. } => {
-                let peers = list.peers.len();
-                let what =
-                    format!("the last good list of {url}, kept on disk, names {peers} peers");
-                self.timeline.push(at, what);
                 let of_url = |source: &&mut SourceReport| source.url == url.to_string();
                 if let Some(source) = self.sources.iter_mut().find(of_url) {
-                    source.remembered = Some(peers);
+                    source.remembered = Some(list.peers.len());
                 }
             }
-            BootstrapNews::Forgetful(error) => self.timeline.push(at, error.to_string()),
-            BootstrapNews::Dialling { addr, url, .. } => {
-                self.timeline.push(at, format!("dialling {addr}, which {url} lists"));
+            BootstrapNews::Dialling { addr, .. } => {
                 self.listed.insert(addr.clone(), self.peers.len());
                 self.peers.push(PeerReport::new(addr.to_string()));
                 self.dialling += 1;
@@ -239,7 +226,7 @@ impl Job {
                     Err(error) => self.failed(index, &error, at),
                 }
             }
-            _ => {}
+            BootstrapNews::Forgetful(_) | _ => {}
         }
     }
 

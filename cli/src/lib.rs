@@ -8,13 +8,16 @@
 //! program of several faces can bring along.
 
 mod address;
+mod agents;
 mod check;
 mod demo;
 mod http;
 mod job;
+mod lists;
 mod map;
 mod numbers;
 mod pipe;
+mod ports;
 mod program;
 mod relays;
 mod replay;
@@ -29,7 +32,7 @@ pub use address::{
 };
 pub use check::{CheckError, CheckOptions, check};
 pub use demo::{DemoError, DemoOptions, Servers, demo};
-pub use http::{HttpError, HttpOptions, Member};
+pub use http::{ClusterOptions, HttpError, HttpOptions, Member};
 pub use job::Progress;
 pub use map::{MapOptions, gateways, map};
 pub use numbers::thousands;

@@ -1,5 +1,6 @@
 //! Relays in words, and in the log of a server.
 
+use crate::thousands;
 use portolan_core::{
     BridgeEnd, CircuitAddr, DialFailure, DistantServer, Relay, RelayFailure, RelayNotice,
     RelayPeer, RelayStatus,
@@ -76,8 +77,16 @@ fn status(status: RelayStatus) -> String {
     }
 }
 
+/// What a relay allows a circuit: seconds, and bytes each way; none is no limit.
+pub(crate) fn limits(seconds: Option<u64>, bytes: Option<u64>) -> String {
+    let lasts = seconds.map(|span| format!("last {span} s"));
+    let bytes = bytes.map(|bytes| format!("carry {} bytes each way", thousands(bytes.into())));
+    let limits: Vec<String> = lasts.into_iter().chain(bytes).collect();
+    if limits.is_empty() { "do as it likes".to_owned() } else { limits.join(", ") }
+}
+
 /// Why a circuit is over.
-fn end(end: BridgeEnd, overtime: bool) -> &'static str {
+pub(crate) fn end(end: BridgeEnd, overtime: bool) -> &'static str {
     match end {
         BridgeEnd::Finished => "both sides finished",
         BridgeEnd::Reset => "a side reset it, or left",

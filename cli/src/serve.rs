@@ -1,10 +1,8 @@
 //! `portolan serve`: an AutoNAT v2 server, with identify and ping, and a relay if wanted.
 
-use crate::http::{self, Cluster, Figures, HttpError, HttpOptions, HttpServer, Routes, Status};
+use crate::http::{ClusterOptions, HttpError, HttpOptions, HttpServer, Serving};
 use crate::relays;
-use futures::future::Either;
 use futures::{FutureExt, StreamExt};
-use hyper::StatusCode;
 use multiaddr::Multiaddr;
 use portolan_core::config::{CONNECTIONS_MAX, RESERVATIONS_MAX};
 use portolan_core::wire::multiaddr::{Decoded, from_multiaddr, to_multiaddr};
@@ -12,7 +10,6 @@ use portolan_core::{
     Addr, CircuitAddr, Config, DialBackConfig, Family, IpScope, Notice, PeerId, RelayConfig,
     RelayNeed, RelayNotice, RelayPeer, RelayServerConfig, ip_scope,
 };
-use portolan_runtime::bootstrap::BootstrapConfig;
 use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::names::NamesConfig;
 use portolan_runtime::net::interface_ips;
@@ -24,7 +21,6 @@ use portolan_runtime::{
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 
 /// How to serve. Built by `ServeOptions::default()` and assignment.
 #[derive(Clone, Debug)]
@@ -48,6 +44,8 @@ pub struct ServeOptions {
     pub contacted: Vec<IpAddr>,
     /// Show what is done over HTTP as well, and offer a list of peers to start from.
     pub http: Option<HttpOptions>,
+    /// Others that are listed over HTTP.
+    pub cluster: ClusterOptions,
     /// Where to write a flight record, for `portolan replay`; none is written unless said.
     pub record: Option<Recording>,
 }
@@ -64,6 +62,7 @@ impl Default for ServeOptions {
             names: NamesConfig::default(),
             contacted: Vec::new(),
             http: None,
+            cluster: ClusterOptions::default(),
             record: None,
         }
     }
@@ -170,18 +169,19 @@ pub async fn serve<R: Runtime>(
     }
     // A port that is in use is told before anything else begins.
     let http = options.http.take();
+    let cluster = std::mem::take(&mut options.cluster);
     let web = http.as_ref().map(|http| HttpServer::listen(http.addr)).transpose()?;
-    let shown = Shown::of(&options);
+    let allow_private = options.allow_private;
     let (node, mut notices) = start(runtime.clone(), options).await?;
     if let Some(web) = &web {
         ready(Ready::Http(web.addr()));
     }
     ready(Ready::Addresses(&concrete(&node.listeners().await, &interfaces)));
-    let figures = Arc::new(Figures::new(shown.dial_backs_max));
+    let shown = Serving::new(&node, allow_private, DialBackConfig::default().dials_max);
     let log = async {
         while let Some(noticed) = notices.next().await {
             log(&noticed.notice);
-            figures.noticed(&noticed.notice, noticed.missed);
+            shown.noticed(&noticed);
             let led = led_here(&noticed.notice, node.peer_id());
             if !led.is_empty() {
                 ready(Ready::Addresses(&led));
@@ -197,7 +197,7 @@ pub async fn serve<R: Runtime>(
     };
     let show = async {
         match (http, web) {
-            (Some(http), Some(web)) => show(&runtime, &node, shown, &figures, (http, web)).await,
+            (Some(http), Some(web)) => shown.run(&runtime, (web, http.names), &cluster).await,
             (_, _) => futures::future::pending().await,
         }
     };
@@ -224,71 +224,6 @@ pub enum Ready<'a> {
     Http(SocketAddr),
     /// Peers reach it at these addresses.
     Addresses(&'a [Multiaddr]),
-}
-
-/// What of the options the pages want to know.
-#[derive(Clone, Copy)]
-struct Shown {
-    allow_private: bool,
-    dial_backs_max: usize,
-}
-
-impl Shown {
-    fn of(options: &ServeOptions) -> Shown {
-        let dial_backs_max = DialBackConfig::default().dials_max;
-        Shown { allow_private: options.allow_private, dial_backs_max }
-    }
-}
-
-/// Serve HTTP, and follow the others of the cluster. It ends only by failing.
-async fn show<R: Runtime>(
-    runtime: &R,
-    node: &Node<R>,
-    shown: Shown,
-    figures: &Arc<Figures>,
-    (http, web): (HttpOptions, HttpServer),
-) -> HttpError {
-    let Shown { allow_private, dial_backs_max } = shown;
-    let cluster = Arc::new(Cluster::default());
-    let status = Status::new(node.clone(), cluster.clone(), allow_private, dial_backs_max);
-    let (status, since) = (Arc::new(status), node.now());
-    let mut routes = Routes::default();
-    routes.add("/status", move || {
-        let status = status.clone();
-        async move { status.answer().await }
-    });
-    let (of, counted) = (node.clone(), figures.clone());
-    routes.add("/metrics", move || {
-        let (node, figures) = (of.clone(), counted.clone());
-        async move {
-            let load = node.load().await;
-            figures.answer(&load, node.now().since(since).as_secs())
-        }
-    });
-    let of = node.clone();
-    routes.add("/healthz", move || {
-        let node = of.clone();
-        async move {
-            // Only a driver that still runs answers.
-            match node.explain().await {
-                Ok(_) => http::text(StatusCode::OK, "ok\n"),
-                Err(_) => http::text(StatusCode::SERVICE_UNAVAILABLE, "the node is over\n"),
-            }
-        }
-    });
-    let counted = figures.clone();
-    routes.tell(move |path, status| counted.asked(path, status));
-    let mut config = BootstrapConfig::default();
-    config.allow_private = allow_private;
-    config.insecure_http = http.insecure_http;
-    let follow = cluster.follow(runtime, node, &http.cluster, &config);
-    let serve = web.run(runtime.clone(), routes, http.names);
-    futures::pin_mut!(follow, serve);
-    match futures::future::select(serve, follow).await {
-        Either::Left((Ok(never), _)) => match never {},
-        Either::Left((Err(error), _)) => error,
-        Either::Right((never, _)) => match never {},
-    }
 }
 
 /// The new addresses at which relays lead to us.

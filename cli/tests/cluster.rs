@@ -11,7 +11,8 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 use support::schema::assert_report;
-use support::{BOUND, Folder, code, portolan, run, stderr, stdout};
+use support::talking::{Talking, text};
+use support::{BOUND, Folder, Running, code, portolan, run, stderr, stdout};
 
 /// A server with HTTP; killed when it goes out of sight.
 struct Server {
@@ -296,6 +297,38 @@ fn a_cluster_is_a_place_to_start_from() {
     let last = report_in(&output);
     assert_eq!(of(&last, &urls[0])["remembered"], 3, "{last:#}");
     assert!(of(&last, &urls[1])["remembered"].is_null(), "it never had a good one");
+}
+
+#[test]
+fn sessions_and_watches_start_from_lists_as_well() {
+    let server = Server::start("127.0.0.75", "127.0.0.75:0", &["--dial-from", "127.1.0.75"]);
+    let url = server.url();
+    let lists = ["--bootstrap", url.as_str(), "--no-bootstrap-cache", "--allow-private"];
+    let named = format!("the list at {url} names 1 peers");
+    let delivered = || server.figures()["portolan_dial_requests_total{outcome=delivered}"];
+
+    let args = [&["/ip4/127.0.0.76/tcp/0", "--allow-anyone"], lists.as_slice()].concat();
+    let (mut listener, addresses) = Talking::listen(&args, 1);
+    assert_eq!(listener.line(), named);
+    until("who listens is dialled back", || delivered() >= 1.0);
+    let mut connector = Talking::start(&[&["connect", &addresses[0]], lists.as_slice()].concat());
+    connector.line_with(&named);
+    for one in [&mut listener, &mut connector] {
+        one.tell(text(7, 10_000)).join().expect("it was read");
+    }
+    assert!(listener.finish() == (Some(0), text(7, 10_000)));
+    assert!(connector.finish() == (Some(0), text(7, 10_000)));
+
+    let before = delivered();
+    let args = [&["watch", "--listen", "/ip4/127.0.0.77/tcp/0"], lists.as_slice()].concat();
+    let child = portolan(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let watch = Running::new(child.expect("the program starts"));
+    let mut lines: Vec<String> = Vec::new();
+    while !lines.last().is_some_and(|line| line.contains("the node is public")) {
+        lines.push(watch.line());
+    }
+    assert!(lines.iter().any(|line| line.ends_with(&named)), "{lines:#?}");
+    until("that is a figure", || delivered() > before);
 }
 
 #[test]

@@ -434,6 +434,7 @@ impl Agent {
                 peer: connection.peer,
                 observed: learnt.observed.or(connection.observed),
                 server: learnt.protocols.contains(Protocol::DialRequest),
+                agent: learnt.agent,
             });
         }
     }

@@ -33,7 +33,7 @@ mod words;
 pub use agent::Agent;
 pub use explain::{
     AddressExplanation, ClassExplanation, DistantExplanation, Explanation, HearsayExplanation,
-    HearsayServer, ServerExplanation,
+    HearsayServer, NextProbe, ServerExplanation,
 };
 pub use libp2p_identity::PublicKey;
 pub use probe::Proof;
@@ -53,8 +53,8 @@ pub use words::judgement::{
     FilteringBehavior, MappingBehavior, NodeState, Outcome, Reason, Scope, Source, Sources, State,
 };
 pub use words::mapping::{
-    Channel, Fetch, FetchFailure, FetchId, Gateway, GatewayAnswer, Lease, Mapping, MappingAction,
-    MappingEvent, MappingProtocol, MappingReason, MappingState, Soap,
+    Channel, Fetch, FetchFailure, FetchId, Gateway, GatewayAnswer, Lease, LeaseTerm, Mapping,
+    MappingAction, MappingEvent, MappingProtocol, MappingReason, MappingState, Soap,
 };
 pub use words::notice::{Notice, Oddity, Served};
 pub use words::protocol::{Framing, Protocol, ProtocolSet};

@@ -6,8 +6,8 @@ use libp2p_identity::Keypair;
 use portolan_core::wire::autonat::{DialStatus, Message, ResponseStatus, v1};
 use portolan_core::{
     Action, Actions, Addr, Agent, Config, ConnId, Connected, Cx, Draw, Duration, Event,
-    HearsayAnswer, Instant, ListenerId, NodeState, Notice, PeerId, Protocol, ProtocolSet, Reason,
-    Side, Signer, StreamEnd, StreamFailure, StreamId, Wake, config,
+    HearsayAnswer, Instant, ListenerId, NextProbe, NodeState, Notice, PeerId, Protocol,
+    ProtocolSet, Reason, Side, Signer, StreamEnd, StreamFailure, StreamId, Wake, config,
 };
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -420,6 +420,24 @@ fn a_server_of_v2_goes_first() {
     world.answer_v2(1, ResponseStatus::Refused, DialStatus::Unused);
     let asked: Vec<Protocol> = world.asked.values().map(|stream| stream.protocol).collect();
     assert_eq!(asked, [Protocol::AutonatV1; 2], "there is no evidence");
+}
+
+#[test]
+fn it_is_told_when_an_address_is_probed_next() {
+    let mut world = World::new();
+    let next = |world: &World| world.agent.explain().addresses[0].next;
+    world.meet(1, V1);
+    assert_eq!(next(&world), NextProbe::WithServer, "nobody can prove anything");
+    let conn = world.meet(2, V2);
+    assert_eq!(next(&world), NextProbe::Now);
+    world.answer_v2(2, ResponseStatus::Ok, DialStatus::DialError);
+    let NextProbe::At(at) = next(&world) else { panic!("{:?}", next(&world)) };
+    assert!(at > world.now && at < world.now + Duration::from_secs(60), "{at:?}");
+    let left = at.since(world.now).as_secs() + 1;
+    world.pass(left);
+    assert_eq!(next(&world), NextProbe::Now, "as it was told");
+    world.part(conn);
+    assert_eq!(next(&world), NextProbe::WithServer, "nobody is there any more");
 }
 
 #[test]

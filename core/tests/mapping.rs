@@ -253,6 +253,13 @@ fn both_ports_are_mapped_at_once_renewed_and_given_back() {
         let mut world = World::new(&[protocol]);
         world.start();
         world.assert_granted(protocol);
+        let terms = world.agent.explain().terms;
+        let granted: Vec<Addr> = world.mappings().iter().map(|one| one.internal).collect();
+        assert_eq!(terms.iter().map(|term| term.internal).collect::<Vec<_>>(), granted);
+        for term in terms {
+            let (until, again) = (term.until.expect("an end"), term.renew_at.expect("a plan"));
+            assert!(world.now < again && again < until, "{term:?}");
+        }
         let asked = world.router.requests.len();
         world.run(24 * 3_600);
         world.assert_granted(protocol);

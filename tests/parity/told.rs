@@ -298,8 +298,9 @@ fn plain_facts(facts: &Connected) -> Connected {
 fn plain_notice(notice: &Notice, about: Option<ConnId>) -> Notice {
     let plain = |conn: ConnId| if Some(conn) == about { THIS } else { ANOTHER };
     match *notice {
-        Notice::Identified { conn, peer, observed, server } => {
-            Notice::Identified { conn: plain(conn), peer, observed, server }
+        Notice::Identified { conn, peer, observed, server, ref agent } => {
+            let agent = agent.clone();
+            Notice::Identified { conn: plain(conn), peer, observed, server, agent }
         }
         Notice::NotIdentified { conn, peer } => Notice::NotIdentified { conn: plain(conn), peer },
         Notice::Ignored { oddity, conn } => Notice::Ignored { oddity, conn: conn.map(plain) },

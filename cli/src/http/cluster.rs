@@ -31,6 +31,16 @@ pub enum Member {
     Peer(Multiaddr),
 }
 
+/// A cluster of servers that list each other.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ClusterOptions {
+    /// The others.
+    pub members: Vec<Member>,
+    /// Take their lists over plain `http` from other hosts as well.
+    pub insecure_http: bool,
+}
+
 /// Somebody else of the cluster.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Other {

@@ -130,19 +130,14 @@ impl Figures {
     )]
     pub(crate) fn noticed(&self, notice: &Notice, missed: u64) {
         self.missed.inc_by(missed);
+        if let Some((service, reason)) = refusal(notice) {
+            self.refuse(service, reason);
+        }
         match notice {
             Notice::DialBackServed { answer, took, .. } => {
                 let outcome = outcome(*answer);
                 self.requests.get_or_create(&[("outcome", outcome)]).inc();
                 self.answers.observe(took.as_nanos() as f64 / 1e9);
-                let reason = match answer {
-                    Served::Refused => Some("no address that can be dialled"),
-                    Served::Rejected => Some("a limit is reached"),
-                    _ => None,
-                };
-                if let Some(reason) = reason {
-                    self.refuse("dial-back", reason);
-                }
             }
             Notice::FullyConnected { .. } => {
                 self.fully_connected.set(1);
@@ -167,10 +162,6 @@ impl Figures {
             RelayNotice::Granted { renewed, .. } => {
                 let kind = if *renewed { "renewed" } else { "new" };
                 self.reservations_granted.get_or_create(&[("kind", kind)]).inc();
-            }
-            RelayNotice::Refused { target, status, .. } => {
-                let service = if target.is_some() { "circuit" } else { "reservation" };
-                self.refuse(service, reason(*status));
             }
             RelayNotice::BridgeOpened { .. } => {
                 self.circuits_opened.inc();
@@ -238,7 +229,7 @@ const OUTCOMES: [&str; 8] = [
     "aborted",
 ];
 
-fn outcome(served: Served) -> &'static str {
+pub(super) fn outcome(served: Served) -> &'static str {
     match served {
         Served::Delivered => "delivered",
         Served::Connected => "connected",
@@ -250,6 +241,21 @@ fn outcome(served: Served) -> &'static str {
         Served::Aborted => "aborted",
         _ => "other",
     }
+}
+
+/// Which service refused what a notice is about, and why; none if it is about no refusal.
+pub(super) fn refusal(notice: &Notice) -> Option<(&'static str, &'static str)> {
+    if let Notice::DialBackServed { answer, .. } = notice {
+        return match answer {
+            Served::Refused => Some(("dial-back", "no address that can be dialled")),
+            Served::Rejected => Some(("dial-back", "a limit is reached")),
+            Served::Delivered | Served::Connected | Served::Aborted => None,
+            Served::DialFailed | Served::DialBackFailed | Served::InternalError | _ => None,
+        };
+    }
+    let Notice::Relay(RelayNotice::Refused { target, status, .. }) = notice else { return None };
+    let service = if target.is_some() { "circuit" } else { "reservation" };
+    Some((service, reason(*status)))
 }
 
 fn reason(status: RelayStatus) -> &'static str {

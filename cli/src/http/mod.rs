@@ -5,20 +5,28 @@
 //! name that the operator gave: pages of elsewhere cannot make a browser ask it under their own
 //! name. Connections, headers and times are bounded. Others add routes to a [`Routes`].
 
+mod board;
 mod cluster;
 mod figures;
+mod page;
+mod serving;
 mod status;
 
-pub(crate) use cluster::Cluster;
-pub use cluster::Member;
-pub(crate) use figures::Figures;
-pub(crate) use status::Status;
+use board::{Board, Present};
+use cluster::Cluster;
+pub use cluster::{ClusterOptions, Member};
+use figures::Figures;
+pub(crate) use page::{Cell, Clock, Figure, Headline, Live, Page, Section, Tone, View};
+pub(crate) use serving::Serving;
+use status::Status;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use futures::future::{BoxFuture, Either, select};
-use http_body_util::Full;
-use hyper::body::Incoming;
+use futures::StreamExt;
+use futures::future::{BoxFuture, Either, ready, select};
+use futures::stream::BoxStream;
+use http_body_util::{Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::header::{
     ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue,
     X_CONTENT_TYPE_OPTIONS,
@@ -35,13 +43,16 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Connections at once, number; ours: a few browsers and scrapers. When full, a new one is closed.
 const CONNECTIONS_MAX: usize = 64;
 /// How long a connection may last, seconds; ours: beyond what any answer here takes to make, over any
 /// line that can carry it.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a connection with a stream of events may last, seconds; ours: whoever follows for longer comes
+/// again, and whoever is gone without a word is forgotten.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long to wait after a connection could not be accepted, milliseconds; ours: descriptors may be used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Headers of a request, number; ours: browsers send some twenty. When full, it is answered with 431.
@@ -57,17 +68,13 @@ pub struct HttpOptions {
     pub addr: SocketAddr,
     /// Names by which it may be asked, beside IPs and localhost.
     pub names: Vec<String>,
-    /// Others of the same cluster.
-    pub cluster: Vec<Member>,
-    /// Take their lists over plain `http` from other hosts as well.
-    pub insecure_http: bool,
 }
 
 impl HttpOptions {
     /// Listen there, for whoever knows the IP.
     #[must_use]
     pub fn on(addr: SocketAddr) -> HttpOptions {
-        HttpOptions { addr, names: Vec::new(), cluster: Vec::new(), insecure_http: false }
+        HttpOptions { addr, names: Vec::new() }
     }
 }
 
@@ -91,7 +98,11 @@ pub enum HttpError {
 }
 
 /// What is answered.
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Body>;
+/// A whole document, or events without an end.
+pub(crate) type Body = http_body_util::Either<Full<Bytes>, StreamBody<Frames>>;
+/// The parts of what has no end.
+type Frames = BoxStream<'static, Result<Frame<Bytes>, Infallible>>;
 /// What makes the answer to a GET.
 type Route = Box<dyn Fn() -> BoxFuture<'static, Answer> + Send + Sync>;
 /// What is told of every request: the path if there is one, and the status.
@@ -119,6 +130,12 @@ impl Routes {
     /// Tell of every request.
     pub(crate) fn tell(&mut self, tell: impl Fn(&'static str, StatusCode) + Send + Sync + 'static) {
         self.tell = Some(Box::new(tell));
+    }
+
+    /// Show a page at `/`, filled by these events.
+    pub(crate) fn page<R: Runtime>(&mut self, page: Page, live: Arc<Live<R>>) {
+        self.add("/", move || ready(page.answer()));
+        self.add("/events", move || ready(live.answer()));
     }
 
     async fn answer(&self, names: &[String], request: &Request<Incoming>) -> Answer {
@@ -175,9 +192,19 @@ pub(crate) fn text(status: StatusCode, said: &'static str) -> Answer {
     document(status, "text/plain; charset=utf-8", Bytes::from_static(said.as_bytes()))
 }
 
-/// An answer that no browser takes for anything else, keeps, or lets load more.
+/// A document as an answer.
 pub(crate) fn document(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    document_of(status, kind, Body::Left(Full::new(body.into())))
+}
+
+/// Events as what an answer is made of.
+fn events(all: BoxStream<'static, Bytes>) -> Body {
+    Body::Right(StreamBody::new(all.map(|event| Ok(Frame::data(event))).boxed()))
+}
+
+/// An answer that no browser takes for anything else, keeps, or lets load more.
+fn document_of(status: StatusCode, kind: &'static str, body: Body) -> Answer {
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -233,28 +260,41 @@ impl HttpServer {
                     continue;
                 }
             };
-            let Some(counted) = Counted::new(&open) else { continue };
-            let (shared, timer) = (shared.clone(), runtime.sleep(CONNECTION_TIMEOUT));
+            let Some(counted) = Counted::new(&open, CONNECTIONS_MAX) else { continue };
+            let (shared, timers) = (shared.clone(), runtime.clone());
             let serve = async move {
                 let _counted = counted;
-                connection(tcp, shared, timer).await;
+                connection(tcp, shared, timers).await;
             };
             runtime.spawn(serve.boxed());
         }
     }
 }
 
-async fn connection<T>(tcp: T, shared: Arc<(Routes, Vec<String>)>, timer: impl Future<Output = ()>)
+async fn connection<R, T>(tcp: T, shared: Arc<(Routes, Vec<String>)>, runtime: R)
 where
+    R: Runtime,
     T: futures::io::AsyncRead + futures::io::AsyncWrite + Unpin + Send + 'static,
 {
+    let streams = Arc::new(AtomicBool::new(false));
+    let is_stream = streams.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let shared = shared.clone();
-        async move { Ok::<_, Infallible>(shared.0.answer(&shared.1, &request).await) }
+        let (shared, is_stream) = (shared.clone(), is_stream.clone());
+        async move {
+            let answer = shared.0.answer(&shared.1, &request).await;
+            is_stream.store(matches!(answer.body(), Body::Right(_)), Ordering::Relaxed);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.keep_alive(false).max_headers(HEADERS_MAX).max_buf_size(BUFFER_MAX);
     let serve = builder.serve_connection(Io(tcp), service);
+    let timer = async {
+        runtime.sleep(CONNECTION_TIMEOUT).await;
+        if streams.load(Ordering::Relaxed) {
+            runtime.sleep(STREAM_TIMEOUT).await;
+        }
+    };
     match select(pin!(serve), pin!(timer)).await {
         Either::Left((Err(error), _)) => tracing::debug!(%error, "a connection for HTTP broke"),
         Either::Left((Ok(()), _)) => {}
@@ -262,14 +302,14 @@ where
     }
 }
 
-/// One connection that is counted until it is dropped.
+/// One of so many at most, counted until it is dropped.
 struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
-    fn new(open: &Arc<AtomicUsize>) -> Option<Counted> {
+    fn new(open: &Arc<AtomicUsize>, max: usize) -> Option<Counted> {
         let counted = Counted(open.clone());
         // Dropping what is too many takes it off again.
-        (open.fetch_add(1, Ordering::Relaxed) < CONNECTIONS_MAX).then_some(counted)
+        (open.fetch_add(1, Ordering::Relaxed) < max).then_some(counted)
     }
 }
 

@@ -12,14 +12,15 @@ pub use join::MoveFailed;
 pub use news::{PathReport, PipeNews};
 pub use relayed::NoReservation;
 
-use crate::check::{PORT_TRIES, everywhere, free_port, has_ip6, is_in_use};
+use crate::ports::{self, Failure};
 use crate::serve::concrete;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, pin_mut, select_biased};
 use join::{Ends, Running};
 use multiaddr::Multiaddr;
 use news::Tracker;
-use portolan_core::{RelayNeed, RelayPeer};
+use portolan_core::{Config, RelayNeed, RelayPeer};
+use portolan_runtime::bootstrap::BootstrapConfig;
 use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::names::NamesConfig;
 use portolan_runtime::net::interface_ips;
@@ -43,6 +44,11 @@ pub struct ListenOptions {
     pub listen: Vec<Multiaddr>,
     /// Relays to be reached through, if any.
     pub relays: Vec<RelayPeer>,
+    /// Lists of peers to start from, if any: they tell where we are, and those of them that relay are relays to be
+    /// reached through where not everybody can dial us.
+    pub bootstrap: Option<BootstrapConfig>,
+    /// Treat private and loopback addresses as if they were global.
+    pub allow_private: bool,
     /// How names in addresses are resolved.
     pub names: NamesConfig,
     /// Whom this host sent to before, on behalf of this: servers of names, when relays were looked up.
@@ -66,6 +72,8 @@ impl ListenOptions {
         ListenOptions {
             listen: Vec::new(),
             relays: Vec::new(),
+            bootstrap: None,
+            allow_private: false,
             names: NamesConfig::default(),
             contacted: Vec::new(),
             allow,
@@ -73,6 +81,15 @@ impl ListenOptions {
             predict_ports: false,
             keypair: identity::generate(),
             record: None,
+        }
+    }
+
+    /// When relays are to lead others here; none where there are none.
+    fn need(&self) -> Option<RelayNeed> {
+        match (self.relays.is_empty(), &self.bootstrap) {
+            (false, _) => Some(RelayNeed::Always),
+            (true, Some(_)) => Some(RelayNeed::Auto),
+            (true, None) => None,
         }
     }
 }
@@ -88,6 +105,11 @@ pub struct ConnectOptions {
     pub keypair: Keypair,
     /// How names in addresses are resolved.
     pub names: NamesConfig,
+    /// Lists of peers to start from, if any: they tell where we are, which a direct connection beside a relayed one may
+    /// need.
+    pub bootstrap: Option<BootstrapConfig>,
+    /// Treat private and loopback addresses as if they were global.
+    pub allow_private: bool,
     /// Tell of attempts at a direct connection, and why there is none.
     pub explain: bool,
     /// Predict ports, and send to those that the peer predicts; see
@@ -104,6 +126,8 @@ impl ConnectOptions {
             peer,
             keypair: identity::generate(),
             names: NamesConfig::default(),
+            bootstrap: None,
+            allow_private: false,
             explain: false,
             predict_ports: false,
             record: None,
@@ -175,7 +199,9 @@ pub async fn listen<R: Runtime>(
             say(&PipeNews::Listening { address: address.to_string() });
         }
         let follow = relayed::follow(&node, say);
-        let follow = async { futures::join!(follow, punching::follow(&node, say)) }.fuse();
+        let starting = start_from(&node, options.bootstrap, say);
+        let follow = async { futures::join!(follow, punching::follow(&node, say), starting) };
+        let follow = follow.fuse();
         let mut say = say;
         let serve = async {
             match &options.exec {
@@ -209,6 +235,9 @@ pub async fn connect<R: Runtime>(
 ) -> Result<(), PipeFailed> {
     let node = dialling(runtime, &options).await?;
     let address = options.peer;
+    let news = RefCell::new(news);
+    let say = |one: &PipeNews| (news.borrow_mut())(one);
+    let starting = start_from(&node, options.bootstrap, say).fuse();
     let opened = async {
         let dialled = node.dial(address.clone()).await?;
         let config = PipeConfig::default();
@@ -216,15 +245,14 @@ pub async fn connect<R: Runtime>(
     };
     let opened = opened.fuse();
     let mut stop = Box::pin(stop.fuse());
-    pin_mut!(opened);
+    pin_mut!(opened, starting);
     let pipe = select_biased! {
         pipe = opened => pipe,
         () = stop => Err(PipeFailed::Interrupted),
+        () = starting => Err(PipeFailed::Interrupted),
     };
     let carried = match pipe {
         Ok(pipe) => {
-            let news = RefCell::new(news);
-            let say = |one: &PipeNews| (news.borrow_mut())(one);
             let explain = async {
                 match options.explain {
                     true => punching::follow(&node, say).await,
@@ -238,6 +266,7 @@ pub async fn connect<R: Runtime>(
             loop {
                 select_biased! {
                     () = explain => {}
+                    () = starting => {}
                     carried = carried => break carried,
                 }
             }
@@ -251,27 +280,28 @@ pub async fn connect<R: Runtime>(
 /// A node that connects. It listens only for the sake of direct connections beside a relayed one:
 /// nobody is served.
 async fn dialling<R: Runtime>(runtime: R, options: &ConnectOptions) -> Result<Node<R>, StartError> {
-    let is_relayed = options.peer.iter().any(|part| part == multiaddr::Protocol::P2pCircuit);
-    let mut tries = 0;
-    loop {
-        tries += 1;
+    let start = async |listen: Vec<Multiaddr>| {
         // Whoever is reached through a relay needs no reservation for it.
-        let config = relayed::config(&[], RelayNeed::Never, options.predict_ports);
+        let mut config = relayed::config(&[], RelayNeed::Never, options.predict_ports);
+        config.allow_private = options.allow_private;
         let mut builder = Node::<R>::builder(runtime.clone(), options.keypair.clone())
             .config(config)
             .names(options.names.clone());
-        if is_relayed {
-            for addr in everywhere(free_port().unwrap_or(0), has_ip6()) {
-                builder = builder.listen(addr);
-            }
+        for addr in listen {
+            builder = builder.listen(addr);
         }
         if let Some(recording) = options.record.clone() {
             builder = builder.record(recording);
         }
-        match builder.start().await {
-            Err(error) if is_relayed && is_in_use(&error) && tries < PORT_TRIES => {}
-            started => return started,
-        }
+        builder.start().await
+    };
+    let is_relayed = options.peer.iter().any(|part| part == multiaddr::Protocol::P2pCircuit);
+    if is_relayed { ports::on_one_port(None, start).await } else { start(Vec::new()).await }
+}
+
+impl Failure for PipeFailed {
+    fn is_in_use(&self) -> bool {
+        matches!(self, PipeFailed::Start(error) if error.is_in_use())
     }
 }
 
@@ -280,34 +310,50 @@ async fn start<R: Runtime>(
     runtime: R,
     options: &ListenOptions,
 ) -> Result<(Node<R>, Incoming), PipeFailed> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
+    let start = async |listen: Vec<Multiaddr>| {
         let mut builder = Node::<R>::builder(runtime.clone(), options.keypair.clone())
             .names(options.names.clone())
             .contacted(options.contacted.iter().copied());
         let incoming = builder.accept(PROTOCOL)?;
-        if !options.relays.is_empty() {
-            let config = relayed::config(&options.relays, RelayNeed::Always, options.predict_ports);
-            builder = builder.config(config);
+        let mut config = Config::default();
+        if let Some(need) = options.need() {
+            config = relayed::config(&options.relays, need, options.predict_ports);
         }
-        let is_free = options.listen.is_empty();
-        let listen = if is_free {
-            everywhere(free_port().unwrap_or(0), has_ip6())
-        } else {
-            options.listen.clone()
-        };
+        if let Some(relay) = &mut config.relay {
+            relay.use_connected = options.bootstrap.is_some();
+        }
+        config.allow_private = options.allow_private;
+        builder = builder.config(config);
         for addr in listen {
             builder = builder.listen(addr);
         }
         if let Some(recording) = options.record.clone() {
             builder = builder.record(recording);
         }
-        match builder.start().await {
-            Err(error) if is_free && is_in_use(&error) && tries < PORT_TRIES => {}
-            started => return Ok((started?, incoming)),
-        }
+        Ok((builder.start().await?, incoming))
+    };
+    match options.listen.is_empty() {
+        true => ports::on_one_port(None, start).await,
+        false => start(options.listen.clone()).await,
     }
+}
+
+/// Start from lists, if there are any, and tell of it. It does not end.
+async fn start_from<R: Runtime>(
+    node: &Node<R>,
+    lists: Option<BootstrapConfig>,
+    say: impl Fn(&PipeNews),
+) {
+    if let Some(lists) = lists {
+        let mut starting = node.bootstrap(lists);
+        while let Some(news) = starting.next().await {
+            if let Some(text) = crate::lists::words(&news) {
+                say(&PipeNews::Bootstrap { text });
+            }
+        }
+        starting.close().await;
+    }
+    futures::future::pending().await
 }
 
 /// Join the first session to stdin and stdout.

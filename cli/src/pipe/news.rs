@@ -17,6 +17,11 @@ pub enum PipeNews {
         /// A multiaddr with `/p2p/` and the peer id.
         address: String,
     },
+    /// Something became of a list of peers to start from.
+    Bootstrap {
+        /// What, for people.
+        text: String,
+    },
     /// An address that leads here no longer: its relay is lost, or another one is better.
     Withdrawn {
         /// A multiaddr with `/p2p/` and the peer id.
@@ -115,6 +120,7 @@ impl fmt::Display for PipeNews {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PipeNews::Listening { address } => write!(f, "listening: portolan connect {address}"),
+            PipeNews::Bootstrap { text } => f.write_str(text),
             PipeNews::Withdrawn { address } => write!(f, "no longer listening: {address}"),
             PipeNews::Session { peer, .. } => write!(f, "session with {peer}"),
             PipeNews::Path { before: Some(before), path, .. } => write!(f, "{before} → {path}"),

@@ -164,6 +164,10 @@ pub(crate) struct AskingArgs {
 pub(crate) struct WatchArgs {
     #[command(flatten)]
     pub(crate) asking: AskingArgs,
+    #[command(flatten)]
+    pub(crate) bootstrap: BootstrapArgs,
+    #[command(flatten)]
+    pub(crate) page: PageArgs,
     /// A directory for what is to be known at the next start, made if it is missing: peers that were of
     /// use, and the port, among others. What is known puts questions in order and proves nothing.
     #[arg(long, value_name = "DIR", value_parser = file())]
@@ -223,7 +227,9 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "FILE", value_parser = file())]
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) web: WebArgs,
+    pub(crate) page: PageArgs,
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
     #[command(flatten)]
     pub(crate) relaying: RelayingArgs,
     #[command(flatten)]
@@ -232,16 +238,21 @@ pub(crate) struct ServeArgs {
     pub(crate) on: OnArgs,
 }
 
-/// What a server shows over HTTP.
+/// What is shown over HTTP.
 #[derive(Debug, clap::Args)]
-pub(crate) struct WebArgs {
-    /// Serve HTTP: /status (a list of peers to start from), /metrics (for Prometheus), /healthz. With a port
-    /// alone, for this host only.
+pub(crate) struct PageArgs {
+    /// Serve HTTP: a page at / with all that goes on, and of a server /status (a list of peers to start from),
+    /// /metrics (for Prometheus) and /healthz. With a port alone, for this host only.
     #[arg(long, value_name = "[IP:]PORT", value_parser = web)]
     pub(crate) http: Option<SocketAddr>,
     /// A name by which HTTP may be asked, beside IPs and localhost.
     #[arg(long, value_name = "NAME", requires = "http")]
     pub(crate) http_name: Vec<String>,
+}
+
+/// Who else is listed over HTTP.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ClusterArgs {
     /// Another server of the same cluster, by its address or by the URL of its list (or of any list of
     /// them). Whoever can be dialled is listed, too.
     #[arg(long, value_name = "URL|MULTIADDR", value_parser = member, requires = "http")]
@@ -331,10 +342,8 @@ pub(crate) struct ListenArgs {
     /// can be had within 15 s it is a failure.
     #[arg(long, value_name = "MULTIADDR", value_parser = relay_address)]
     pub(crate) relay: Vec<Multiaddr>,
-    /// Predict which ports a NAT gives out, where nothing else leads to a direct connection; the other side needs
-    /// the flag as well. It costs up to 32 packets to ports at which nobody is, three times in a row.
-    #[arg(long)]
-    pub(crate) predict_ports: bool,
+    #[command(flatten)]
+    pub(crate) pipe: PipeArgs,
     /// A peer that may connect; `portolan id` shows one's own. Others are refused.
     #[arg(long, value_name = "PEER_ID", conflicts_with = "allow_anyone")]
     pub(crate) allow: Vec<PeerId>,
@@ -345,16 +354,6 @@ pub(crate) struct ListenArgs {
     /// Words are cut at white space, quotes and backslashes hold them together; no shell is involved.
     #[arg(long, value_name = "CMD", value_parser = command)]
     pub(crate) exec: Option<Argv>,
-    /// The file of the identity to use, made if it is missing. Without it: a fresh identity.
-    #[arg(long, value_name = "FILE", value_parser = file())]
-    pub(crate) key: Option<PathBuf>,
-    /// Tell on stderr in JSON, a document a line.
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) names: NamesArgs,
-    #[command(flatten)]
-    pub(crate) on: OnArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -365,13 +364,25 @@ pub(crate) struct ConnectArgs {
     /// Tell of attempts at a direct connection beside a relayed one, and why there is none.
     #[arg(long)]
     pub(crate) explain: bool,
+    #[command(flatten)]
+    pub(crate) pipe: PipeArgs,
+    /// Stdin and stdout, which the session has anyway.
+    #[arg(value_name = "-", value_parser = ["-"])]
+    _standard: Option<String>,
+}
+
+/// What `listen` and `connect` have in common.
+#[derive(Debug, clap::Args)]
+pub(crate) struct PipeArgs {
+    #[command(flatten)]
+    pub(crate) bootstrap: BootstrapArgs,
+    /// Treat private and loopback addresses as if they were global.
+    #[arg(long)]
+    pub(crate) allow_private: bool,
     /// Predict which ports a NAT gives out, where nothing else leads to a direct connection; the other side needs
     /// the flag as well. It costs up to 32 packets to ports at which nobody is, three times in a row.
     #[arg(long)]
     pub(crate) predict_ports: bool,
-    /// Stdin and stdout, which the session has anyway.
-    #[arg(value_name = "-", value_parser = ["-"])]
-    _standard: Option<String>,
     /// The file of the identity to use, made if it is missing. Without it: a fresh identity.
     #[arg(long, value_name = "FILE", value_parser = file())]
     pub(crate) key: Option<PathBuf>,

@@ -1,15 +1,15 @@
 //! The commands that run nodes, on whichever runtime there is.
 
 use crate::program::args::{
-    Args, AskingArgs, CheckArgs, DemoArgs, MapArgs, Protocols, RelayingArgs, ServeArgs,
+    Args, AskingArgs, CheckArgs, DemoArgs, MapArgs, PageArgs, Protocols, RelayingArgs, ServeArgs,
 };
 use crate::program::lists;
 use crate::program::names::Names;
 use crate::program::progress::Bar;
 use crate::program::{FAILURE, Failed, USAGE, keypair, print};
 use crate::{
-    CheckOptions, DemoOptions, HttpOptions, MapOptions, MappingReport, Ready, Report, ServeError,
-    ServeOptions,
+    CheckOptions, ClusterOptions, DemoOptions, HttpOptions, MapOptions, MappingReport, Ready,
+    Report, ServeError, ServeOptions,
 };
 use async_signal::{Signal, Signals};
 use clap::{CommandFactory, error::ErrorKind};
@@ -92,21 +92,25 @@ fn no_peers() -> ! {
     .exit()
 }
 
+/// What is shown over HTTP, if anything.
+pub(crate) fn http(args: PageArgs) -> Option<HttpOptions> {
+    let mut http = HttpOptions::on(args.http?);
+    http.names = args.http_name;
+    Some(http)
+}
+
 impl Job for ServeArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
         let drain = drain_signal(self.relaying.relay)?;
         let mut names = Names::new(&runtime, self.names);
         let reserve_at = names.relays(&self.relaying.reserve_at).await?;
         let (names, contacted) = names.done();
-        let http = self.web.http.map(|addr| {
-            let mut http = HttpOptions::on(addr);
-            http.names = self.web.http_name;
-            http.cluster = self.web.cluster;
-            http.insecure_http = self.web.insecure_http;
-            http
-        });
+        let mut cluster = ClusterOptions::default();
+        cluster.members = self.cluster.cluster;
+        cluster.insecure_http = self.cluster.insecure_http;
         let options = ServeOptions {
-            http,
+            http: http(self.page),
+            cluster,
             listen: self.listen,
             keypair: keypair(self.key.as_deref())?,
             allow_private: self.allow_private,

@@ -2,6 +2,7 @@
 
 use crate::program::args::{ConnectArgs, ListenArgs, Place};
 use crate::program::jobs::{Job, stop_signal};
+use crate::program::lists;
 use crate::program::names::Names;
 use crate::program::{Failed, USAGE, keypair};
 use crate::{ConnectOptions, ListenOptions, PipeNews};
@@ -32,14 +33,17 @@ impl Job for ListenArgs {
         }
         let mut options = ListenOptions::new(allow);
         options.listen = listen;
-        options.predict_ports = self.predict_ports;
-        let mut names = Names::new(&runtime, self.names);
+        let pipe = self.pipe;
+        options.bootstrap = lists::bootstrap(pipe.bootstrap, pipe.allow_private);
+        options.allow_private = pipe.allow_private;
+        options.predict_ports = pipe.predict_ports;
+        let mut names = Names::new(&runtime, pipe.names);
         options.relays = names.relays(&self.relay).await?;
         (options.names, options.contacted) = names.done();
         options.exec = self.exec;
-        options.keypair = keypair(self.key.as_deref())?;
-        options.record = self.on.record.map(Recording::to);
-        crate::listen(runtime, options, teller(self.json), stop_signal()?).await?;
+        options.keypair = keypair(pipe.key.as_deref())?;
+        options.record = pipe.on.record.map(Recording::to);
+        crate::listen(runtime, options, teller(pipe.json), stop_signal()?).await?;
         Ok(0)
     }
 }
@@ -48,11 +52,14 @@ impl Job for ConnectArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
         let mut options = ConnectOptions::new(self.peer);
         options.explain = self.explain;
-        options.predict_ports = self.predict_ports;
-        (options.names, _) = Names::new(&runtime, self.names).done();
-        options.keypair = keypair(self.key.as_deref())?;
-        options.record = self.on.record.map(Recording::to);
-        crate::connect(runtime, options, teller(self.json), stop_signal()?).await?;
+        let pipe = self.pipe;
+        options.bootstrap = lists::bootstrap(pipe.bootstrap, pipe.allow_private);
+        options.allow_private = pipe.allow_private;
+        options.predict_ports = pipe.predict_ports;
+        (options.names, _) = Names::new(&runtime, pipe.names).done();
+        options.keypair = keypair(pipe.key.as_deref())?;
+        options.record = pipe.on.record.map(Recording::to);
+        crate::connect(runtime, options, teller(pipe.json), stop_signal()?).await?;
         Ok(0)
     }
 }

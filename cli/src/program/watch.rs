@@ -1,19 +1,22 @@
 //! What `portolan watch` prints: lines, or JSON, or on a terminal the present picture below them.
 
 use crate::program::args::WatchArgs;
-use crate::program::jobs::{Job, stop_signal};
-use crate::program::{Failed, print};
+use crate::program::jobs::{Job, http, stop_signal};
+use crate::program::{Failed, lists, print};
 use crate::{Hook, Report, WatchNews, WatchOptions};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use portolan_core::{Duration, Notice};
 use portolan_runtime::traits::Runtime;
 use serde_json::{Value, json};
 use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 
 impl Job for WatchArgs {
     async fn run<R: Runtime>(self, runtime: R) -> Result<u8, Failed> {
-        let check = self.asking.options(&runtime).await?;
-        let options = WatchOptions { check, state: self.state };
+        let bootstrap = lists::bootstrap(self.bootstrap, self.asking.allow_private);
+        let mut check = self.asking.options(&runtime).await?;
+        check.bootstrap = bootstrap;
+        let options = WatchOptions { check, state: self.state, http: http(self.page) };
         let mut hook = self.on_change.map(Hook::new);
         let screen = Screen::new(self.json);
         let stop = stop_signal()?;
@@ -84,8 +87,14 @@ fn line(news: &WatchNews) -> Option<String> {
         WatchNews::Noticed { at, text, .. } | WatchNews::Peer { at, text } => {
             Some(format!("{:>10.3}  {text}", at.as_secs_f64()))
         }
+        WatchNews::Shown(addr) => Some(format!("{:>10.3}  shown at {}", 0.0, page(*addr))),
         WatchNews::Stands(_) => None,
     }
+}
+
+/// Where the page is.
+fn page(addr: SocketAddr) -> String {
+    format!("http://{addr}/")
 }
 
 /// How the node stands, in some lines.
@@ -111,6 +120,7 @@ fn document(news: &WatchNews) -> Value {
         WatchNews::Peer { at, text } => {
             json!({ "at_ms": at_ms(at), "event": "peer", "text": text })
         }
+        WatchNews::Shown(addr) => json!({ "event": "shown", "url": page(*addr) }),
         WatchNews::Noticed { at, notice, text } => {
             let mut document = json!({ "at_ms": at_ms(at), "event": "notice", "text": text });
             let more = notice.as_ref().and_then(details);

@@ -1,7 +1,8 @@
 //! The report for people: a sentence, then tables.
 
-use super::{AddressReport, DistantReport, HearsayReport, Outcomes, PeerFate, RelayReport, Report};
+use super::{AddressReport, DistantReport, HearsayReport, Outcomes, PeerFate, Report};
 use crate::address::short;
+use crate::relays;
 use crate::thousands;
 use portolan_core::NodeState;
 use std::fmt;
@@ -9,16 +10,7 @@ use std::fmt;
 impl fmt::Display for Report {
     /// Lines of text, each ended by a newline.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let node = match self.reachability {
-            NodeState::Public => "Public: anybody can dial this node",
-            NodeState::Limited => "Limited: this node can be dialled, but perhaps not by strangers",
-            NodeState::Private if self.is_relayed() => {
-                "Relayed: nobody can dial this node, and a relay leads others to it"
-            }
-            NodeState::Private => "Private: nobody can dial this node",
-            NodeState::Unknown => "Unknown: nothing is proved, either way",
-        };
-        writeln!(f, "{node} ({}).", self.reason)?;
+        writeln!(f, "{} ({}).", self.sentence(), self.reason)?;
         writeln!(f, "{} after {}.", self.peer_id, span(self.elapsed_ms))?;
         self.addresses_table(f)?;
         self.nat_table(f)?;
@@ -33,6 +25,19 @@ impl fmt::Display for Report {
 }
 
 impl Report {
+    /// How the node stands, without a full stop.
+    pub(crate) fn sentence(&self) -> &'static str {
+        match self.reachability {
+            NodeState::Public => "Public: anybody can dial this node",
+            NodeState::Limited => "Limited: this node can be dialled, but perhaps not by strangers",
+            NodeState::Private if self.is_relayed() => {
+                "Relayed: nobody can dial this node, and a relay leads others to it"
+            }
+            NodeState::Private => "Private: nobody can dial this node",
+            NodeState::Unknown => "Unknown: nothing is proved, either way",
+        }
+    }
+
     fn addresses_table(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nAddresses")?;
         if self.addresses.is_empty() {
@@ -105,7 +110,11 @@ impl Report {
                 relay.state.to_owned(),
                 relay.latency_ms.map_or_else(dash, span),
                 relay.expires_s.map_or_else(dash, |span| format!("{span} s")),
-                if relay.expires_s.is_some() { limits(relay) } else { dash() },
+                if relay.expires_s.is_some() {
+                    relays::limits(relay.limit_s, relay.limit_bytes)
+                } else {
+                    dash()
+                },
             ]);
             for address in &relay.addresses {
                 table.remark(format!("give to others: {address}"));
@@ -205,17 +214,8 @@ impl Report {
     }
 }
 
-/// What a relay allows a circuit.
-fn limits(relay: &RelayReport) -> String {
-    let lasts = relay.limit_s.map(|span| format!("last {span} s"));
-    let bytes =
-        relay.limit_bytes.map(|bytes| format!("carry {} bytes each way", thousands(bytes.into())));
-    let limits: Vec<String> = lasts.into_iter().chain(bytes).collect();
-    if limits.is_empty() { "do as it likes".to_owned() } else { limits.join(", ") }
-}
-
 /// Every outcome that occurred, with its count.
-fn said(outcomes: &Outcomes) -> String {
+pub(crate) fn said(outcomes: &Outcomes) -> String {
     let all = [
         (outcomes.proved, "proved"),
         (outcomes.dial_failed, "dial failed"),

@@ -6,6 +6,8 @@
 
 mod human;
 
+pub(crate) use human::said;
+
 use crate::relays;
 use crate::timeline::Timeline;
 use portolan_core::{
@@ -355,7 +357,6 @@ impl Report {
         }
     }
 
-    /// Whether a relay leads others to the node.
     /// The addresses to give to others: those that are proved, then those that lead through relays.
     #[must_use]
     pub fn shared(&self) -> Vec<String> {
@@ -364,7 +365,8 @@ impl Report {
         proved.map(|one| &one.address).chain(relayed).cloned().collect()
     }
 
-    fn is_relayed(&self) -> bool {
+    /// Whether a relay leads others to the node.
+    pub(crate) fn is_relayed(&self) -> bool {
         self.relays.iter().any(|relay| !relay.addresses.is_empty())
     }
 }

@@ -1,11 +1,13 @@
 //! Keeps servers at hand: dials peers, and dials again those that are lost while too few are left.
 
 use super::state::Known;
+use crate::lists;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use multiaddr::Multiaddr;
 use portolan_core::{ConnId, Duration, Explanation, Instant};
+use portolan_runtime::bootstrap::{Bootstrap, BootstrapConfig, BootstrapNews};
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{DialError, Dialled, Node};
 use std::collections::BTreeSet;
@@ -20,6 +22,9 @@ const REST_MAX: Duration = Duration::from_secs(300);
 /// How long the first peers have for themselves where they are known to have proved here, ours: some
 /// handshakes over a long way.
 const HEAD_START: Duration = Duration::from_millis(1_500);
+/// Peers kept that lists named, with those that were given, number; ours: some days of lists that change. When
+/// full, others that lists name are used for as long as they stay, and not dialled again.
+const KEPT_MAX: usize = 256;
 /// Rests that lengthen the next one, number; from there on it is the longest.
 const STRIKES_MAX: u32 = 6;
 
@@ -58,27 +63,47 @@ enum State {
 /// How a dial of the peer of this index ended.
 type Ended = (usize, Result<Dialled, DialError>);
 
+/// What the keeper waits for.
+enum Happened {
+    Ended(Ended),
+    /// The next of what lists lead to; the last one is nothing.
+    Listed(Option<BootstrapNews>),
+    Nothing,
+}
+
 pub(super) struct Keeper<'a, R: Runtime> {
     runtime: R,
     node: &'a Node<R>,
     kept: Vec<Kept>,
     dials: FuturesUnordered<BoxFuture<'a, Ended>>,
+    /// Lists that name others, if any.
+    lists: Option<BootstrapConfig>,
+    /// A start from them that is under way, and when to begin the next one.
+    starting: Option<Bootstrap>,
+    start_at: Instant,
     /// Whether more servers are wanted.
     is_short: bool,
 }
 
 impl<'a, R: Runtime> Keeper<'a, R> {
     /// Who proved here before is dialled at once, and the others a little later.
-    pub(super) fn new(runtime: R, node: &'a Node<R>, peers: Vec<Peer>) -> Keeper<'a, R> {
+    pub(super) fn new(
+        runtime: R,
+        node: &'a Node<R>,
+        peers: Vec<Peer>,
+        lists: Option<BootstrapConfig>,
+    ) -> Keeper<'a, R> {
         let now = node.now();
         let are_known = peers.iter().any(|peer| peer.has_proved);
+        let start_at = if are_known { now + HEAD_START } else { now };
         let kept = |(index, peer): (usize, Peer)| {
             let waits = are_known && index > 0;
             let until = if waits { now + HEAD_START } else { now };
             Kept { peer, strikes: 0, state: State::Resting { until } }
         };
         let kept = peers.into_iter().enumerate().map(kept).collect();
-        Keeper { runtime, node, kept, dials: FuturesUnordered::new(), is_short: true }
+        let (dials, starting, is_short) = (FuturesUnordered::new(), None, true);
+        Keeper { runtime, node, kept, dials, lists, starting, start_at, is_short }
     }
 
     /// The next thing that becomes of a peer, in words.
@@ -86,19 +111,75 @@ impl<'a, R: Runtime> Keeper<'a, R> {
         loop {
             let now = self.node.now();
             self.dial_those_due(now);
-            let due = self.kept.iter().filter_map(|one| match one.state {
+            self.start_if_due(now);
+            let rests = self.kept.iter().filter_map(|one| match one.state {
                 State::Resting { until } if self.is_short => Some(until),
                 State::Resting { .. } | State::Dialling | State::Connected { .. } => None,
             });
+            let starts = self.lists.is_some() && self.starting.is_none() && self.is_short;
+            let due = rests.chain(starts.then_some(self.start_at));
             // Where nobody is due, the news of connections wake us.
             let span = due.min().map_or(REST_MAX, |at| at.since(now).max(Duration::from_millis(1)));
-            let sleep = self.runtime.sleep(span).fuse();
-            futures::pin_mut!(sleep);
-            futures::select_biased! {
-                ended = self.dials.select_next_some() => return self.ended(ended),
-                () = sleep => {}
+            let happened = {
+                let sleep = self.runtime.sleep(span).fuse();
+                let listed = lists::next_of(self.starting.as_mut()).fuse();
+                futures::pin_mut!(sleep, listed);
+                futures::select_biased! {
+                    ended = self.dials.select_next_some() => Happened::Ended(ended),
+                    news = listed => Happened::Listed(news),
+                    () = sleep => Happened::Nothing,
+                }
+            };
+            match happened {
+                Happened::Ended(ended) => return self.ended(ended),
+                Happened::Listed(Some(news)) => {
+                    if let Some(text) = self.listed(news) {
+                        return text;
+                    }
+                }
+                Happened::Listed(None) => {
+                    self.starting = None;
+                    self.start_at = self.node.now() + REST_MAX;
+                }
+                Happened::Nothing => {}
             }
         }
+    }
+
+    /// Keep what lists said, and end.
+    pub(super) async fn close(self) {
+        if let Some(starting) = self.starting {
+            starting.close().await;
+        }
+    }
+
+    fn start_if_due(&mut self, now: Instant) {
+        let is_due = self.is_short && self.starting.is_none() && self.start_at <= now;
+        if let Some(lists) = self.lists.as_ref().filter(|_| is_due) {
+            self.starting = Some(self.node.bootstrap(lists.clone()));
+        }
+    }
+
+    /// What lists led to; whoever was reached is kept from then on.
+    fn listed(&mut self, news: BootstrapNews) -> Option<String> {
+        let BootstrapNews::Dialled { addr, result } = news else { return lists::words(&news) };
+        let at = self.kept.iter().position(|one| one.peer.addr == addr);
+        let index = match (at, &result) {
+            (Some(index), _) => index,
+            (None, Ok(_)) if self.kept.len() < KEPT_MAX => {
+                let peer = Peer { addr, has_proved: false };
+                self.kept.push(Kept { peer, strikes: 0, state: State::Dialling });
+                self.kept.len() - 1
+            }
+            (None, Ok(_)) => return None,
+            (None, Err(error)) => return Some(format!("cannot reach {addr}: {error}")),
+        };
+        // One that is kept already, and connected, is none the worse for a second dial that failed.
+        let is_connected = matches!(self.kept[index].state, State::Connected { .. });
+        if is_connected && result.is_err() {
+            return None;
+        }
+        Some(self.ended((index, result)))
     }
 
     fn dial_those_due(&mut self, now: Instant) {

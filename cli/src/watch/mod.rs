@@ -7,24 +7,30 @@
 
 mod hook;
 mod keeper;
+mod recent;
 mod state;
+mod view;
 
 pub use hook::Hook;
 pub use state::{StateError, StateFile};
 
 use crate::check::{self, CheckError, CheckOptions};
+use crate::http::{Clock, HttpError, HttpOptions, HttpServer, Live, Page, Routes};
 use crate::report::{PeerReport, Report};
 use crate::timeline::{self, Timeline};
-use futures::future::{FutureExt, select};
+use futures::future::FutureExt;
 use futures::stream::StreamExt;
 use futures::{pin_mut, select_biased};
 use keeper::Keeper;
 use portolan_core::{Duration, Explanation, Instant, Notice};
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{Node, Notices};
+use recent::Recent;
 use state::Network;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How often the state is written at least, where something has changed; ours. A crash costs as much
 /// knowledge; the disk is written less as it grows.
@@ -39,6 +45,8 @@ pub struct WatchOptions {
     /// A directory for what is to be known at the next start: peers that proved, relays, contacted IPs,
     /// the port, mappings of routers. It is made if it is missing, for its owner alone.
     pub state: Option<PathBuf>,
+    /// Show it as a page over HTTP as well.
+    pub http: Option<HttpOptions>,
 }
 
 /// Why nothing is watched.
@@ -51,6 +59,9 @@ pub enum WatchError {
     /// The state cannot be kept.
     #[error(transparent)]
     State(#[from] StateError),
+    /// HTTP cannot be served.
+    #[error(transparent)]
+    Http(#[from] HttpError),
 }
 
 /// What is told while it runs.
@@ -73,6 +84,8 @@ pub enum WatchNews {
         /// What, for people.
         text: String,
     },
+    /// It is shown as a page there.
+    Shown(SocketAddr),
     /// The node stands like this now. What is told of the timeline is empty.
     Stands(Box<Report>),
 }
@@ -88,15 +101,19 @@ pub async fn watch<R: Runtime>(
     mut news: impl FnMut(WatchNews),
     stop: impl Future<Output = ()>,
 ) -> Result<(), WatchError> {
-    let WatchOptions { mut check, state } = options;
+    let WatchOptions { mut check, state, http } = options;
+    // A port that is in use is told before anything else begins.
+    let web = http.as_ref().map(|http| HttpServer::listen(http.addr)).transpose()?;
     let state = state.map(StateFile::open).transpose()?;
     let here = Network::here();
     let known = state.as_ref().map(|state| state.known(&here)).unwrap_or_default();
     let peers = keeper::in_order(&check.peers, &known);
-    if peers.is_empty() {
+    if peers.is_empty() && check.bootstrap.is_none() {
         return Err(CheckError::NoPeers.into());
     }
     check.peers = peers.iter().map(|peer| peer.addr.clone()).collect();
+    check.expects_relays = known.needed_relays;
+    check.relays.extend(known.relays.iter().cloned());
     check.ledger = state.as_ref().filter(|_| check.map).map(StateFile::ledger);
     let (node, notices) =
         check::start_node(&runtime, &check, known.port).await.map_err(CheckError::from)?;
@@ -104,17 +121,60 @@ pub async fn watch<R: Runtime>(
     // The node has just begun; where it is over already, that is found out below.
     let _ = node.has_contacted(contacted).await;
     let mut saved = Saved { state, here };
-    {
-        let keeper = Keeper::new(runtime.clone(), &node, peers);
-        let since = node.now();
-        let mut watch = Watch { node: &node, since, keeper, told: None, news: &mut news };
-        let watch = watch.run(&runtime, notices, &mut saved);
-        pin_mut!(watch, stop);
-        select(watch, stop).await;
+    let since = node.now();
+    let recent = Arc::new(Mutex::default());
+    if let Some(web) = &web {
+        news(WatchNews::Shown(web.addr()));
     }
+    let show = show(&runtime, &node, since, recent.clone(), http.zip(web));
+    let watched = {
+        let keeper = Keeper::new(runtime.clone(), &node, peers, check.bootstrap);
+        let (told, news) = (None, &mut news);
+        let mut watch = Watch { node: &node, since, keeper, told, recent, news };
+        let ended = {
+            let run = watch.run(&runtime, notices, &mut saved).fuse();
+            let (show, stop) = (show.fuse(), stop.fuse());
+            pin_mut!(run, show, stop);
+            select_biased! {
+                () = stop => Ok(()),
+                () = run => Ok(()),
+                error = show => Err(error.into()),
+            }
+        };
+        watch.keeper.close().await;
+        ended
+    };
     saved.save(&node).await;
     node.shutdown().await;
-    Ok(())
+    watched
+}
+
+/// Show the page, if there is to be one. It ends only by failing.
+async fn show<R: Runtime>(
+    runtime: &R,
+    node: &Node<R>,
+    since: Instant,
+    recent: Arc<Mutex<Recent>>,
+    web: Option<(HttpOptions, HttpServer)>,
+) -> HttpError {
+    let Some((http, web)) = web else { return futures::future::pending().await };
+    let (node, clock) = (node.clone(), Clock::set(since));
+    let live = Live::new(runtime.clone(), move || {
+        let (node, recent) = (node.clone(), recent.clone());
+        let look = async move {
+            let explanation = node.explain().await.ok()?;
+            let report = Report::new(&explanation, since, &Timeline::new(), Vec::new());
+            let recent = recent.lock().unwrap_or_else(PoisonError::into_inner);
+            Some(view::view(&explanation, &report, &recent, clock, since))
+        };
+        look.boxed()
+    });
+    let mut routes = Routes::default();
+    routes.page(Page::new("the program itself, in its terminal or with --json"), live);
+    match web.run(runtime.clone(), routes, http.names).await {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
 }
 
 /// What is kept on disk, if anything is, and of which network.
@@ -143,6 +203,8 @@ struct Watch<'a, R: Runtime> {
     keeper: Keeper<'a, R>,
     /// What was told last.
     told: Option<Report>,
+    /// What happened lately, for the page.
+    recent: Arc<Mutex<Recent>>,
     news: &'a mut dyn FnMut(WatchNews),
 }
 
@@ -176,18 +238,26 @@ impl<R: Runtime> Watch<'_, R> {
     }
 
     fn noticed(&mut self, at: Instant, missed: u64, notice: &Notice) {
-        let at = at.since(self.since);
         if missed > 0 {
             let text = format!("{missed} notices were lost: too many at once");
+            self.recent().push(at, &text);
+            let at = at.since(self.since);
             (self.news)(WatchNews::Noticed { at, notice: None, text });
         }
         let text = timeline::words(notice);
+        self.recent().noticed(at, notice, &text);
+        let at = at.since(self.since);
         (self.news)(WatchNews::Noticed { at, notice: Some(notice.clone()), text });
     }
 
     fn peer(&mut self, text: &str) {
-        let at = self.node.now().since(self.since);
-        (self.news)(WatchNews::Peer { at, text: text.to_owned() });
+        let now = self.node.now();
+        self.recent().push(now, text);
+        (self.news)(WatchNews::Peer { at: now.since(self.since), text: text.to_owned() });
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn stands(&mut self, explanation: &Explanation) {

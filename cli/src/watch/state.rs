@@ -5,7 +5,10 @@
 
 use multiaddr::Multiaddr;
 use portolan_core::wire::multiaddr::{Decoded, from_multiaddr, to_multiaddr};
-use portolan_core::{Explanation, Group, IpScope, Outcome, RelayState, State, ip_scope};
+use portolan_core::{
+    ClassExplanation, Explanation, Group, IpScope, NodeState, Outcome, Relay, RelayPeer,
+    RelayState, State, ip_scope,
+};
 use portolan_runtime::{net, private_file};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -57,6 +60,10 @@ pub(super) struct Known {
     pub(super) peers: Vec<Multiaddr>,
     /// The port that was listened on.
     pub(super) port: Option<u16>,
+    /// Relays that took us in here.
+    pub(super) relays: Vec<RelayPeer>,
+    /// Not everybody could dial us here.
+    pub(super) needed_relays: bool,
 }
 
 /// A network, as its prefixes tell.
@@ -96,6 +103,39 @@ struct Remembered {
     port: Option<u16>,
     provers: Vec<Multiaddr>,
     peers: Vec<Multiaddr>,
+    /// Relays that took us in, each with its peer id.
+    #[serde(default)]
+    relays: Vec<Multiaddr>,
+    /// What was found of each class.
+    #[serde(default)]
+    nat: Vec<NatFact>,
+}
+
+/// What was found of a class: its name, and words of reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct NatFact {
+    class: String,
+    reachability: String,
+    mapping: String,
+    filtering: String,
+}
+
+impl NatFact {
+    fn of(class: &ClassExplanation) -> NatFact {
+        NatFact {
+            class: class.class.to_string(),
+            reachability: class.state.name().to_owned(),
+            mapping: class.mapping.name().to_owned(),
+            filtering: class.filtering.name().to_owned(),
+        }
+    }
+
+    /// Whether relays were needed for it.
+    fn is_closed(&self) -> bool {
+        let name = NodeState::name;
+        self.reachability == name(NodeState::Private)
+            || self.reachability == name(NodeState::Limited)
+    }
 }
 
 /// The state in its directory.
@@ -143,6 +183,8 @@ impl StateFile {
             provers: one.provers.clone(),
             peers: one.peers.clone(),
             port: one.port,
+            relays: one.relays.iter().filter_map(relay).collect(),
+            needed_relays: one.nat.iter().any(NatFact::is_closed),
         });
         known.unwrap_or_default()
     }
@@ -168,16 +210,25 @@ impl StateFile {
         let before = before.map(|index| networks.remove(index));
         let port = listeners.first().and_then(port).or(before.as_ref().and_then(|one| one.port));
         let (mut provers, mut peers) = met(explanation);
+        let mut relays = reserved(explanation);
+        let mut nat: Vec<NatFact> = explanation.classes.iter().map(NatFact::of).collect();
         // What was known stays behind what is known better.
         if let Some(before) = before {
             provers.extend(before.provers);
             peers.extend(before.peers);
+            relays.extend(before.relays);
+            // A run that ended before there was a verdict found nothing.
+            let unknown = NodeState::Unknown.name();
+            if nat.iter().all(|fact| fact.reachability == unknown) {
+                nat = before.nat;
+            }
         }
         once(&mut provers);
         peers.retain(|addr| !provers.contains(addr));
         once(&mut peers);
+        once(&mut relays);
         let network = here.0.clone();
-        networks.insert(0, Remembered { network, seen: now, port, provers, peers });
+        networks.insert(0, Remembered { network, seen: now, port, provers, peers, relays, nat });
         networks.truncate(NETWORKS_MAX);
         // Core says who counts, not since when: one that has been contacted before this run keeps its time.
         let known = &self.document.contacted;
@@ -222,11 +273,23 @@ fn met(explanation: &Explanation) -> (Vec<Multiaddr>, Vec<Multiaddr>) {
     let others = servers.iter().filter(|server| proved(&server.outcomes));
     provers.extend(others.filter_map(|server| addr(server.peer)));
     let mut peers: Vec<Multiaddr> = servers.iter().filter_map(|server| addr(server.peer)).collect();
-    let reserved = explanation.relays.iter().filter(|relay| relay.state == RelayState::Reserved);
-    let relays =
-        reserved.filter_map(|relay| Some(to_multiaddr(*relay.addrs.first()?, Some(relay.peer))));
-    peers.extend(relays);
+    peers.extend(reserved(explanation));
     (provers, peers)
+}
+
+/// The relays that hold reservations.
+fn reserved(explanation: &Explanation) -> Vec<Multiaddr> {
+    let reserved = explanation.relays.iter().filter(|relay| relay.state == RelayState::Reserved);
+    let addr = |relay: &Relay| Some(to_multiaddr(*relay.addrs.first()?, Some(relay.peer)));
+    reserved.filter_map(addr).collect()
+}
+
+/// A relay with the address that was kept.
+fn relay(addr: &Multiaddr) -> Option<RelayPeer> {
+    match from_multiaddr(addr) {
+        Decoded::Direct { addr, peer } => Some(RelayPeer { peer: peer?, addrs: vec![addr] }),
+        Decoded::Relayed | Decoded::Other | _ => None,
+    }
 }
 
 /// Each once, the first ones.
@@ -274,7 +337,7 @@ fn unix() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portolan_core::{Addr, Instant};
+    use portolan_core::{Addr, CircuitLimit, Class, Family, Instant, Transport};
     use portolan_runtime::identity;
     use std::net::Ipv4Addr;
 
@@ -311,6 +374,7 @@ mod tests {
         state.save(&here, &nothing(), &contacted, &[listener]).expect("it can be written");
         let again = StateFile::open(scratch.0.clone()).expect("what was just written");
         assert_eq!(again.known(&here).port, Some(4_001));
+        assert!(!again.known(&here).needed_relays, "nothing was found");
         assert_eq!(again.known(&elsewhere), Known::default());
         assert_eq!(again.contacted(), contacted);
         #[cfg(unix)]
@@ -319,6 +383,39 @@ mod tests {
             let mode = fs::metadata(path).expect("it exists").permissions().mode();
             assert_eq!(mode & 0o777, wanted);
         }
+    }
+
+    #[test]
+    fn where_relays_were_needed_they_are_known_until_the_verdict_is_another_one() {
+        let scratch = Scratch::new();
+        let mut state = StateFile::open(scratch.0.clone()).expect("a writable directory");
+        let here = Network::of(&[]);
+        let mut found = nothing();
+        let tcp = Class { family: Family::Ip4, transport: Transport::Tcp };
+        let mut class = ClassExplanation::new(tcp);
+        class.state = NodeState::Private;
+        found.classes.push(class);
+        let peer = identity::generate().public().to_peer_id();
+        let addr = Addr::tcp(Ipv4Addr::new(44, 0, 0, 9).into(), 4_001);
+        found.relays.push(Relay {
+            peer,
+            state: RelayState::Reserved,
+            failure: None,
+            rtt: None,
+            load: None,
+            until: None,
+            limit: CircuitLimit::default(),
+            addrs: vec![addr],
+        });
+        state.save(&here, &found, &[], &[]).expect("it can be written");
+        // The next run ends before anything is found, and finds what the last one knew.
+        state.save(&here, &nothing(), &[], &[]).expect("it can be written");
+        let known = StateFile::open(scratch.0.clone()).expect("it is there").known(&here);
+        assert!(known.needed_relays);
+        assert_eq!(known.relays, [RelayPeer { peer, addrs: vec![addr] }]);
+        found.classes[0].state = NodeState::Public;
+        state.save(&here, &found, &[], &[]).expect("it can be written");
+        assert!(!state.known(&here).needed_relays);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::agent::Agent;
 use crate::probe::{Server, Voice};
 use crate::reachability::Verdict;
 use crate::{
-    Addr, Class, DistantServer, FilteringBehavior, HearsayAnswer, Instant, Mapping,
+    Addr, Class, DistantServer, FilteringBehavior, HearsayAnswer, Instant, LeaseTerm, Mapping,
     MappingBehavior, NodeState, Outcome, PeerId, Reason, Relay, Scope, Side, Sources, State,
 };
 use alloc::vec::Vec;
@@ -41,6 +41,8 @@ pub struct Explanation {
     pub hearsay: HearsayExplanation,
     /// Every mapping that is wanted of a router.
     pub mappings: Vec<Mapping>,
+    /// When those of them that are granted end.
+    pub terms: Vec<LeaseTerm>,
     /// Every relay that is asked or could be.
     pub relays: Vec<Relay>,
     /// Addresses that peers are told.
@@ -93,6 +95,20 @@ pub struct AddressExplanation {
     pub until: Option<Instant>,
     /// Whether a probe of it is in flight or due at once.
     pub pending: bool,
+    /// When it is probed next.
+    pub next: NextProbe,
+}
+
+/// When an address is probed next, as far as it is known now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NextProbe {
+    /// It is being probed, or is as soon as another probe has ended.
+    Now,
+    /// At that moment.
+    At(Instant),
+    /// When a server is there that can be asked and has not answered yet.
+    WithServer,
 }
 
 /// One AutoNAT v2 server.
@@ -181,6 +197,7 @@ impl Explanation {
                 servers: Vec::new(),
             },
             mappings: Vec::new(),
+            terms: Vec::new(),
             relays: Vec::new(),
             advertised: Vec::new(),
             ignored: 0,
@@ -219,6 +236,7 @@ impl AddressExplanation {
             first_verdict_at: None,
             until: None,
             pending: false,
+            next: NextProbe::WithServer,
         }
     }
 }
@@ -259,6 +277,7 @@ impl Agent {
             distant_servers: self.explain_distant_servers(),
             hearsay: self.explain_hearsay(),
             mappings: self.mappings().collect(),
+            terms: self.mapping.terms().collect(),
             relays: self.relays().collect(),
             advertised: self.advertise.told().collect(),
             ignored: self.ignored,
@@ -305,6 +324,7 @@ impl Agent {
                     Verdict::Unreachable { .. } | Verdict::Unknown { .. } => None,
                 },
                 pending: self.probe.is_probing(addr) || verdict.reason() == Reason::Probing,
+                next: self.probe.next_probe(self.now, &self.peers, addr),
             })
         });
         explained.collect()

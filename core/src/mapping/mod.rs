@@ -37,8 +37,9 @@ use crate::words::checkpoint::{Room, are_counts, saved};
 use crate::words::config::{GATEWAYS_MAX, MAPPINGS_MAX};
 use crate::words::sleep::Sleep;
 use crate::{
-    Action, Addr, Cx, Deadline, Family, Gateway, GatewayAnswer, Instant, IpScope, Mapping,
-    MappingAction, MappingConfig, MappingEvent, MappingProtocol, Notice, Oddity, Wake, ip_scope,
+    Action, Addr, Cx, Deadline, Family, Gateway, GatewayAnswer, Instant, IpScope, LeaseTerm,
+    Mapping, MappingAction, MappingConfig, MappingEvent, MappingProtocol, Notice, Oddity, Wake,
+    ip_scope,
 };
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
@@ -249,6 +250,15 @@ impl Mappings {
     /// Every wanted mapping as it stands.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Mapping> + '_ {
         self.wants.values().filter_map(|want| want.told)
+    }
+
+    /// When the present period of each granted mapping ends.
+    pub(crate) fn terms(&self) -> impl Iterator<Item = LeaseTerm> + '_ {
+        self.wants.iter().filter_map(|(internal, want)| {
+            let grant = self.grants.get(&want.grant?)?;
+            let renew_at = grant.term()?.renew_at;
+            Some(LeaseTerm { internal: *internal, until: grant.until, renew_at })
+        })
     }
 
     /// What gateways were found to speak.

@@ -14,6 +14,7 @@ use crate::{
     Action, Addr, ConnId, Cx, Deadline, Duration, Instant, Notice, Oddity, PeerId, Protocol,
     ProtocolSet, PublicKey, Side, StreamEnd, StreamId, Wake,
 };
+use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
@@ -27,6 +28,10 @@ const IDENTIFY_PAUSES_DOUBLED_MAX: u32 = 4;
 /// Peers asked again after a long sleep, number; ours: half the networks that vote. Bursts of
 /// traffic grow with it, by some 2 KiB each. When full, the others keep the vote they cast.
 const ASKED_AGAIN_MAX: usize = 64;
+
+/// Characters told of what a peer calls its software, number; ours: those in use have some thirty. When
+/// full, the rest is cut off.
+const AGENT_CHARS_MAX: usize = 128;
 
 /// Where our question stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +62,8 @@ pub(crate) struct Learnt {
     pub(crate) oddity: Option<Oddity>,
     /// Binary multiaddrs where the peer says it listens, if it said so.
     pub(crate) listed: Vec<Bytes>,
+    /// What software the peer says it is, if it said so.
+    pub(crate) agent: Option<String>,
 }
 
 /// What a question that ends brought.
@@ -342,7 +349,7 @@ impl Connection {
         let observed = identify.observed.as_slice();
         let observed = multiaddr::direct(observed).next();
         if !identify.protocols.is_empty() {
-            let names = identify.protocols.iter().map(alloc::string::String::as_str);
+            let names = identify.protocols.iter().map(String::as_str);
             let listed = ProtocolSet::from_names(names);
             let protocols = said.protocols.unwrap_or(ProtocolSet::NONE);
             said.protocols = Some(listed.iter().fold(protocols, ProtocolSet::with));
@@ -351,7 +358,9 @@ impl Connection {
         self.relay_load = identify.relay_load.or(self.relay_load);
         let protocols = self.protocols;
         let listed = identify.listen_addrs.clone();
-        Learnt { observed, protocols, oddity, listed }
+        let agent = identify.agent_version.as_deref();
+        let agent = agent.map(|text| text.chars().take(AGENT_CHARS_MAX).collect());
+        Learnt { observed, protocols, oddity, listed, agent }
     }
 
     /// RFC 0003: the record must verify, be the peer's own, and be newer than the last one.

@@ -1,6 +1,7 @@
 //! What a checkpoint may not claim of this room.
 
 use super::*;
+use crate::wire::identify::Identify;
 use crate::words::checkpoint::reloaded;
 use crate::{Actions, Draw, Protocol, Signer, UnixTime};
 use alloc::vec::Vec;
@@ -39,17 +40,24 @@ fn asking() -> Peers {
         dial: None,
         rtt: None,
     };
-    let (mut peers, mut actions) = (Peers::default(), Actions::new());
-    let mut cx = Cx {
+    let mut peers = Peers::default();
+    step(|cx| {
+        peers.connected(cx, &facts, true).expect("the first connection");
+        peers.keep_alive(cx, None, |_, _| Worth::Kept);
+    });
+    peers
+}
+
+/// Do something at the fifth millisecond.
+fn step<T>(what: impl FnOnce(&mut Cx<'_>) -> T) -> T {
+    let mut actions = Actions::new();
+    what(&mut Cx {
         now: Instant::from_millis(5),
         unix: UnixTime::from_millis(5),
         draw: &mut Zero,
         sign: &mut Zero,
         actions: &mut actions,
-    };
-    peers.connected(&mut cx, &facts, true).expect("the first connection");
-    peers.keep_alive(&mut cx, None, |_, _| Worth::Kept);
-    peers
+    })
 }
 
 fn refused(spoil: impl FnOnce(&mut Peers, &mut Connection)) -> bool {
@@ -74,4 +82,23 @@ fn a_checkpoint_claims_only_what_a_step_leaves_behind() {
     assert!(refused(|peers, _| peers.streams.values_mut().for_each(|of| *of = ConnId(2))));
     assert!(refused(|_, one| one.pinging.set_stream(question)), "it would go with the ping");
     assert!(refused(|_, one| one.push = Some((question, Said::default()))));
+}
+
+#[test]
+fn what_a_peer_calls_its_software_is_told_as_far_as_it_fits() {
+    let question = StreamId::outbound(Protocol::Identify, 1);
+    for (said, told) in [
+        (None, None),
+        (Some("kubo/0.39.0".into()), Some("kubo/0.39.0".into())),
+        // Cut between characters, not between bytes.
+        (Some("\u{e9}".repeat(200)), Some("\u{e9}".repeat(128))),
+    ] {
+        let identify = Identify { agent_version: said, ..Identify::default() };
+        let body = identify.encode_split().messages[0].clone();
+        let mut peers = asking();
+        let (conn, learnt) = step(|cx| peers.frame(cx, question, &body))
+            .expect("an answer")
+            .expect("it teaches something");
+        assert_eq!((conn, learnt.agent), (CONN, told));
+    }
 }

@@ -11,7 +11,9 @@ use crate::wire::autonat::Message;
 use crate::wire::multiaddr;
 use crate::words::config::{PROBES_MAX, SERVERS_ASKED_MAX};
 use crate::words::deadline::{Deadline, earliest};
-use crate::{Action, Addr, ConnId, Cx, Duration, Instant, PeerId, Protocol, StreamId, Wake};
+use crate::{
+    Action, Addr, ConnId, Cx, Duration, Instant, NextProbe, PeerId, Protocol, StreamId, Wake,
+};
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -206,6 +208,25 @@ impl Probe {
             (Some((_, peer, conn)), _) => Next::Ask(peer, conn),
             (None, Some(at)) => Next::Wait(at),
             (None, None) => Next::Exhausted,
+        }
+    }
+
+    /// When an address is probed next.
+    pub(crate) fn next_probe(&self, now: Instant, peers: &Peers, addr: Addr) -> NextProbe {
+        let Some(history) = self.histories.get(&addr) else { return NextProbe::WithServer };
+        if !history.in_flight.is_empty() {
+            return NextProbe::Now;
+        }
+        match (self.next(now, peers, addr, history), history.round) {
+            (Next::Ask(..), _) => NextProbe::Now,
+            // A pause ends by itself, but who would be asked then?
+            (_, Round::Rest { until, .. })
+                if self.servers.iter().any(|(_, one)| one.is_connected()) =>
+            {
+                NextProbe::At(until)
+            }
+            (Next::Wait(at), _) => at.map_or(NextProbe::Now, NextProbe::At),
+            (Next::Exhausted, _) => NextProbe::WithServer,
         }
     }
 

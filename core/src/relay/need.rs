@@ -3,7 +3,7 @@
 //! ```text
 //!  every class public ─► none          contacted ─► one relay
 //!  private, refused to strangers, endpoint-dependent mapping ─► all, at once
-//!  undecided ─► all, once patience is over
+//!  undecided ─► all, once patience is over; there is none where help was needed before
 //!  up at once; down after a hold-down
 //! ```
 
@@ -80,7 +80,8 @@ impl Need {
         let wanted = match config.need {
             RelayNeed::Always => self.always(Level::Full),
             RelayNeed::Never => self.always(Level::None),
-            RelayNeed::Auto => self.judge(cx.now, ground, reachability),
+            RelayNeed::Auto => self.judge(cx.now, UNDECIDED_MAX, ground, reachability),
+            RelayNeed::Expected => self.judge(cx.now, Duration::ZERO, ground, reachability),
         };
         let was = self.level;
         let is_held = wanted < was && {
@@ -118,7 +119,14 @@ impl Need {
         }
     }
 
-    fn judge(&mut self, now: Instant, ground: &Ground<'_>, reachability: &Reachability) -> Level {
+    /// `patience`: how long undecided classes are waited for at most.
+    fn judge(
+        &mut self,
+        now: Instant,
+        patience: Duration,
+        ground: &Ground<'_>,
+        reachability: &Reachability,
+    ) -> Level {
         let forced = ground.config.force_node.map(|state| (state, Reason::Forced));
         let listened = Class::ALL.into_iter().filter(|class| ground.local.listens_in(*class));
         let status = |Status { state, reason }| (state, reason);
@@ -143,7 +151,7 @@ impl Need {
         let failing = |(addr, verdict): (crate::Addr, &crate::reachability::Verdict)| {
             verdict.state() == State::Unreachable && is_open(addr.class())
         };
-        let first = Patience::Until { at: now + UNDECIDED_MAX, hurried: false };
+        let first = Patience::Until { at: now + patience, hurried: false };
         if self.patience == Patience::Idle {
             self.patience = first;
         }
@@ -226,6 +234,7 @@ mod tests {
         reachability: Reachability,
         need: Need,
         claim: Claim,
+        config: RelayConfig,
         now: Instant,
         steps: u64,
     }
@@ -240,6 +249,7 @@ mod tests {
                 reachability: Reachability::default(),
                 need: Need::default(),
                 claim: Claim { is_probing: true, ..Claim::default() },
+                config: RelayConfig::default(),
                 now: Instant::from_millis(1_000_000),
                 steps: 0,
             }
@@ -264,7 +274,7 @@ mod tests {
             reachability.advance(&mut cx, &below);
             let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes are a key").public();
             let ground = Ground { config, identity: &key, local, peers };
-            need.advance(&cx, &RelayConfig::default(), &ground, reachability);
+            need.advance(&cx, &self.config, &ground, reachability);
             assert!(need.deadline().is_none_or(|deadline| deadline.at > self.now));
             need.level()
         }
@@ -280,6 +290,17 @@ mod tests {
         assert_eq!(world.after(0), Level::None);
         assert_eq!(world.after(999), Level::None);
         assert_eq!(world.after(1), Level::Full);
+    }
+
+    #[test]
+    fn where_relays_were_needed_before_nothing_is_waited_for() {
+        let mut world = World::new();
+        world.config.need = RelayNeed::Expected;
+        assert_eq!(world.after(0), Level::Full);
+        let by_stranger_at = Some(world.now);
+        world.claim = Claim { proven_at: by_stranger_at, by_stranger_at, ..Claim::default() };
+        assert_eq!(world.after(0), Level::Full);
+        assert_eq!(world.after(60_000), Level::None, "the verdict is another one now");
     }
 
     #[test]

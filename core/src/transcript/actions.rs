@@ -51,7 +51,8 @@ fn notice<N: Names>(scribe: &Scribe<N>, notice: &Notice) -> String {
             let provisional = if *provisional { ", provisional" } else { "" };
             format!("mapping {class} {}{provisional}", mapping.name())
         }
-        Notice::Identified { conn, peer, observed, server } => {
+        // What it says it is, stands in the frame that said it.
+        Notice::Identified { conn, peer, observed, server, agent: _ } => {
             let sees = observed.map(|addr| format!(" sees {addr}")).unwrap_or_default();
             let server = if *server { " server" } else { "" };
             format!("identified {conn} ({}){server}{sees}", names.name(peer))
@@ -248,6 +249,7 @@ mod tests {
             peer: peer(2),
             observed,
             server,
+            agent: None,
         };
         let served = |addr| Notice::DialBackServed {
             peer: peer(2),

@@ -233,6 +233,8 @@ pub struct DistantServer {
 pub enum RelayNeed {
     /// While the verdict says that not everybody can dial us.
     Auto,
+    /// The same, but where there is no verdict yet none is waited for: relays were needed here before.
+    Expected,
     /// All the time.
     Always,
     /// Never; circuits to others can still be opened.

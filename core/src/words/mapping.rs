@@ -2,7 +2,7 @@
 //! is told of a mapping.
 
 use super::addr::Addr;
-use super::time::Duration;
+use super::time::{Duration, Instant};
 use alloc::string::String;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -369,6 +369,17 @@ pub struct Lease {
     pub external: Addr,
     /// How long it was granted for; `None` until it is deleted.
     pub lifetime: Option<Duration>,
+}
+
+/// When the present period of a mapping ends, and what happens before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeaseTerm {
+    /// The address of ours that is mapped.
+    pub internal: Addr,
+    /// When the router forgets it unless it is renewed; `None` is never.
+    pub until: Option<Instant>,
+    /// When the next period is asked for, or the mapping looked after.
+    pub renew_at: Option<Instant>,
 }
 
 impl fmt::Display for Lease {

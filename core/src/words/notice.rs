@@ -8,6 +8,7 @@ use super::mapping::{GatewayAnswer, Mapping};
 use super::punch::PunchNotice;
 use super::relay::RelayNotice;
 use super::time::Duration;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 /// News for the application. Notices carry no duty: ignoring them is safe.
@@ -72,6 +73,9 @@ pub enum Notice {
         observed: Option<Addr>,
         /// Whether it offers to dial back.
         server: bool,
+        /// What software it says it is, if this answer says so; cut after 128 characters. It may be
+        /// anything at all.
+        agent: Option<String>,
     },
     /// A peer did not say who it is: it does not speak identify, was silent for too long, or left.
     NotIdentified {

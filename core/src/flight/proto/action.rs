@@ -205,7 +205,8 @@ impl From<&Notice> for NoticeMessage {
                 flag: *provisional,
                 ..of(6)
             },
-            Notice::Identified { conn, peer: who, observed, server } => NoticeMessage {
+            // What it says it is, stands in the frame that said it.
+            Notice::Identified { conn, peer: who, observed, server, agent: _ } => NoticeMessage {
                 conn: Some(conn.0),
                 peer: peer(*who),
                 addr: observed.map(AddrMessage::from),

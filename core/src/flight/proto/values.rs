@@ -235,6 +235,7 @@ numbers! {
         Auto = 1,
         Always = 2,
         Never = 3,
+        Expected = 4,
     }
 }
 

@@ -5,7 +5,7 @@ use crate::trail::{Trail, variant};
 use portolan_core::config::{CANDIDATES_MAX, MAPPINGS_MAX, PROOF_LIFETIME};
 use portolan_core::{
     Action, Addr, AddressExplanation, Agent, Class, Config, Explanation, Instant, Mapping,
-    MappingState, NodeState, Notice, Reason, Scope, State,
+    MappingState, NextProbe, NodeState, Notice, Reason, Scope, State,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -117,7 +117,16 @@ impl Laws {
         }
         for address in &found.addresses {
             self.verdict(address, books, now);
+            // What is said to come next comes by itself.
+            if let NextProbe::At(at) = address.next {
+                let woken = agent.deadline().is_some_and(|deadline| deadline.at <= at);
+                assert!(at > now && woken, "{}: nothing happens at {at}", address.addr);
+            }
             trail.saw(format_args!("{:?} {}", address.state, variant(&address.reason)));
+        }
+        for term in &found.terms {
+            let mut of = found.mappings.iter().filter(|one| one.internal == term.internal);
+            assert!(of.next().is_some_and(|one| one.lease.is_some()), "{term:?}");
         }
         trail.saw(format_args!("node {:?} {}", found.state, variant(&found.reason)));
         trail.saw(format_args!("settled {} serves {}", found.settled, found.may_serve));

@@ -1,0 +1,162 @@
+
+"use strict";
+// Draws what the program sends, as text and nothing else: no part of it is ever read as markup.
+(() => {
+  const by = (id) => document.getElementById(id);
+  const make = (name, kind, text) => {
+    const element = document.createElement(name);
+    if (kind) element.className = kind;
+    if (text !== undefined) element.textContent = text;
+    return element;
+  };
+  const lostAfter = 40_000;
+  const retryAfter = 5_000;
+  let ahead = 0;
+  let heard = 0;
+  const drawn = new Map();
+
+  const span = (milliseconds) => {
+    const seconds = Math.max(0, Math.round(milliseconds / 1000));
+    const [minutes, hours, days] = [60, 3600, 86400].map((unit) => Math.floor(seconds / unit));
+    if (days) return `${days} d ${hours % 24} h`;
+    if (hours) return `${hours} h ${minutes % 60} min`;
+    if (minutes >= 10) return `${minutes} min`;
+    if (minutes) return `${minutes} min ${seconds % 60} s`;
+    return `${seconds} s`;
+  };
+  const passed = (element) => {
+    const left = Number(element.dataset.at) - (Date.now() + ahead);
+    if (element.dataset.time === "for") return span(-left);
+    if (element.dataset.time === "ago") return `${span(-left)} ago`;
+    return left > 0 ? `in ${span(left)}` : "now";
+  };
+  const tick = () => {
+    for (const element of document.querySelectorAll(".time")) {
+      const text = passed(element);
+      if (element.textContent !== text) element.textContent = text;
+    }
+    if (heard && Date.now() - heard > lostAfter) say("lost", "no news for a while");
+  };
+
+  const part = (one) => {
+    const element = make("span", one.kind, one.text ?? "");
+    if (one.kind === "code") return make("code", "whole", one.text);
+    if (one.tone) element.dataset.tone = one.tone;
+    if (one.kind === "time") {
+      element.dataset.time = one.time;
+      element.dataset.at = one.at;
+      element.textContent = passed(element);
+    }
+    if (one.kind === "bar") {
+      element.style.setProperty("--share", one.share);
+      element.setAttribute("aria-hidden", "true");
+    }
+    return element;
+  };
+  const fill = (element, parts) => {
+    element.replaceChildren();
+    parts.forEach((one, index) => {
+      if (index) element.append(" ");
+      element.append(part(one));
+    });
+    return element;
+  };
+
+  const table = (section) => {
+    const element = make("table");
+    const head = element.createTHead().insertRow();
+    for (const column of section.columns) {
+      const cell = make("th", "", column);
+      cell.scope = "col";
+      head.append(cell);
+    }
+    const body = element.createTBody();
+    for (const row of section.rows) {
+      const line = body.insertRow();
+      row.forEach((cell, index) => {
+        const place = line.insertCell();
+        place.dataset.label = section.columns[index] ?? "";
+        place.append(fill(make("div"), cell));
+      });
+    }
+    return element;
+  };
+  const draw = (section) => {
+    const element = make("section", section.is_log ? "log" : "");
+    element.id = `section-${section.id}`;
+    element.append(make("h2", "", section.title));
+    if (section.note) element.append(make("p", "soft", section.note));
+    element.append(section.rows.length ? table(section) : make("p", "empty", section.empty));
+    return element;
+  };
+
+  // Only what has changed is drawn anew: a selection elsewhere stays.
+  const changed = (key, value) => {
+    const text = JSON.stringify(value);
+    const differs = drawn.get(key) !== text;
+    drawn.set(key, text);
+    return differs;
+  };
+  const show = (view) => {
+    if (changed("headline", view.headline)) {
+      const { tone, state, reason, why } = view.headline;
+      by("headline").dataset.tone = tone;
+      by("state").textContent = state;
+      by("reason").textContent = reason;
+      by("why").replaceChildren(...why.map((line) => make("li", "", line)));
+    }
+    by("program").textContent = view.program;
+    by("version").textContent = view.version;
+    if (by("peer").textContent !== view.peer_id) by("peer").textContent = view.peer_id;
+    document.title = `${view.headline.state} · ${view.program}`;
+    if (changed("figures", view.figures)) {
+      by("figures").replaceChildren(...view.figures.map((one) => {
+        const tile = make("div");
+        tile.append(make("dt", "", one.label), fill(make("dd"), [one.value]));
+        return tile;
+      }));
+    }
+    const sections = by("sections");
+    const wanted = view.sections.map((section) => `section-${section.id}`);
+    for (const old of [...sections.children]) {
+      if (wanted.includes(old.id)) continue;
+      drawn.delete(old.id);
+      old.remove();
+    }
+    view.sections.forEach((section, index) => {
+      const old = by(`section-${section.id}`);
+      if (!changed(`section-${section.id}`, section) && old) return;
+      const fresh = draw(section);
+      if (old) old.replaceWith(fresh);
+      else sections.insertBefore(fresh, sections.children[index] ?? null);
+    });
+  };
+
+  const say = (state, text) => {
+    const line = by("line");
+    if (line.dataset.state === state && line.textContent === text) return;
+    line.dataset.state = state;
+    line.textContent = text;
+  };
+  const hear = (now) => {
+    heard = Date.now();
+    ahead = now - heard;
+    say("live", "live");
+  };
+  const follow = () => {
+    const events = new EventSource("events");
+    events.addEventListener("view", (event) => {
+      const { now, view } = JSON.parse(event.data);
+      hear(now);
+      show(view);
+    });
+    events.addEventListener("beat", (event) => hear(Number(event.data)));
+    events.addEventListener("error", () => {
+      say("lost", "not connected; trying again");
+      // The browser tries again by itself, unless it was told that it cannot be served.
+      if (events.readyState === EventSource.CLOSED) setTimeout(follow, retryAfter);
+    });
+  };
+  setInterval(tick, 1_000);
+  follow();
+})();
