@@ -175,6 +175,11 @@ fn whatever_is_wrong_is_one_line_that_says_what_to_do() {
     let good =
         file("good.toml", &format!("[serve]\nlisten = '/ip4/127.0.0.1/tcp/0'\nkey = '{key}'\n"));
     assert_eq!(stdout(&run(&["config", "check", &good])), format!("{good} is good\n"));
+    let shown = "http = '127.0.0.1:9'\nhttp-name = ['boot.example']\ncluster = ['https://boot.example']\nrelay = true\n";
+    let watch = "[watch]\nbootstrap = ['https://boot.example']\nhttp = '7070'\nstate = '/var/lib/portolan'\n";
+    let all = format!("[serve]\nlisten = ['/ip4/127.0.0.1/tcp/0']\n{shown}{watch}");
+    let all = file("all.toml", &all);
+    assert_eq!(stdout(&run(&["config", "check", &all])), format!("{all} is good\n"));
     let folder_as_key = folder.0.to_str().expect("plain text").to_owned();
     refused_in_a_line(
         &[&listen[..], &[&folder_as_key]].concat(),

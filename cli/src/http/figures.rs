@@ -105,9 +105,10 @@ impl Figures {
         all.register("load", "The fullest of all services, 0 to 1", self.load.clone());
         let what = "How long the server has been running";
         all.register_with_unit("uptime", what, Unit::Seconds, self.uptime.clone());
-        let info = [("version", env!("CARGO_PKG_VERSION"))];
-        let info = prometheus_client::metrics::info::Info::new(info);
-        all.register("build", "The program", info);
+        // What programs read that do not know OpenMetrics has no type for it but this.
+        let build: Family<Labels<1>, Gauge> = Family::default();
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION"))]).set(1);
+        all.register("build_info", "The program", build);
     }
 
     /// What never happened is zero, which is more than nothing: rates have a beginning.
