@@ -128,9 +128,12 @@ impl<R: Runtime> Group<R> {
         });
         served.await?;
         let Other::Rust(rust) = &other else { return Err("it is rust-libp2p".into()) };
+        // It asks faster than a dial over QUIC is given up, and is turned away meanwhile.
+        let is_turned_away =
+            |result: &Result<_, String>| matches!(result, Err(error) if error == "DialRefused");
         let understood = rust.wait("answer", WITHIN, |seen| {
             let Seen::Told { server, result } = seen else { return None };
-            (*server == us.id()).then(|| result.clone())
+            (*server == us.id() && !is_turned_away(result)).then(|| result.clone())
         });
         match (is_open, understood.await?) {
             (true, Ok(addr)) if rust.addrs.contains(&addr) => Ok(()),
