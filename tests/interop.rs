@@ -14,6 +14,8 @@ mod cells;
 mod handshakes;
 #[path = "interop/hearsay.rs"]
 mod hearsay;
+#[path = "interop/hearsay_js.rs"]
+mod hearsay_js;
 #[path = "interop/identify.rs"]
 mod identify;
 #[path = "interop/namespace.rs"]
@@ -107,9 +109,7 @@ fn protocols<R: Runtime>(kinds: &[Kind], runtime: &R) -> Vec<Batch<Cell>> {
             batches.push(Box::pin(async move { group.basics().await }));
             batches.push(Box::pin(async move { client.client().await }));
             batches.push(Box::pin(async move { vec![server.server().await] }));
-            if kind == Kind::Rust {
-                batches.push(Box::pin(async move { old.hearsay().await }));
-            }
+            batches.push(Box::pin(async move { old.hearsay().await }));
         }
     }
     batches

@@ -336,6 +336,22 @@ fn refusals_faults_and_silence_say_nothing() {
     assert_eq!(world.heard(), nothing.collect::<Vec<_>>());
 }
 
+/// What js-libp2p does, as a server.
+#[test]
+fn who_hangs_up_instead_of_answering_says_nothing() {
+    let mut world = World::new();
+    let conn = world.meet(1, V1);
+    world.part(conn);
+    assert_eq!(world.heard(), [(1, HearsayAnswer::Nothing)]);
+    world.asked.clear();
+    // It comes back at once, and is not driven away at once.
+    world.meet(1, V1);
+    world.pass(80);
+    assert_eq!(world.asked, BTreeMap::new());
+    world.pass(20);
+    assert_eq!(world.asked.keys().collect::<Vec<_>>(), [&1]);
+}
+
 #[test]
 fn a_late_or_a_second_answer_is_nobodys() {
     let mut world = World::new();

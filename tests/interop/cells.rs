@@ -5,14 +5,15 @@ use crate::other::{Other, WITHIN, Wanted, listen_addr};
 use futures::{AsyncReadExt as _, AsyncWriteExt as _};
 use portolan_core::{Addr, Config, DialBackConfig, Notice, Outcome, Served, State, Transport};
 use portolan_runtime::traits::Runtime;
+use portolan_tests::js_peer::JsPeer;
 use portolan_tests::portolan_peer::{PortolanPeer, explained, on_one_host, outcomes, to_addr};
 use portolan_tests::rust_peer::{KeyType, Security, Seen};
 
 /// What js-libp2p does with private addresses, found in the source of `@libp2p/autonat-v2`.
-pub(crate) const JS_CLIENT_ASKS_NOT: &str =
+const JS_CLIENT_ASKS_NOT: &str =
     "it takes private addresses for verified and asks nobody about them";
 /// As above, the other role.
-pub(crate) const JS_SERVER_DIALS_NOT: &str =
+const JS_SERVER_DIALS_NOT: &str =
     "it dials no private address and closes the stream without an answer";
 
 /// The peers of a group of cells, and where they meet.
@@ -152,12 +153,7 @@ impl<R: Runtime> Group<R> {
     async fn dials_back(&self, us: &PortolanPeer<R>, other: &Other) -> Result<(), String> {
         other.dial(&us.full_addrs[0], us.id()).await?;
         if let (Place::Loopback, Other::Js(js)) = (self.place, other) {
-            // It says so before it has met anybody.
-            let asked = |event: &serde_json::Value| {
-                event["event"] == "ready" && event["verified"] == event["addrs"]
-            };
-            js.wait("addresses that nobody confirmed", WITHIN, asked).await?;
-            return Err(JS_CLIENT_ASKS_NOT.to_owned());
+            return Err(js_asks_nobody(js).await?);
         }
         other.confirms_itself().await?;
         let id = other.id();
@@ -167,6 +163,15 @@ impl<R: Runtime> Group<R> {
         });
         delivered.await
     }
+}
+
+/// js-libp2p takes private addresses for verified. It says so before it has met anybody.
+pub(crate) async fn js_asks_nobody(js: &JsPeer) -> Result<String, String> {
+    let granted = |event: &serde_json::Value| {
+        event["event"] == "ready" && event["verified"] == event["addrs"]
+    };
+    js.wait("addresses that nobody confirmed", WITHIN, granted).await?;
+    Ok(JS_CLIENT_ASKS_NOT.to_owned())
 }
 
 /// How a connection between the two came about.

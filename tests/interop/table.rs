@@ -1,6 +1,6 @@
 //! The page that comes out: `docs/interop.md`.
 
-use crate::cell::{Cell, Kind, On, Row};
+use crate::cell::{Cell, Kind, On, Protocol, Row};
 use crate::handshakes::{Carrier, Handshake};
 use crate::relay::{Relayed, Roles, Shown};
 use crate::relay_peer::Who;
@@ -23,10 +23,11 @@ const PROTOCOLS: &str = "
 ## Protocols
 
 A cell of identify wants the right agent, protocols and observed address; of ping, the same bytes
-back; of AutoNAT v2, the nonce delivered and the address confirmed; of AutoNAT v1, the
-right answer, about a client that can be dialled or one that cannot, understood. *Loopback* means 127.0.0.1 with
-private addresses allowed. *Global* means global addresses and nothing allowed: the loopback
-interface of a network namespace of its own holds them.
+back; of AutoNAT v2, the nonce delivered and the address confirmed; of AutoNAT v1, the right answer,
+about a client that can be dialled or one that cannot, understood, and with js-libp2p as the client
+its verdict, which takes one server or eight. *Loopback* means 127.0.0.1 with private addresses
+allowed. *Global* means global addresses and nothing allowed: the loopback interface of a network
+namespace of its own holds them.
 ";
 
 const NOTES: &str = "
@@ -37,6 +38,15 @@ const NOTES: &str = "
   included. Portolan pays.
 - rust-libp2p's AutoNAT server serves only those that dialled it.
 - js-libp2p's AutoNAT server dials every address of a request with the same nonce and answers each.
+- js-libp2p's AutoNAT v1 server answers no question about a public address, whoever asks. It opens a
+  connection without `force` (@libp2p/autonat 3.0.28, `dist/src/autonat.js:276`), so it is handed the
+  one that the question came on (libp2p 3.3.11, `dist/src/connection-manager/index.js:300`). Where
+  that comes from the port in question it logs that it got through, and has dialled nobody. It closes
+  that connection (`autonat.js:296`), and then its answer cannot be written (`autonat.js:155`).
+  Portolan takes nothing from it, and loses the connection. Made to dial, js-libp2p answers right.
+- js-libp2p as a client of AutoNAT v1 asks about one address, one server for each first byte of an IP.
+  It believes one server that got through where it listens, but four about where it was observed,
+  and eight that did not get through. What it is told to announce it asks nobody about.
 - rust-libp2p answers the second ping of a stream over QUIC only when something else happens on that
   connection: nothing wakes it for the ping.
 - js-libp2p counts an address of its own as confirmed by the word of the server, whether a nonce
@@ -102,8 +112,6 @@ const PUNCHING_NOTES: &str = "
   others see of it, only what AutoNAT has confirmed, which is nothing behind a router. So it gets in
   where strangers do, and nowhere else. As who begins it dials what identify lists first.
 - js-libp2p closes the circuit as soon as there is another connection.
-- AutoNAT v1 with js-libp2p is in no table: in a namespace it neither asked Portolan nor answered it
-  within ten seconds, and why has not been found out.
 ";
 
 /// All that was seen, and on which runtime Portolan was.
@@ -125,13 +133,24 @@ fn peer(kind: Kind) -> String {
             let version = between(lock, "name = \"libp2p\"\nversion = \"", "\"");
             format!("rust-libp2p {version}")
         }
-        Kind::Js => {
-            let package = include_str!("js/package.json");
-            let version = between(package, "\"libp2p\": \"", "\"");
-            let autonat = between(package, "\"@libp2p/autonat-v2\": \"", "\"");
-            format!("js-libp2p {version} (autonat-v2 {autonat})")
-        }
+        Kind::Js => js("autonat-v2"),
     }
+}
+
+/// As [`peer`], for a row of the protocols.
+fn speaker(row: Row) -> String {
+    match (row.kind, row.protocol) {
+        (Kind::Js, Protocol::V1Reachable | Protocol::V1Unreachable) => js("autonat"),
+        (kind, _) => peer(kind),
+    }
+}
+
+/// js-libp2p with its version and that of the package that a table is about.
+fn js(package: &str) -> String {
+    let pinned = include_str!("js/package.json");
+    let version = between(pinned, "\"libp2p\": \"", "\"");
+    let of_package = between(pinned, &format!("\"@libp2p/{package}\": \""), "\"");
+    format!("js-libp2p {version} ({package} {of_package})")
 }
 
 /// As [`peer`], for relaying.
@@ -139,22 +158,14 @@ fn party(who: Who) -> String {
     match who {
         Who::Portolan => "Portolan".into(),
         Who::Rust => peer(Kind::Rust),
-        Who::Js => {
-            let package = include_str!("js/package.json");
-            let version = between(package, "\"libp2p\": \"", "\"");
-            let relay = between(package, "\"@libp2p/circuit-relay-v2\": \"", "\"");
-            format!("js-libp2p {version} (circuit-relay-v2 {relay})")
-        }
+        Who::Js => js("circuit-relay-v2"),
     }
 }
 
 /// What `tests/punch.rs` demands.
 fn punched() -> String {
     let rust = peer(Kind::Rust);
-    let package = include_str!("js/package.json");
-    let version = between(package, "\"libp2p\": \"", "\"");
-    let dcutr = between(package, "\"@libp2p/dcutr\": \"", "\"");
-    let js = format!("js-libp2p {version} (dcutr {dcutr})");
+    let js = js("dcutr");
     let any = "EI×EI, EI×AD, EI×APD, two NATs, firewall of IPv6";
     let first = "works, on the first attempt";
     let nowhere = "no: it cannot say where it is, and does not get in";
@@ -254,7 +265,7 @@ impl Seen {
         let line = |(row, cells): (&Row, &[Results<'_>; 2])| {
             format!(
                 "| {} | {} | {} | {} | {} | {} |\n",
-                peer(row.kind),
+                speaker(*row),
                 row.protocol.name(),
                 row.role.name(),
                 row.place.name(),

@@ -190,6 +190,12 @@ impl JsPeer {
         next
     }
 
+    /// Every event so far that `pick` wants, oldest first.
+    pub fn seen(&self, pick: impl Fn(&Value) -> bool) -> Vec<Value> {
+        let events = self.log.borrow();
+        events.iter().skip(self.forgotten).filter(|event| pick(event)).cloned().collect()
+    }
+
     /// Wait for an event, from the first on. The error names `what` and shows all events.
     ///
     /// # Errors

@@ -24,6 +24,7 @@
 //   reservations id, peers: who holds one here
 //   punching    text, error: what the service that makes direct connections says it does; texts have
 //               places for values, which are left out
+//   hearsay     text, error: the same of AutoNAT v1
 //   failed      id, what, error: a command failed, or the start did
 //   stopped     nothing follows
 //
@@ -64,8 +65,8 @@ const defaults = {
   autonat: false,
   // Whether AutoNAT v1 runs, client and server at once.
   autonatV1: false,
-  // Multiaddrs to tell others in the place of those that are listened on.
-  announce: [],
+  // Whether its server dials even whom it is connected to, which as published it does not.
+  autonatV1Dials: false,
   // What it allows a circuit, as {bytes, milliseconds}, if it is a relay; null for its own default.
   relay: null,
   // Whether it can reserve at relays and dial through them.
@@ -94,14 +95,32 @@ async function privateKey (type) {
   return type === 'RSA' ? generateKeyPair('RSA', 2048) : generateKeyPair(type)
 }
 
-// A logger that tells what the service for direct connections writes: it has no events.
+// Services that have no events of their own, and the event that tells what they write to the log.
+const TOLD = { 'libp2p:dcutr': 'punching', 'libp2p:auto-nat': 'hearsay' }
+
+// A logger that tells what those services write.
 function telling (others) {
-  const tell = (text, ...values) => {
-    const error = values.find((value) => value instanceof Error)
-    say('punching', { text, error: error == null ? null : String(error.message) })
+  const teller = (event) => {
+    const tell = (text, ...values) => {
+      const error = values.find((value) => value instanceof Error)
+      say(event, { text, error: error == null ? null : String(error.message) })
+    }
+    const log = Object.assign(tell, { error: tell, trace: () => {}, enabled: true, newScope: () => log })
+    return log
   }
-  const log = Object.assign(tell, { error: tell, trace: () => {}, enabled: true, newScope: () => log })
-  return { forComponent: (name) => name === 'libp2p:dcutr' ? log : others.forComponent(name) }
+  return { forComponent: (name) => name in TOLD ? teller(TOLD[name]) : others.forComponent(name) }
+}
+
+// The components of a node for a service, whose dials never find an existing connection.
+function dialling (components) {
+  const manager = new Proxy(components.connectionManager, {
+    get: (target, name) => name === 'openConnection'
+      ? (to, options) => target.openConnection(to, { ...options, force: true })
+      : target[name]
+  })
+  return new Proxy(components, {
+    get: (target, name) => name === 'connectionManager' ? manager : target[name]
+  })
 }
 
 async function start (options) {
@@ -124,11 +143,12 @@ async function start (options) {
     services.punch = dcutr()
   }
   if (options.autonatV1) {
-    services.autonatV1 = autoNAT()
+    services.autonatV1 = (components) =>
+      autoNAT()(options.autonatV1Dials ? dialling(components) : components)
   }
   const node = await createLibp2p({
     privateKey: await privateKey(options.key),
-    addresses: { listen: options.listen, announce: options.announce },
+    addresses: { listen: options.listen },
     transports: [tcp(), quic(), ...relay.transports(options)],
     connectionEncrypters: [options.security === 'tls' ? tls() : noise()],
     streamMuxers: [yamux()],
