@@ -33,7 +33,7 @@ mod words;
 pub use agent::Agent;
 pub use explain::{
     AddressExplanation, ClassExplanation, DistantExplanation, Explanation, HearsayExplanation,
-    HearsayServer, NextProbe, ServerExplanation,
+    HearsayServer, ServerExplanation,
 };
 pub use libp2p_identity::PublicKey;
 pub use probe::Proof;
@@ -50,7 +50,8 @@ pub use words::event::{Connected, DialFailure, Event, StreamEnd, StreamFailure};
 pub use words::hearsay::HearsayAnswer;
 pub use words::id::{ConnId, DialId, ListenerId, PeerId, Side, StreamId};
 pub use words::judgement::{
-    FilteringBehavior, MappingBehavior, NodeState, Outcome, Reason, Scope, Source, Sources, State,
+    FilteringBehavior, MappingBehavior, NextProbe, NodeState, Outcome, Reason, Scope, Source,
+    Sources, State,
 };
 pub use words::mapping::{
     Channel, Fetch, FetchFailure, FetchId, Gateway, GatewayAnswer, Lease, LeaseTerm, Mapping,

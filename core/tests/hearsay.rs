@@ -344,11 +344,11 @@ fn who_hangs_up_instead_of_answering_says_nothing() {
     world.part(conn);
     assert_eq!(world.heard(), [(1, HearsayAnswer::Nothing)]);
     world.asked.clear();
-    // It comes back at once, and is not driven away at once.
+    // It comes back at once, and is not driven away again soon.
     world.meet(1, V1);
-    world.pass(80);
+    world.pass(800);
     assert_eq!(world.asked, BTreeMap::new());
-    world.pass(20);
+    world.pass(100);
     assert_eq!(world.asked.keys().collect::<Vec<_>>(), [&1]);
 }
 

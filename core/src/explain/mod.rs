@@ -7,7 +7,8 @@ use crate::probe::{Server, Voice};
 use crate::reachability::Verdict;
 use crate::{
     Addr, Class, DistantServer, FilteringBehavior, HearsayAnswer, Instant, LeaseTerm, Mapping,
-    MappingBehavior, NodeState, Outcome, PeerId, Reason, Relay, Scope, Side, Sources, State,
+    MappingBehavior, NextProbe, NodeState, Outcome, PeerId, Reason, Relay, Scope, Side, Sources,
+    State,
 };
 use alloc::vec::Vec;
 
@@ -97,18 +98,6 @@ pub struct AddressExplanation {
     pub pending: bool,
     /// When it is probed next.
     pub next: NextProbe,
-}
-
-/// When an address is probed next, as far as it is known now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum NextProbe {
-    /// It is being probed, or is as soon as another probe has ended.
-    Now,
-    /// At that moment.
-    At(Instant),
-    /// When a server is there that can be asked and has not answered yet.
-    WithServer,
 }
 
 /// One AutoNAT v2 server.

@@ -1,6 +1,7 @@
 //! The vocabulary of evidence and verdicts: plain words without power. The verdict itself, which
 //! needs a proof, lives in [`reachability`](crate::reachability).
 
+use super::time::Instant;
 use core::fmt;
 
 /// Where a candidate address came from, strongest first.
@@ -265,6 +266,18 @@ impl Outcome {
             Outcome::Declined => "declined",
         }
     }
+}
+
+/// When an address is probed next, as far as it is known now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NextProbe {
+    /// It is being probed, or is as soon as another probe has ended.
+    Now,
+    /// At that moment.
+    At(Instant),
+    /// When a server is there that can be asked and has not answered yet.
+    WithServer,
 }
 
 /// How a NAT allocates external ports to one internal socket (RFC 4787 §4.1).

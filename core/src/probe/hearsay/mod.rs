@@ -201,14 +201,14 @@ impl Hearsay {
         if done.is_err() {
             cx.actions.push(Action::ResetStream { stream });
         }
-        self.heard(cx, question, answer);
+        self.heard(cx, question, (answer, RETRY));
         done
     }
 
     /// The stream of a question ended without an answer, or could not be opened.
     pub(super) fn ended(&mut self, cx: &mut Cx<'_>, stream: StreamId) -> Result<(), Oddity> {
         let question = self.questions.remove(&stream).ok_or(Oddity::UnknownStream)?;
-        self.heard(cx, question, HearsayAnswer::Nothing);
+        self.heard(cx, question, (HearsayAnswer::Nothing, RETRY));
         Ok(())
     }
 
@@ -218,7 +218,11 @@ impl Hearsay {
         let lost =
             |(stream, question): (&StreamId, &Question)| (question.conn == conn).then_some(*stream);
         while let Some(stream) = self.questions.iter().find_map(lost) {
-            let _ = self.ended(cx, stream);
+            if let Some(question) = self.questions.remove(&stream) {
+                // js-libp2p's server hangs up on whom it is asked by: to ask again soon would cost the
+                // application its next connection as well.
+                self.heard(cx, question, (HearsayAnswer::Nothing, REFRESH));
+            }
         }
     }
 
@@ -349,8 +353,13 @@ impl Hearsay {
         self.questions.insert(stream, Question { group, peer, remote, conn, overdue_at });
     }
 
-    /// Take an answer down.
-    fn heard(&mut self, cx: &mut Cx<'_>, question: Question, answer: HearsayAnswer) {
+    /// Take an answer down. `rest`: until the next question, unless the answer says that all is as it was.
+    fn heard(
+        &mut self,
+        cx: &mut Cx<'_>,
+        question: Question,
+        (answer, rest): (HearsayAnswer, Duration),
+    ) {
         let Question { group, peer, remote, .. } = question;
         cx.actions.notify(Notice::HearsayHeard { peer, answer });
         let word = match answer {
@@ -359,7 +368,7 @@ impl Hearsay {
             HearsayAnswer::Nothing => None,
         };
         let stands = self.standing.map(|standing| standing.is_reachable);
-        let pause = if word.is_some() && word == stands { REFRESH } else { RETRY };
+        let pause = if word.is_some() && word == stands { REFRESH } else { rest };
         let before = self.voices.get(&group).and_then(|voice| voice.word);
         let word = word.map(|word| (word, cx.now)).or(before);
         let again_at = cx.now + jittered(pause, cx.draw);
