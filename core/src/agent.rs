@@ -167,7 +167,8 @@ impl Agent {
     }
 
     /// The IPs to which we sent the first packet within a day, and when last: nobody there is a stranger.
-    /// A program that runs again hands them in as [`Event::Contacted`].
+    /// Of those to whom a connection stands it is now. A program that runs again hands them in as
+    /// [`Event::Contacted`].
     pub fn contacted(&self) -> impl Iterator<Item = (IpAddr, Instant)> {
         self.peers.all_contacted(self.now)
     }

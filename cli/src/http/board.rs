@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Rows of a table, number; ours: a page stays readable, and an event small. When full, the oldest row
-/// goes, or the rest is counted.
+/// goes; of what stands the rest is counted.
 const ROWS_MAX: usize = 40;
 /// Answers whose times are known, number; ours: enough for the slowest in a hundred. When full, the oldest
 /// goes.
@@ -43,9 +43,11 @@ struct Seen {
     refused: u64,
     refusals: BTreeMap<(&'static str, &'static str), (u64, Instant)>,
     times: VecDeque<Duration>,
-    /// Circuits that stand, by who opened them and to whom: how many, and since when.
+    /// Circuits that stand, by who opened them and to whom: how many, and since when the last of them.
     circuits: BTreeMap<(PeerId, PeerId), (usize, Instant)>,
     ended: VecDeque<Ended>,
+    /// When circuits that stood were forgotten.
+    forgot_at: Option<Instant>,
 }
 
 /// A dial request.
@@ -89,8 +91,9 @@ impl Board {
     pub(crate) fn noticed(&self, at: Instant, notice: &Notice, missed: u64) {
         let mut seen = self.lock();
         if missed > 0 {
-            // The ends of some may be among what was lost; those that carry on are still counted.
+            // The ends of some may be among what was lost. What is not listed any more is still counted.
             seen.circuits.clear();
+            seen.forgot_at = Some(at);
         }
         seen.agents.noticed(notice);
         if let Some(reason) = refusal(notice) {
@@ -107,8 +110,8 @@ impl Board {
                 push(&mut seen.asked, Asked { at, peer, addr, answer, took }, ROWS_MAX);
             }
             Notice::Relay(RelayNotice::BridgeOpened { initiator, target }) => {
-                let (count, _) = seen.circuits.entry((*initiator, *target)).or_insert((0, at));
-                *count += 1;
+                let (count, last) = seen.circuits.entry((*initiator, *target)).or_default();
+                (*count, *last) = (*count + 1, at);
             }
             Notice::Relay(RelayNotice::BridgeEnded {
                 initiator,
@@ -252,13 +255,28 @@ impl Seen {
 
     fn circuits(&self, present: &Present<'_>) -> Section {
         let columns = ["from", "to", "state", "there", "back", "when"];
-        let empty = match present.load.relay {
-            Some(_) => "There was no circuit yet.",
+        let stand = present.load.relay.map(|relay| relay.circuits);
+        let empty = match stand {
             None => "This server does not relay (--relay).",
+            Some(0) => "There is no circuit, and none has ended.",
+            Some(_) => "Those that stand were not heard of.",
         };
         let mut section = Section::new("circuits", "Circuits", columns, empty);
         let clock = present.clock;
-        for ((from, to), (count, since)) in self.circuits.iter().take(ROWS_MAX) {
+        let mut open: Vec<_> = self.circuits.iter().collect();
+        open.sort_by_key(|(_, (_, last))| std::cmp::Reverse(*last));
+        open.truncate(ROWS_MAX);
+        let listed: usize = open.iter().map(|(_, (count, _))| count).sum();
+        let unlisted = stand.unwrap_or_default().saturating_sub(listed);
+        let mut notes = Vec::new();
+        if unlisted > 0 {
+            notes.push(format!("{} more stand.", crate::thousands(unlisted as u128)));
+        }
+        if self.forgot_at.is_some() {
+            notes.push("News came too fast once: some that stand may be missing here.".to_owned());
+        }
+        section.note = Some(notes.join(" ")).filter(|note| !note.is_empty());
+        for ((from, to), (count, last)) in open {
             let state = if *count > 1 { format!("{count} open") } else { "open".into() };
             section.row([
                 vec![Cell::code(from)],
@@ -266,7 +284,7 @@ impl Seen {
                 vec![Cell::badge(state, Tone::Good)],
                 vec![],
                 vec![],
-                vec![Cell::text("since"), clock.ago(*since)],
+                vec![Cell::text("opened"), clock.ago(*last)],
             ]);
         }
         for Ended { at, initiator, target, how, forth, back } in self.ended.iter().rev() {
@@ -304,7 +322,11 @@ fn headline(present: &Present<'_>) -> Headline {
 fn cluster(others: &BTreeMap<PeerId, Found>) -> Section {
     let columns = ["peer", "addresses", "software", "it says it is", "round trip"];
     let mut section = Section::new("cluster", "Others of the cluster", columns, "");
-    section.note = Some("Those that were dialled a short while ago.".into());
+    let count = others.len();
+    section.note = Some(match count > ROWS_MAX {
+        true => format!("The first {ROWS_MAX} of {count} that were dialled a short while ago."),
+        false => "Those that were dialled a short while ago.".into(),
+    });
     for (peer, found) in others.iter().take(ROWS_MAX) {
         let said = found.said.as_ref();
         let version = said.and_then(|said| said.version.clone()).unwrap_or_default();
@@ -346,5 +368,85 @@ fn tone(answer: Served) -> Tone {
         Served::DialFailed | Served::DialBackFailed | Served::Connected => Tone::Warn,
         Served::Refused | Served::Rejected | Served::InternalError => Tone::Bad,
         Served::Aborted | _ => Tone::Calm,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portolan_core::{BridgeEnd, RelayLoad};
+
+    fn peer() -> PeerId {
+        PeerId::random()
+    }
+
+    fn texts(section: &Section) -> String {
+        serde_json::to_string(section).expect("it is plain data")
+    }
+
+    /// The section of this name, where so many circuits stand.
+    fn section(board: &Board, circuits: usize, id: &str) -> Section {
+        let mut load = Load::default();
+        load.relay = Some(RelayLoad { reservations: 0, circuits, thousandths: 0 });
+        let (explanation, others) = (Explanation::new(Instant::ZERO, peer()), BTreeMap::new());
+        let view = board.view(&Present {
+            explanation: &explanation,
+            load: &load,
+            others: &others,
+            listeners: &[],
+            clock: Clock::set(Instant::ZERO),
+            since: Instant::ZERO,
+            dial_backs_max: 8,
+        });
+        view.sections.into_iter().find(|one| one.id == id).expect("it is there")
+    }
+
+    #[test]
+    fn circuits_stand_until_they_end_and_those_that_are_not_listed_are_counted() {
+        let (board, at) = (Board::default(), Instant::from_millis(5));
+        let [initiator, target] = [peer(), peer()];
+        let opened = Notice::Relay(RelayNotice::BridgeOpened { initiator, target });
+        let ended = Notice::Relay(RelayNotice::BridgeEnded {
+            initiator,
+            target,
+            end: BridgeEnd::Finished,
+            overtime: false,
+            forth: 1_234,
+            back: 9,
+        });
+        assert_eq!(section(&board, 0, "circuits").rows.len(), 0);
+        board.noticed(at, &opened, 0);
+        board.noticed(at, &opened, 0);
+        let found = section(&board, 5, "circuits");
+        assert!(texts(&found).contains("2 open") && texts(&found).contains("3 more stand."));
+        board.noticed(at, &ended, 0);
+        let found = texts(&section(&board, 1, "circuits"));
+        assert!(found.contains("\"open\"") && found.contains("1,234"), "{found}");
+        // What was lost may have been the end of the other one.
+        board.noticed(at, &ended, 7);
+        let found = section(&board, 1, "circuits");
+        let text = texts(&found);
+        assert!(!text.contains("\"open\"") && text.contains("1 more stand."), "{text}");
+        assert_eq!(found.rows.len(), 2, "both that ended are listed");
+    }
+
+    #[test]
+    fn who_asks_and_what_is_refused_is_listed_and_bounded() {
+        let board = Board::default();
+        let (peer, took) = (peer(), Duration::from_millis(30));
+        let asked = |answer| Notice::DialBackServed { peer, addr: None, answer, took };
+        for millis in 0..2 * ROWS_MAX as u64 {
+            board.noticed(Instant::from_millis(millis), &asked(Served::Rejected), 0);
+        }
+        board.noticed(Instant::from_millis(900), &asked(Served::Delivered), 0);
+        let found = section(&board, 0, "asked");
+        assert_eq!(found.rows.len(), ROWS_MAX);
+        let first = serde_json::to_string(&found.rows[0]).expect("it is plain data");
+        assert!(first.contains("delivered"), "the last one comes first: {first}");
+        let refused = section(&board, 0, "refused");
+        assert!(
+            texts(&refused).contains("a limit is reached") && texts(&refused).contains("\"80\"")
+        );
+        assert!(texts(&section(&board, 0, "times")).contains("median 30 ms"));
     }
 }

@@ -28,7 +28,7 @@ use futures::stream::BoxStream;
 use http_body_util::{Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderValue,
+    ALLOW, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue,
     X_CONTENT_TYPE_OPTIONS,
 };
 use hyper::http::uri::Authority;
@@ -50,8 +50,8 @@ const CONNECTIONS_MAX: usize = 64;
 /// How long a connection may last, seconds; ours: beyond what any answer here takes to make, over any
 /// line that can carry it.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection with a stream of events may last, seconds; ours: whoever follows for longer comes
-/// again, and whoever is gone without a word is forgotten.
+/// How long a connection with a stream of events may last beyond that, seconds; ours: a stream ends by itself
+/// after ten minutes, unless nobody takes it.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long to wait after a connection could not be accepted, milliseconds; ours: descriptors may be used up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -164,6 +164,14 @@ fn refusal(names: &[String], request: &Request<Incoming>) -> Option<Answer> {
         let said = "this server does not go by that name (--http-name)\n";
         return Some(text(StatusCode::MISDIRECTED_REQUEST, said));
     }
+    // A page of elsewhere could not read it, but could use up what is there for others.
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let is_foreign = matches!(site, Some(b"cross-site" | b"same-site"));
+    let mode = request.headers().get("sec-fetch-mode").map(HeaderValue::as_bytes);
+    if is_foreign && mode != Some(b"navigate") {
+        let said = "pages of elsewhere are not answered\n";
+        return Some(text(StatusCode::FORBIDDEN, said));
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
         answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -210,6 +218,8 @@ fn document_of(status: StatusCode, kind: &'static str, body: Body) -> Answer {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let ours_alone = HeaderName::from_static("cross-origin-resource-policy");
+    headers.insert(ours_alone, HeaderValue::from_static("same-origin"));
     let nothing = HeaderValue::from_static("default-src 'none'");
     headers.insert(CONTENT_SECURITY_POLICY, nothing);
     answer

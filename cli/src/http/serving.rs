@@ -87,7 +87,9 @@ impl<R: Runtime> Serving<R> {
         let this = self.clone();
         routes.add("/healthz", move || this.clone().health());
         let this = self.clone();
-        let live = Live::new(runtime.clone(), move || this.clone().view().boxed());
+        let node = self.node.clone();
+        let clock = (self.clock, move || node.now());
+        let live = Live::new(runtime.clone(), clock, move || this.clone().view().boxed());
         routes.page(Page::new("/metrics and /status"), live);
         let this = self.clone();
         routes.tell(move |path, status| this.figures.asked(path, status));

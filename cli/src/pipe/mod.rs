@@ -12,6 +12,7 @@ pub use join::MoveFailed;
 pub use news::{PathReport, PipeNews};
 pub use relayed::NoReservation;
 
+use crate::lists;
 use crate::ports::{self, Failure};
 use crate::serve::concrete;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -19,8 +20,8 @@ use futures::{FutureExt, pin_mut, select_biased};
 use join::{Ends, Running};
 use multiaddr::Multiaddr;
 use news::Tracker;
-use portolan_core::{Config, RelayNeed, RelayPeer};
-use portolan_runtime::bootstrap::BootstrapConfig;
+use portolan_core::{Config, Duration, RelayNeed, RelayPeer};
+use portolan_runtime::bootstrap::{Bootstrap, BootstrapConfig};
 use portolan_runtime::identity::{self, Keypair};
 use portolan_runtime::names::NamesConfig;
 use portolan_runtime::net::interface_ips;
@@ -34,6 +35,11 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::net::IpAddr;
+
+/// How long to wait at first before lists are read again, where nobody is connected any more, and at most; each
+/// start that leads to nobody doubles it. Ours: as a watch does.
+const AGAIN_FIRST: Duration = Duration::from_secs(5);
+const AGAIN_MAX: Duration = Duration::from_secs(300);
 
 /// How to listen for sessions. Built by `ListenOptions::new` and assignment.
 #[derive(Clone, Debug)]
@@ -179,6 +185,7 @@ pub async fn listen<R: Runtime>(
 ) -> Result<(), PipeFailed> {
     let interfaces = interface_ips().map_err(PipeFailed::Interfaces)?;
     let (node, incoming) = start(runtime.clone(), &options).await?;
+    let mut starting = None;
     let served = async {
         let mut stop = Box::pin(stop.fuse());
         if !options.relays.is_empty() {
@@ -199,8 +206,8 @@ pub async fn listen<R: Runtime>(
             say(&PipeNews::Listening { address: address.to_string() });
         }
         let follow = relayed::follow(&node, say);
-        let starting = start_from(&node, options.bootstrap, say);
-        let follow = async { futures::join!(follow, punching::follow(&node, say), starting) };
+        let starts = start_from((&runtime, &node), options.bootstrap, &mut starting, say);
+        let follow = async { futures::join!(follow, punching::follow(&node, say), starts) };
         let follow = follow.fuse();
         let mut say = say;
         let serve = async {
@@ -219,8 +226,16 @@ pub async fn listen<R: Runtime>(
         }
     };
     let served = served.await;
+    close(starting).await;
     node.shutdown().await;
     served
+}
+
+/// What lists said is kept, even where nobody waited for it.
+async fn close(starting: Option<Bootstrap>) {
+    if let Some(starting) = starting {
+        starting.close().await;
+    }
 }
 
 /// Connect, and join stdin and stdout to the session.
@@ -233,48 +248,59 @@ pub async fn connect<R: Runtime>(
     news: impl FnMut(&PipeNews),
     stop: impl Future<Output = ()>,
 ) -> Result<(), PipeFailed> {
-    let node = dialling(runtime, &options).await?;
+    let node = dialling(runtime.clone(), &options).await?;
+    let mut starting = None;
+    let carried = connect_on(&runtime, &node, options, &mut starting, news, stop).await;
+    close(starting).await;
+    node.shutdown().await;
+    carried
+}
+
+/// The same, on this node.
+async fn connect_on<R: Runtime>(
+    runtime: &R,
+    node: &Node<R>,
+    options: ConnectOptions,
+    starting: &mut Option<Bootstrap>,
+    news: impl FnMut(&PipeNews),
+    stop: impl Future<Output = ()>,
+) -> Result<(), PipeFailed> {
     let address = options.peer;
     let news = RefCell::new(news);
     let say = |one: &PipeNews| (news.borrow_mut())(one);
-    let starting = start_from(&node, options.bootstrap, say).fuse();
+    let starts = start_from((runtime, node), options.bootstrap, starting, say).fuse();
     let opened = async {
         let dialled = node.dial(address.clone()).await?;
         let config = PipeConfig::default();
-        Ok::<_, PipeFailed>(Pipe::open(&node, dialled.peer, vec![address], config).await?)
+        Ok::<_, PipeFailed>(Pipe::open(node, dialled.peer, vec![address], config).await?)
     };
     let opened = opened.fuse();
     let mut stop = Box::pin(stop.fuse());
-    pin_mut!(opened, starting);
-    let pipe = select_biased! {
-        pipe = opened => pipe,
-        () = stop => Err(PipeFailed::Interrupted),
-        () = starting => Err(PipeFailed::Interrupted),
-    };
-    let carried = match pipe {
-        Ok(pipe) => {
-            let explain = async {
-                match options.explain {
-                    true => punching::follow(&node, say).await,
-                    false => futures::future::pending().await,
-                }
-            };
-            let explain = explain.fuse();
-            let mut tell = say;
-            let carried = carry(&node, pipe, Ends::standard(), &mut tell, stop).fuse();
-            pin_mut!(explain, carried);
-            loop {
-                select_biased! {
-                    () = explain => {}
-                    () = starting => {}
-                    carried = carried => break carried,
-                }
-            }
+    pin_mut!(opened, starts);
+    let pipe = loop {
+        select_biased! {
+            pipe = opened => break pipe?,
+            () = stop => return Err(PipeFailed::Interrupted),
+            () = starts => {}
         }
-        Err(error) => Err(error),
     };
-    node.shutdown().await;
-    carried
+    let explain = async {
+        match options.explain {
+            true => punching::follow(node, say).await,
+            false => futures::future::pending().await,
+        }
+    };
+    let explain = explain.fuse();
+    let mut tell = say;
+    let carried = carry(node, pipe, Ends::standard(), &mut tell, stop).fuse();
+    pin_mut!(explain, carried);
+    loop {
+        select_biased! {
+            () = explain => {}
+            () = starts => {}
+            carried = carried => return carried,
+        }
+    }
 }
 
 /// A node that connects. It listens only for the sake of direct connections beside a relayed one:
@@ -338,22 +364,34 @@ async fn start<R: Runtime>(
     }
 }
 
-/// Start from lists, if there are any, and tell of it. It does not end.
+/// Start from lists, if there are any, and again where everybody is lost, and tell of it. It does not end;
+/// `starting` is the start that is under way when it is dropped.
 async fn start_from<R: Runtime>(
-    node: &Node<R>,
+    (runtime, node): (&R, &Node<R>),
     lists: Option<BootstrapConfig>,
+    starting: &mut Option<Bootstrap>,
     say: impl Fn(&PipeNews),
 ) {
-    if let Some(lists) = lists {
-        let mut starting = node.bootstrap(lists);
-        while let Some(news) = starting.next().await {
-            if let Some(text) = crate::lists::words(&news) {
+    let Some(config) = lists else { return futures::future::pending().await };
+    let mut rest = AGAIN_FIRST;
+    loop {
+        *starting = Some(node.bootstrap(config.clone()));
+        while let Some(news) = lists::next_of(starting.as_mut()).await {
+            if let Some(text) = lists::words(&news) {
                 say(&PipeNews::Bootstrap { text });
             }
         }
-        starting.close().await;
+        // Relays come and go; while somebody is there that we dialled, all can be found again.
+        loop {
+            let is_alone = !node.connections().await.iter().any(|one| !one.relayed);
+            rest = if is_alone { rest } else { AGAIN_FIRST };
+            runtime.sleep(rest).await;
+            if is_alone {
+                rest = (rest * 2).min(AGAIN_MAX);
+                break;
+            }
+        }
     }
-    futures::future::pending().await
 }
 
 /// Join the first session to stdin and stdout.

@@ -120,7 +120,10 @@ fn document(news: &WatchNews) -> Value {
         WatchNews::Peer { at, text } => {
             json!({ "at_ms": at_ms(at), "event": "peer", "text": text })
         }
-        WatchNews::Shown(addr) => json!({ "event": "shown", "url": page(*addr) }),
+        WatchNews::Shown(addr) => {
+            let url = page(*addr);
+            json!({ "at_ms": 0, "event": "shown", "url": url, "text": format!("shown at {url}") })
+        }
         WatchNews::Noticed { at, notice, text } => {
             let mut document = json!({ "at_ms": at_ms(at), "event": "notice", "text": text });
             let more = notice.as_ref().and_then(details);

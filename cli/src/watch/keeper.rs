@@ -6,11 +6,11 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use multiaddr::Multiaddr;
-use portolan_core::{ConnId, Duration, Explanation, Instant};
-use portolan_runtime::bootstrap::{Bootstrap, BootstrapConfig, BootstrapNews};
+use portolan_core::{ConnId, Duration, Explanation, Instant, PeerId};
+use portolan_runtime::bootstrap::{Bootstrap, BootstrapConfig, BootstrapNews, Url};
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{DialError, Dialled, Node};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Servers in reach from which on nobody is dialled again, number; ours: a verdict wants three networks.
 /// Traffic grows with it.
@@ -81,17 +81,24 @@ pub(super) struct Keeper<'a, R: Runtime> {
     /// A start from them that is under way, and when to begin the next one.
     starting: Option<Bootstrap>,
     start_at: Instant,
+    /// Starts in a row that led to nobody.
+    start_strikes: u32,
+    /// Whether the present start led to somebody.
+    has_led: bool,
+    /// Which list named a peer first.
+    named: BTreeMap<PeerId, Url>,
     /// Whether more servers are wanted.
     is_short: bool,
 }
 
 impl<'a, R: Runtime> Keeper<'a, R> {
     /// Who proved here before is dialled at once, and the others a little later.
+    /// `named`: which list named a peer, as earlier runs know it.
     pub(super) fn new(
         runtime: R,
         node: &'a Node<R>,
         peers: Vec<Peer>,
-        lists: Option<BootstrapConfig>,
+        (lists, named): (Option<BootstrapConfig>, BTreeMap<PeerId, Url>),
     ) -> Keeper<'a, R> {
         let now = node.now();
         let are_known = peers.iter().any(|peer| peer.has_proved);
@@ -102,8 +109,19 @@ impl<'a, R: Runtime> Keeper<'a, R> {
             Kept { peer, strikes: 0, state: State::Resting { until } }
         };
         let kept = peers.into_iter().enumerate().map(kept).collect();
-        let (dials, starting, is_short) = (FuturesUnordered::new(), None, true);
-        Keeper { runtime, node, kept, dials, lists, starting, start_at, is_short }
+        Keeper {
+            runtime,
+            node,
+            kept,
+            dials: FuturesUnordered::new(),
+            lists,
+            starting: None,
+            start_at,
+            start_strikes: 0,
+            has_led: false,
+            named,
+            is_short: true,
+        }
     }
 
     /// The next thing that becomes of a peer, in words.
@@ -131,7 +149,11 @@ impl<'a, R: Runtime> Keeper<'a, R> {
                 }
             };
             match happened {
-                Happened::Ended(ended) => return self.ended(ended),
+                Happened::Ended(ended) => {
+                    if let Some(text) = self.ended(ended) {
+                        return text;
+                    }
+                }
                 Happened::Listed(Some(news)) => {
                     if let Some(text) = self.listed(news) {
                         return text;
@@ -139,7 +161,9 @@ impl<'a, R: Runtime> Keeper<'a, R> {
                 }
                 Happened::Listed(None) => {
                     self.starting = None;
-                    self.start_at = self.node.now() + REST_MAX;
+                    self.start_strikes = if self.has_led { 0 } else { self.start_strikes + 1 };
+                    let span = if self.has_led { REST_MAX } else { rest(self.start_strikes - 1) };
+                    self.start_at = self.node.now() + span;
                 }
                 Happened::Nothing => {}
             }
@@ -156,13 +180,20 @@ impl<'a, R: Runtime> Keeper<'a, R> {
     fn start_if_due(&mut self, now: Instant) {
         let is_due = self.is_short && self.starting.is_none() && self.start_at <= now;
         if let Some(lists) = self.lists.as_ref().filter(|_| is_due) {
+            self.has_led = false;
             self.starting = Some(self.node.bootstrap(lists.clone()));
         }
     }
 
     /// What lists led to; whoever was reached is kept from then on.
     fn listed(&mut self, news: BootstrapNews) -> Option<String> {
+        if let BootstrapNews::Dialling { peer, url, .. } = &news
+            && self.named.len() < KEPT_MAX
+        {
+            self.named.entry(*peer).or_insert_with(|| url.clone());
+        }
         let BootstrapNews::Dialled { addr, result } = news else { return lists::words(&news) };
+        self.has_led |= result.is_ok();
         let at = self.kept.iter().position(|one| one.peer.addr == addr);
         let index = match (at, &result) {
             (Some(index), _) => index,
@@ -174,12 +205,12 @@ impl<'a, R: Runtime> Keeper<'a, R> {
             (None, Ok(_)) => return None,
             (None, Err(error)) => return Some(format!("cannot reach {addr}: {error}")),
         };
-        // One that is kept already, and connected, is none the worse for a second dial that failed.
-        let is_connected = matches!(self.kept[index].state, State::Connected { .. });
-        if is_connected && result.is_err() {
-            return None;
-        }
-        Some(self.ended((index, result)))
+        self.ended((index, result))
+    }
+
+    /// Which list named a peer, as far as it is known.
+    pub(super) fn named(&self) -> &BTreeMap<PeerId, Url> {
+        &self.named
     }
 
     fn dial_those_due(&mut self, now: Instant) {
@@ -195,17 +226,19 @@ impl<'a, R: Runtime> Keeper<'a, R> {
         }
     }
 
-    fn ended(&mut self, (index, result): Ended) -> String {
+    fn ended(&mut self, (index, result): Ended) -> Option<String> {
         let now = self.node.now();
         let one = &mut self.kept[index];
         match result {
             Ok(dialled) => {
                 one.state = State::Connected { conn: dialled.conn, since: now };
-                format!("connected to {} from {}", one.peer.addr, dialled.local)
+                Some(format!("connected to {} from {}", one.peer.addr, dialled.local))
             }
+            // It was dialled twice, by itself and for a list, and is none the worse for it.
+            Err(_) if matches!(one.state, State::Connected { .. }) => None,
             Err(error) => {
                 one.rest(now);
-                format!("cannot reach {}: {error}", one.peer.addr)
+                Some(format!("cannot reach {}: {error}", one.peer.addr))
             }
         }
     }
@@ -236,10 +269,14 @@ impl<'a, R: Runtime> Keeper<'a, R> {
 
 impl Kept {
     fn rest(&mut self, now: Instant) {
-        let span = REST_FIRST * 2u32.saturating_pow(self.strikes.min(STRIKES_MAX));
+        self.state = State::Resting { until: now + rest(self.strikes) };
         self.strikes = self.strikes.saturating_add(1);
-        self.state = State::Resting { until: now + span.min(REST_MAX) };
     }
+}
+
+/// How long to rest after so many rests in a row.
+fn rest(before: u32) -> Duration {
+    (REST_FIRST * 2u32.saturating_pow(before.min(STRIKES_MAX))).min(REST_MAX)
 }
 
 #[cfg(test)]

@@ -16,17 +16,21 @@ pub use state::{StateError, StateFile};
 
 use crate::check::{self, CheckError, CheckOptions};
 use crate::http::{Clock, HttpError, HttpOptions, HttpServer, Live, Page, Routes};
+use crate::relays;
 use crate::report::{PeerReport, Report};
 use crate::timeline::{self, Timeline};
 use futures::future::FutureExt;
 use futures::stream::StreamExt;
 use futures::{pin_mut, select_biased};
 use keeper::Keeper;
-use portolan_core::{Duration, Explanation, Instant, Notice};
+use portolan_core::config::RELAYS_MAX;
+use portolan_core::{Duration, Explanation, Instant, Notice, PeerId, RelayPeer};
+use portolan_runtime::bootstrap::{BootstrapConfig, Url};
 use portolan_runtime::traits::Runtime;
 use portolan_runtime::{Node, Notices};
 use recent::Recent;
-use state::Network;
+use state::{Network, Now};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -113,22 +117,24 @@ pub async fn watch<R: Runtime>(
     }
     check.peers = peers.iter().map(|peer| peer.addr.clone()).collect();
     check.expects_relays = known.needed_relays;
-    check.relays.extend(known.relays.iter().cloned());
+    check.relays = with_known(&check.relays, &known.relays);
     check.ledger = state.as_ref().filter(|_| check.map).map(StateFile::ledger);
     let (node, notices) =
         check::start_node(&runtime, &check, known.port).await.map_err(CheckError::from)?;
     let contacted = state.as_ref().map(StateFile::contacted).unwrap_or_default();
     // The node has just begun; where it is over already, that is found out below.
     let _ = node.has_contacted(contacted).await;
-    let mut saved = Saved { state, here };
+    introduce(&node, check.bootstrap.as_ref(), &known.named).await;
     let since = node.now();
+    let mut saved = Saved { state, here, since };
     let recent = Arc::new(Mutex::default());
     if let Some(web) = &web {
         news(WatchNews::Shown(web.addr()));
     }
     let show = show(&runtime, &node, since, recent.clone(), http.zip(web));
     let watched = {
-        let keeper = Keeper::new(runtime.clone(), &node, peers, check.bootstrap);
+        let lists = (check.bootstrap, known.named);
+        let keeper = Keeper::new(runtime.clone(), &node, peers, lists);
         let (told, news) = (None, &mut news);
         let mut watch = Watch { node: &node, since, keeper, told, recent, news };
         let ended = {
@@ -141,10 +147,10 @@ pub async fn watch<R: Runtime>(
                 error = show => Err(error.into()),
             }
         };
+        saved.save(&node, watch.keeper.named()).await;
         watch.keeper.close().await;
         ended
     };
-    saved.save(&node).await;
     node.shutdown().await;
     watched
 }
@@ -158,8 +164,8 @@ async fn show<R: Runtime>(
     web: Option<(HttpOptions, HttpServer)>,
 ) -> HttpError {
     let Some((http, web)) = web else { return futures::future::pending().await };
-    let (node, clock) = (node.clone(), Clock::set(since));
-    let live = Live::new(runtime.clone(), move || {
+    let (node, of, clock) = (node.clone(), node.clone(), Clock::set(since));
+    let live = Live::new(runtime.clone(), (clock, move || of.now()), move || {
         let (node, recent) = (node.clone(), recent.clone());
         let look = async move {
             let explanation = node.explain().await.ok()?;
@@ -177,20 +183,57 @@ async fn show<R: Runtime>(
     }
 }
 
+/// The relays that were given, and as many of those known as fit beside them.
+fn with_known(given: &[RelayPeer], known: &[RelayPeer]) -> Vec<RelayPeer> {
+    let mut all = relays::distinct(given);
+    let new = relays::distinct(known).into_iter();
+    let new: Vec<_> = new.filter(|one| all.iter().all(|given| given.peer != one.peer)).collect();
+    let room = RELAYS_MAX.saturating_sub(all.len());
+    all.extend(new.into_iter().take(room));
+    all
+}
+
+/// Say which lists named whom in earlier runs: those whom one list names count as one.
+async fn introduce<R: Runtime>(
+    node: &Node<R>,
+    lists: Option<&BootstrapConfig>,
+    named: &BTreeMap<PeerId, Url>,
+) {
+    let mut urls: Vec<&Url> = lists.iter().flat_map(|lists| &lists.urls).collect();
+    for (peer, url) in named {
+        let known = urls.iter().position(|one| *one == url);
+        let source = known.unwrap_or_else(|| {
+            urls.push(url);
+            urls.len() - 1
+        });
+        // The node has just begun; where it is over already, that is found out later.
+        let _ = node.introduce(*peer, u16::try_from(source).unwrap_or(u16::MAX)).await;
+    }
+}
+
 /// What is kept on disk, if anything is, and of which network.
 struct Saved {
     state: Option<StateFile>,
     here: Network,
+    /// When it was said whom earlier runs had contacted.
+    since: Instant,
 }
 
 impl Saved {
-    async fn save<R: Runtime>(&mut self, node: &Node<R>) {
+    async fn save<R: Runtime>(&mut self, node: &Node<R>, named: &BTreeMap<PeerId, Url>) {
         let Some(state) = &mut self.state else { return };
         let (Ok(explanation), contacted) = (node.explain().await, node.contacted().await) else {
             return;
         };
-        let listeners = node.listeners().await;
-        if let Err(error) = state.save(&self.here, &explanation, &contacted, &listeners) {
+        let (listeners, begun_ago) = (node.listeners().await, node.now().since(self.since));
+        let now = Now {
+            explanation: &explanation,
+            contacted: &contacted,
+            begun_ago,
+            listeners: &listeners,
+            named,
+        };
+        if let Err(error) = state.save(&self.here, &now) {
             tracing::warn!(%error, "what is known now will not be known at the next start");
         }
     }
@@ -223,7 +266,7 @@ impl<R: Runtime> Watch<'_, R> {
                 _ = changes.next() => self.keeper.look().await,
                 text = self.keeper.next().fuse() => self.peer(&text),
                 () = save_at => {
-                    saved.save(self.node).await;
+                    saved.save(self.node, self.keeper.named()).await;
                     save_at = runtime.sleep(SAVE_EVERY).boxed().fuse();
                     continue;
                 }
@@ -270,5 +313,30 @@ impl<R: Runtime> Watch<'_, R> {
             self.told = Some(report.clone());
             (self.news)(WatchNews::Stands(Box::new(report)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portolan_core::Addr;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn known_relays_never_crowd_out_those_that_are_given() {
+        let relay = |number: u16| RelayPeer {
+            peer: PeerId::random(),
+            addrs: vec![Addr::tcp(Ipv4Addr::new(44, 0, 0, 1).into(), number)],
+        };
+        let given: Vec<RelayPeer> =
+            (1..=u16::try_from(RELAYS_MAX).expect("some") - 1).map(relay).collect();
+        // One of them is known at another address as well, and is taken as it was given.
+        let mut again = given[0].clone();
+        again.addrs[0].port += 1;
+        let known = [again, relay(900), relay(901)];
+        let all = with_known(&given, &known);
+        assert_eq!((all.len(), &all[..given.len()]), (RELAYS_MAX, &given[..]));
+        assert_eq!(all.last(), Some(&known[1]));
+        assert_eq!(with_known(&[], &known[1..]), known[1..]);
     }
 }

@@ -6,12 +6,13 @@
 use multiaddr::Multiaddr;
 use portolan_core::wire::multiaddr::{Decoded, from_multiaddr, to_multiaddr};
 use portolan_core::{
-    ClassExplanation, Explanation, Group, IpScope, NodeState, Outcome, Relay, RelayPeer,
-    RelayState, State, ip_scope,
+    ClassExplanation, Duration, Explanation, FilteringBehavior, Group, IpScope, MappingBehavior,
+    NodeState, Outcome, PeerId, Relay, RelayPeer, RelayState, State, ip_scope,
 };
+use portolan_runtime::bootstrap::Url;
 use portolan_runtime::{net, private_file};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -26,6 +27,9 @@ const FILE_MAX: u64 = 4 << 20;
 const NETWORKS_MAX: usize = 16;
 /// Peers of a network, and those among them that proved, number; ours. When full, the last are left out.
 const PEERS_MAX: usize = 64;
+/// Relays of a network that are kept, number; ours: far below what a node takes, and as many as may be in use
+/// over some days. When full, those that took us in longest ago are left out.
+const RELAYS_KEPT_MAX: usize = 8;
 /// How long an IP counts as contacted, seconds; core's value.
 const CONTACTED_FOR: u64 = 24 * 3_600;
 
@@ -64,6 +68,8 @@ pub(super) struct Known {
     pub(super) relays: Vec<RelayPeer>,
     /// Not everybody could dial us here.
     pub(super) needed_relays: bool,
+    /// Which list named a peer, whatever the network.
+    pub(super) named: BTreeMap<PeerId, Url>,
 }
 
 /// A network, as its prefixes tell.
@@ -93,6 +99,9 @@ struct Document {
     networks: Vec<Remembered>,
     /// IPs that were contacted, and when last, in seconds since 1970.
     contacted: BTreeMap<IpAddr, u64>,
+    /// The URLs of the lists that named peers: what one list names counts as one, in every run.
+    #[serde(default)]
+    named: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -130,12 +139,33 @@ impl NatFact {
         }
     }
 
-    /// Whether relays were needed for it.
+    /// Whether relays were needed for it: nobody could dial us there, or strangers could not; or a NAT
+    /// stands in the way, and nothing was proved in spite of it.
     fn is_closed(&self) -> bool {
-        let name = NodeState::name;
-        self.reachability == name(NodeState::Private)
-            || self.reachability == name(NodeState::Limited)
+        let [mapping, filtering] = [
+            [MappingBehavior::AddressDependent, MappingBehavior::AddressAndPortDependent]
+                .map(MappingBehavior::name),
+            [FilteringBehavior::AddressDependent, FilteringBehavior::AddressAndPortDependent]
+                .map(FilteringBehavior::name),
+        ];
+        let closed = [NodeState::Private.name(), NodeState::Limited.name()];
+        let stands = mapping.contains(&&*self.mapping) || filtering.contains(&&*self.filtering);
+        closed.contains(&&*self.reachability)
+            || stands && self.reachability != NodeState::Public.name()
     }
+}
+
+/// What is to be kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now<'a> {
+    pub(super) explanation: &'a Explanation,
+    /// IPs that count as contacted, and how long ago that was last.
+    pub(super) contacted: &'a [(IpAddr, Duration)],
+    /// How long ago this run said whom earlier ones had contacted.
+    pub(super) begun_ago: Duration,
+    pub(super) listeners: &'a [Multiaddr],
+    /// Which list named a peer.
+    pub(super) named: &'a BTreeMap<PeerId, Url>,
 }
 
 /// The state in its directory.
@@ -143,6 +173,8 @@ impl NatFact {
 pub struct StateFile {
     directory: PathBuf,
     document: Document,
+    /// IPs that earlier runs contacted, and when last.
+    before: BTreeMap<IpAddr, u64>,
 }
 
 impl StateFile {
@@ -158,9 +190,12 @@ impl StateFile {
         make(&directory).map_err(fault(&directory))?;
         let path = directory.join("state.json");
         let document = match fs::File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Document { version: VERSION, networks: Vec::new(), contacted: BTreeMap::new() }
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Document {
+                version: VERSION,
+                networks: Vec::new(),
+                contacted: BTreeMap::new(),
+                named: BTreeMap::new(),
+            },
             Err(error) => return Err(fault(&path)(error)),
             Ok(file) => {
                 let mut bytes = Vec::new();
@@ -168,7 +203,8 @@ impl StateFile {
                 read(&bytes).map_err(|detail| StateError::Malformed { path, detail })?
             }
         };
-        Ok(StateFile { directory, document })
+        let before = document.contacted.clone();
+        Ok(StateFile { directory, document, before })
     }
 
     /// The file for the mappings of routers.
@@ -185,8 +221,11 @@ impl StateFile {
             port: one.port,
             relays: one.relays.iter().filter_map(relay).collect(),
             needed_relays: one.nat.iter().any(NatFact::is_closed),
+            named: BTreeMap::new(),
         });
-        known.unwrap_or_default()
+        let named = self.document.named.iter();
+        let named = named.filter_map(|(peer, url)| Some((peer.parse().ok()?, url.parse().ok()?)));
+        Known { named: named.collect(), ..known.unwrap_or_default() }
     }
 
     /// IPs that were contacted within a day.
@@ -197,13 +236,8 @@ impl StateFile {
     }
 
     /// Take over what is known now, and write it.
-    pub(super) fn save(
-        &mut self,
-        here: &Network,
-        explanation: &Explanation,
-        contacted: &[IpAddr],
-        listeners: &[Multiaddr],
-    ) -> Result<(), StateError> {
+    pub(super) fn save(&mut self, here: &Network, now: &Now<'_>) -> Result<(), StateError> {
+        let Now { explanation, contacted, begun_ago, listeners, named } = *now;
         let now = unix();
         let networks = &mut self.document.networks;
         let before = networks.iter().position(|one| one.network == here.0);
@@ -223,18 +257,26 @@ impl StateFile {
                 nat = before.nat;
             }
         }
-        once(&mut provers);
+        once(&mut provers, PEERS_MAX);
         peers.retain(|addr| !provers.contains(addr));
-        once(&mut peers);
-        once(&mut relays);
+        once(&mut peers, PEERS_MAX);
+        once(&mut relays, RELAYS_KEPT_MAX);
         let network = here.0.clone();
         networks.insert(0, Remembered { network, seen: now, port, provers, peers, relays, nat });
         networks.truncate(NETWORKS_MAX);
-        // Core says who counts, not since when: one that has been contacted before this run keeps its time.
-        let known = &self.document.contacted;
-        let when = |ip: &IpAddr| (*ip, known.get(ip).copied().unwrap_or(now));
+        // Whom earlier runs contacted core takes for contacted when this one began.
+        let when = |(ip, ago): &(IpAddr, Duration)| {
+            let at = now.saturating_sub(ago.as_secs());
+            let earlier = self.before.get(ip).filter(|_| *ago >= begun_ago);
+            (*ip, earlier.copied().unwrap_or(at))
+        };
         self.document.contacted = contacted.iter().map(when).collect();
         self.document.contacted.retain(|_, at| *at + CONTACTED_FOR > now);
+        let addrs = self.document.networks.iter();
+        let addrs = addrs.flat_map(|one| one.provers.iter().chain(&one.peers).chain(&one.relays));
+        let peers: BTreeSet<PeerId> = addrs.filter_map(peer_of).collect();
+        let kept = named.iter().filter(|(peer, _)| peers.contains(*peer));
+        self.document.named = kept.map(|(peer, url)| (peer.to_string(), url.to_string())).collect();
         self.write()
     }
 
@@ -292,11 +334,19 @@ fn relay(addr: &Multiaddr) -> Option<RelayPeer> {
     }
 }
 
+/// The peer at whose address it ends.
+fn peer_of(addr: &Multiaddr) -> Option<PeerId> {
+    match from_multiaddr(addr) {
+        Decoded::Direct { peer, .. } => peer,
+        Decoded::Relayed | Decoded::Other | _ => None,
+    }
+}
+
 /// Each once, the first ones.
-fn once(addrs: &mut Vec<Multiaddr>) {
+fn once(addrs: &mut Vec<Multiaddr>, max: usize) {
     let mut kept: Vec<Multiaddr> = Vec::new();
     for addr in addrs.drain(..) {
-        if kept.len() < PEERS_MAX && !kept.contains(&addr) {
+        if kept.len() < max && !kept.contains(&addr) {
             kept.push(addr);
         }
     }
@@ -337,7 +387,7 @@ fn unix() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portolan_core::{Addr, CircuitLimit, Class, Family, Instant, Transport};
+    use portolan_core::{Addr, CircuitLimit, Class, Family, Instant, ServerExplanation, Transport};
     use portolan_runtime::identity;
     use std::net::Ipv4Addr;
 
@@ -361,6 +411,19 @@ mod tests {
         Explanation::new(Instant::ZERO, identity::generate().public().to_peer_id())
     }
 
+    /// Save this, and nothing else.
+    fn save(
+        state: &mut StateFile,
+        here: &Network,
+        explanation: &Explanation,
+        contacted: &[(IpAddr, Duration)],
+        listeners: &[Multiaddr],
+    ) {
+        let (begun_ago, named) = (Duration::from_secs(60), &BTreeMap::new());
+        let now = Now { explanation, contacted, begun_ago, listeners, named };
+        state.save(here, &now).expect("it can be written");
+    }
+
     #[test]
     fn what_is_saved_is_known_in_its_network_and_nowhere_else() {
         let scratch = Scratch::new();
@@ -371,7 +434,8 @@ mod tests {
         let elsewhere = Network::of(&[IpAddr::from([10, 0, 0, 1])]);
         let listener = to_multiaddr(Addr::tcp(Ipv4Addr::UNSPECIFIED.into(), 4_001), None);
         let contacted = [IpAddr::from([44, 0, 0, 1])];
-        state.save(&here, &nothing(), &contacted, &[listener]).expect("it can be written");
+        let just_now = contacted.map(|ip| (ip, Duration::ZERO));
+        save(&mut state, &here, &nothing(), &just_now, &[listener]);
         let again = StateFile::open(scratch.0.clone()).expect("what was just written");
         assert_eq!(again.known(&here).port, Some(4_001));
         assert!(!again.known(&here).needed_relays, "nothing was found");
@@ -407,15 +471,35 @@ mod tests {
             limit: CircuitLimit::default(),
             addrs: vec![addr],
         });
-        state.save(&here, &found, &[], &[]).expect("it can be written");
+        save(&mut state, &here, &found, &[], &[]);
         // The next run ends before anything is found, and finds what the last one knew.
-        state.save(&here, &nothing(), &[], &[]).expect("it can be written");
+        save(&mut state, &here, &nothing(), &[], &[]);
         let known = StateFile::open(scratch.0.clone()).expect("it is there").known(&here);
         assert!(known.needed_relays);
         assert_eq!(known.relays, [RelayPeer { peer, addrs: vec![addr] }]);
         found.classes[0].state = NodeState::Public;
-        state.save(&here, &found, &[], &[]).expect("it can be written");
+        save(&mut state, &here, &found, &[], &[]);
         assert!(!state.known(&here).needed_relays);
+    }
+
+    #[test]
+    fn who_was_named_by_a_list_is_so_in_the_next_run() {
+        let scratch = Scratch::new();
+        let mut state = StateFile::open(scratch.0.clone()).expect("a writable directory");
+        let here = Network::of(&[]);
+        let [met, other] = [(); 2].map(|()| identity::generate().public().to_peer_id());
+        let mut explanation = nothing();
+        let addr = Addr::tcp(Ipv4Addr::new(44, 0, 0, 9).into(), 4_001);
+        explanation.servers.push(ServerExplanation::new(met, addr));
+        let url: Url = "https://boot.example/status".parse().expect("a URL");
+        let named = [(met, url.clone()), (other, url.clone())].into();
+        let (begun_ago, contacted) = (Duration::ZERO, &[]);
+        let now =
+            Now { explanation: &explanation, contacted, begun_ago, listeners: &[], named: &named };
+        state.save(&here, &now).expect("it can be written");
+        let again = StateFile::open(scratch.0.clone()).expect("what was just written");
+        assert_eq!(again.known(&here).named, [(met, url.clone())].into());
+        assert_eq!(again.known(&Network("another".into())).named, [(met, url)].into());
     }
 
     #[test]
@@ -425,10 +509,15 @@ mod tests {
         let ips = [IpAddr::from([44, 0, 0, 1]), IpAddr::from([44, 0, 0, 2])];
         let long_ago = unix() - CONTACTED_FOR + 100;
         state.document.contacted = [(ips[0], long_ago), (ips[1], unix() - CONTACTED_FOR)].into();
+        state.before = state.document.contacted.clone();
         assert_eq!(state.contacted(), [ips[0]]);
         let here = Network::of(&[]);
-        state.save(&here, &nothing(), &ips[..1], &[]).expect("it can be written");
+        let begun = Duration::from_secs(60);
+        save(&mut state, &here, &nothing(), &[(ips[0], begun)], &[]);
         assert_eq!(state.document.contacted.get(&ips[0]), Some(&long_ago));
+        // Somebody who was contacted again since then counts for another day.
+        save(&mut state, &here, &nothing(), &[(ips[0], Duration::from_secs(5))], &[]);
+        assert!(state.document.contacted[&ips[0]] > unix() - 60);
     }
 
     #[test]
@@ -437,13 +526,13 @@ mod tests {
         let mut state = StateFile::open(scratch.0.clone()).expect("a writable directory");
         for number in 0..=NETWORKS_MAX {
             let here = Network(format!("network {number}"));
-            state.save(&here, &nothing(), &[], &[]).expect("it can be written");
+            save(&mut state, &here, &nothing(), &[], &[]);
         }
         assert_eq!(state.document.networks.len(), NETWORKS_MAX);
         assert_eq!(state.known(&Network("network 0".into())), Known::default());
         let addr = |port| to_multiaddr(Addr::tcp(Ipv4Addr::LOCALHOST.into(), port), None);
         let mut addrs: Vec<Multiaddr> = (0..100).chain(0..100).map(addr).collect();
-        once(&mut addrs);
+        once(&mut addrs, PEERS_MAX);
         assert_eq!(addrs, (0..64).map(addr).collect::<Vec<_>>());
     }
 

@@ -31,7 +31,7 @@ use crate::{
     Addr, Class, ConnId, Connected, Cx, Deadline, Duration, Family, Instant, IpScope, Oddity,
     PeerId, Protocol, ProtocolSet, Side, StreamEnd, StreamId, ip_scope,
 };
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::IpAddr;
@@ -221,7 +221,11 @@ impl Peers {
 
     /// The IPs to which we sent first within the time that counts, and when last.
     pub(crate) fn all_contacted(&self, now: Instant) -> impl Iterator<Item = (IpAddr, Instant)> {
-        self.contacted.iter(now)
+        let dialled = self.connections.values();
+        let dialled = dialled.filter(|one| one.side == Side::Outbound && !one.relayed);
+        let standing: BTreeSet<IpAddr> = dialled.map(|one| one.remote.ip).collect();
+        let since = move |(ip, at)| (ip, if standing.contains(&ip) { now } else { at });
+        self.contacted.iter(now).map(since)
     }
 
     /// A source named this peer.

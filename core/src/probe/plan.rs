@@ -217,16 +217,19 @@ impl Probe {
         if !history.in_flight.is_empty() {
             return NextProbe::Now;
         }
-        match (self.next(now, peers, addr, history), history.round) {
-            (Next::Ask(..), _) => NextProbe::Now,
-            // A pause ends by itself, but who would be asked then?
-            (_, Round::Rest { until, .. })
-                if self.servers.iter().any(|(_, one)| one.is_connected()) =>
-            {
-                NextProbe::At(until)
-            }
-            (Next::Wait(at), _) => at.map_or(NextProbe::Now, NextProbe::At),
-            (Next::Exhausted, _) => NextProbe::WithServer,
+        // A pause ends by itself, but who would be asked then?
+        let may_be_asked =
+            |(_, server): (PeerId, &Server)| server.is_connected() && !server.is_distrusted(now);
+        let rested = match history.round {
+            Round::Rest { until, .. } if self.servers.iter().any(may_be_asked) => Some(until),
+            Round::Rest { .. } | Round::Search | Round::Renew | Round::Recheck => None,
+        };
+        let first = |at: Option<Instant>| at.into_iter().chain(rested).min();
+        match self.next(now, peers, addr, history) {
+            Next::Ask(..) => NextProbe::Now,
+            Next::Wait(None) if rested.is_none() => NextProbe::Now,
+            Next::Wait(at) => first(at).map_or(NextProbe::WithServer, NextProbe::At),
+            Next::Exhausted => first(None).map_or(NextProbe::WithServer, NextProbe::At),
         }
     }
 

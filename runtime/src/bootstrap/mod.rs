@@ -370,6 +370,10 @@ impl<R: Runtime> Course<R> {
     /// Take from the queue while somebody is missing: the peers to dial, at each of their addresses.
     async fn refill(&mut self) -> Vec<(PeerId, Multiaddr)> {
         let mut dials = Vec::new();
+        let stand: BTreeSet<PeerId> = match self.queue.is_empty() {
+            true => BTreeSet::new(),
+            false => self.stand().await,
+        };
         while self.dialling.len() < AT_ONCE_MAX
             && self.dialling.len() + self.connected.len() < self.config.wanted
         {
@@ -382,6 +386,10 @@ impl<R: Runtime> Course<R> {
             let source = u16::try_from(named_by).unwrap_or(u16::MAX);
             // After a shutdown the dials say so.
             let _ = self.node.introduce(peer.peer, source).await;
+            if stand.contains(&peer.peer) {
+                self.connected.insert(peer.peer);
+                continue;
+            }
             for addr in peer.addrs {
                 let (peer, url) = (peer.peer, url.clone());
                 self.tell(BootstrapNews::Dialling { peer, addr: addr.clone(), url }).await;
@@ -390,6 +398,12 @@ impl<R: Runtime> Course<R> {
             }
         }
         dials
+    }
+
+    /// Whom we are connected to directly, on whatever occasion.
+    async fn stand(&self) -> BTreeSet<PeerId> {
+        let all = self.node.connections().await;
+        all.iter().filter(|one| !one.relayed && !one.closing).map(|one| one.peer).collect()
     }
 
     async fn dialled(&mut self, peer: PeerId, addr: Multiaddr, result: Result<Dialled, DialError>) {

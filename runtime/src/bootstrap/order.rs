@@ -51,6 +51,11 @@ impl Queue {
         }
     }
 
+    /// Whether nobody is left to try.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// The next one to try.
     pub(super) fn next(&mut self) -> Option<ListedPeer> {
         self.waiting.pop_first().map(|(_, peer)| peer)

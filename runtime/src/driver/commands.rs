@@ -11,8 +11,8 @@ use crate::traits::Runtime;
 use futures::channel::oneshot;
 use multiaddr::Multiaddr;
 use portolan_core::{
-    Addr, CircuitLimit, ConnId, Duration, Event, Explanation, Mapping, PeerId, Relay, RelayEvent,
-    Side,
+    Addr, CircuitLimit, ConnId, Duration, Event, Explanation, Instant, Mapping, PeerId, Relay,
+    RelayEvent, Side,
 };
 use std::net::IpAddr;
 
@@ -59,7 +59,7 @@ pub(crate) enum Command {
         reply: oneshot::Sender<()>,
     },
     AllContacted {
-        reply: oneshot::Sender<Vec<IpAddr>>,
+        reply: oneshot::Sender<Vec<(IpAddr, Duration)>>,
     },
     DrainRelay {
         reply: oneshot::Sender<()>,
@@ -163,7 +163,9 @@ impl<R: Runtime> Driver<R> {
             }
             Command::Connections { reply } => drop(reply.send(self.connections())),
             Command::AllContacted { reply } => {
-                drop(reply.send(self.parts.agent.contacted().map(|(ip, _)| ip).collect()));
+                let now = self.now();
+                let ago = |(ip, at): (IpAddr, Instant)| (ip, now.since(at));
+                drop(reply.send(self.parts.agent.contacted().map(ago).collect()));
             }
             Command::Load { reply } => {
                 let shown = self.table.conns().filter(|(_, conn)| !conn.dial_back).count();

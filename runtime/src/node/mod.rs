@@ -31,7 +31,7 @@ use futures::channel::oneshot;
 use libp2p_identity::Keypair;
 use multiaddr::Multiaddr;
 use portolan_core::wire::multiaddr::to_multiaddr;
-use portolan_core::{ConnId, Explanation, Instant, Mapping, PeerId, Relay, RelayState};
+use portolan_core::{ConnId, Duration, Explanation, Instant, Mapping, PeerId, Relay, RelayState};
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -248,8 +248,9 @@ impl<R: Runtime> Node<R> {
         self.ask(|reply| Command::Contacted { ips, reply }).await
     }
 
-    /// The IPs that count as contacted, for [`Node::has_contacted`] of a later run; none after a shutdown.
-    pub async fn contacted(&self) -> Vec<IpAddr> {
+    /// The IPs that count as contacted, each with how long ago that was last, for [`Node::has_contacted`] of a
+    /// later run; none after a shutdown.
+    pub async fn contacted(&self) -> Vec<(IpAddr, Duration)> {
         self.ask(|reply| Command::AllContacted { reply }).await.unwrap_or_default()
     }
 

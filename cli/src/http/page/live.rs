@@ -1,12 +1,12 @@
 //! The events of a page: the whole view whenever it has changed.
 
-use super::view::{View, unix_now};
+use super::view::{Clock, View};
 use crate::http::{Answer, Counted, document_of, events, text};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use hyper::StatusCode;
-use hyper::header::{HeaderValue, RETRY_AFTER};
+use hyper::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use portolan_core::Duration;
 use portolan_runtime::traits::Runtime;
 use std::sync::atomic::AtomicUsize;
@@ -25,12 +25,18 @@ const VIEW_FRESH: Duration = Duration::from_millis(400);
 /// nothing for twice and more says so.
 const LOOKS_SILENT: u32 = 30;
 
+/// Looks after which a stream ends, number; ours: ten minutes. The browser comes again at once; whoever is gone
+/// without a word is forgotten.
+const LOOKS_MAX: u32 = 1_200;
+
 /// What makes a view; nothing where all is over.
 type Look = Box<dyn Fn() -> BoxFuture<'static, Option<View>> + Send + Sync>;
 
 /// The views of a page, made when somebody watches.
 pub(crate) struct Live<R> {
     runtime: R,
+    /// The time of the views, milliseconds since 1970.
+    clock: Box<dyn Fn() -> u64 + Send + Sync>,
     look: Look,
     last: Mutex<Option<(Instant, Arc<str>)>>,
     viewers: Arc<AtomicUsize>,
@@ -40,16 +46,20 @@ pub(crate) struct Live<R> {
 struct Viewer<R> {
     live: Arc<Live<R>>,
     told: Option<Arc<str>>,
+    looks: u32,
     _counted: Counted,
 }
 
 impl<R: Runtime> Live<R> {
+    /// `clock` and `now`: which of the node's moments is which time of day.
     pub(crate) fn new(
         runtime: R,
+        (clock, now): (Clock, impl Fn() -> portolan_core::Instant + Send + Sync + 'static),
         look: impl Fn() -> BoxFuture<'static, Option<View>> + Send + Sync + 'static,
     ) -> Arc<Live<R>> {
         let (last, viewers) = (Mutex::default(), Arc::default());
-        Arc::new(Live { runtime, look: Box::new(look), last, viewers })
+        let clock = Box::new(move || clock.unix_of(now()));
+        Arc::new(Live { runtime, clock, look: Box::new(look), last, viewers })
     }
 
     /// The events, from now on.
@@ -60,12 +70,21 @@ impl<R: Runtime> Live<R> {
             answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
             return answer;
         };
-        let viewer = Viewer { live: self.clone(), told: None, _counted: counted };
+        let viewer = Viewer { live: self.clone(), told: None, looks: 0, _counted: counted };
         let all = futures::stream::unfold(viewer, |mut viewer| async move {
             let event = viewer.next().await?;
             Some((event, viewer))
         });
-        document_of(StatusCode::OK, "text/event-stream", events(all.boxed()))
+        let mut answer = document_of(StatusCode::OK, "text/event-stream", events(all.boxed()));
+        // Whoever passes it on is not to wait for more.
+        let unbuffered =
+            (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+        answer.headers_mut().extend([unbuffered]);
+        answer
+    }
+
+    fn now(&self) -> u64 {
+        (self.clock)()
     }
 
     /// The view as JSON, not older than it may be.
@@ -87,17 +106,24 @@ impl<R: Runtime> Viewer<R> {
     /// Wait for the next event, if there will be one. The first one is there at once.
     async fn next(&mut self) -> Option<Bytes> {
         for _ in 0..LOOKS_SILENT {
-            if self.told.is_some() {
+            if self.looks >= LOOKS_MAX {
+                return None;
+            }
+            // The browser is told how soon to come again with what it is told first.
+            let begins = self.told.is_none();
+            if !begins {
                 self.live.runtime.sleep(LOOK_EVERY).await;
             }
+            self.looks += 1;
             let view = self.live.view().await?;
             if self.told.as_ref() != Some(&view) {
-                let now = unix_now();
-                let event = format!("event: view\ndata: {{\"now\":{now},\"view\":{view}}}\n\n");
+                let (retry, now) = (if begins { "retry: 500\n" } else { "" }, self.live.now());
+                let event =
+                    format!("{retry}event: view\ndata: {{\"now\":{now},\"view\":{view}}}\n\n");
                 self.told = Some(view);
                 return Some(event.into());
             }
         }
-        Some(format!("event: beat\ndata: {}\n\n", unix_now()).into())
+        Some(format!("event: beat\ndata: {}\n\n", self.live.now()).into())
     }
 }

@@ -11,8 +11,15 @@
   };
   const lostAfter = 40_000;
   const retryAfter = 5_000;
+  // A stream that ends and begins again is no news.
+  const graceFor = 3_000;
   let ahead = 0;
-  let heard = 0;
+  // When something was heard last, and since when this stream is waited for.
+  let heard = Date.now();
+  let since = heard;
+  let events;
+  let lostTimer;
+  let title = document.title;
   const drawn = new Map();
 
   const span = (milliseconds) => {
@@ -31,11 +38,17 @@
     return left > 0 ? `in ${span(left)}` : "now";
   };
   const tick = () => {
-    for (const element of document.querySelectorAll(".time")) {
+    // What is not true any more does not count on.
+    const isLive = document.body.dataset.state !== "lost";
+    for (const element of isLive ? document.querySelectorAll(".time") : []) {
       const text = passed(element);
       if (element.textContent !== text) element.textContent = text;
     }
-    if (heard && Date.now() - heard > lostAfter) say("lost", "no news for a while");
+    // A connection may die without a word, as where the machine slept.
+    if (Date.now() - since > lostAfter) {
+      lost("no news for a while; trying again");
+      follow();
+    }
   };
 
   const part = (one) => {
@@ -63,18 +76,20 @@
   };
 
   const table = (section) => {
-    const element = make("table");
-    const head = element.createTHead().insertRow();
-    for (const column of section.columns) {
-      const cell = make("th", "", column);
-      cell.scope = "col";
-      head.append(cell);
-    }
-    const body = element.createTBody();
+    // On narrow screens the style makes blocks of tables, which would take their meaning away as well.
+    const as = (element, role) => {
+      element.setAttribute("role", role);
+      return element;
+    };
+    const element = as(make("table"), "table");
+    element.setAttribute("aria-labelledby", `title-${section.id}`);
+    const head = as(as(element.createTHead(), "rowgroup").insertRow(), "row");
+    for (const column of section.columns) head.append(as(make("th", "", column), "columnheader"));
+    const body = as(element.createTBody(), "rowgroup");
     for (const row of section.rows) {
-      const line = body.insertRow();
+      const line = as(body.insertRow(), "row");
       row.forEach((cell, index) => {
-        const place = line.insertCell();
+        const place = as(line.insertCell(), "cell");
         place.dataset.label = section.columns[index] ?? "";
         place.append(fill(make("div"), cell));
       });
@@ -84,7 +99,9 @@
   const draw = (section) => {
     const element = make("section", section.is_log ? "log" : "");
     element.id = `section-${section.id}`;
-    element.append(make("h2", "", section.title));
+    const title = make("h2", "", section.title);
+    title.id = `title-${section.id}`;
+    element.append(title);
     if (section.note) element.append(make("p", "soft", section.note));
     element.append(section.rows.length ? table(section) : make("p", "empty", section.empty));
     return element;
@@ -108,7 +125,8 @@
     by("program").textContent = view.program;
     by("version").textContent = view.version;
     if (by("peer").textContent !== view.peer_id) by("peer").textContent = view.peer_id;
-    document.title = `${view.headline.state} · ${view.program}`;
+    title = `${view.headline.state} · ${view.program}`;
+    document.title = title;
     if (changed("figures", view.figures)) {
       by("figures").replaceChildren(...view.figures.map((one) => {
         const tile = make("div");
@@ -134,27 +152,39 @@
 
   const say = (state, text) => {
     const line = by("line");
-    if (line.dataset.state === state && line.textContent === text) return;
-    line.dataset.state = state;
+    if (document.body.dataset.state === state && line.textContent === text) return;
+    document.body.dataset.state = state;
     line.textContent = text;
   };
+  const lost = (text) => {
+    const at = new Date(heard).toLocaleTimeString();
+    say("lost", drawn.size ? `${text}; this is how it was at ${at}` : text);
+    document.title = `(lost) ${title}`;
+  };
   const hear = (now) => {
-    heard = Date.now();
+    clearTimeout(lostTimer);
+    lostTimer = undefined;
+    heard = since = Date.now();
     ahead = now - heard;
     say("live", "live");
+    document.title = title;
   };
   const follow = () => {
-    const events = new EventSource("events");
-    events.addEventListener("view", (event) => {
+    events?.close();
+    since = Date.now();
+    const source = new EventSource("events");
+    events = source;
+    source.addEventListener("view", (event) => {
       const { now, view } = JSON.parse(event.data);
       hear(now);
       show(view);
     });
-    events.addEventListener("beat", (event) => hear(Number(event.data)));
-    events.addEventListener("error", () => {
-      say("lost", "not connected; trying again");
+    source.addEventListener("beat", (event) => hear(Number(event.data)));
+    source.addEventListener("error", () => {
+      const text = "not connected; trying again";
+      lostTimer ??= setTimeout(() => lost(text), graceFor);
       // The browser tries again by itself, unless it was told that it cannot be served.
-      if (events.readyState === EventSource.CLOSED) setTimeout(follow, retryAfter);
+      if (source.readyState === EventSource.CLOSED) setTimeout(() => source === events && follow(), retryAfter);
     });
   };
   setInterval(tick, 1_000);

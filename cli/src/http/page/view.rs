@@ -174,7 +174,7 @@ impl Clock {
         Cell::moment("for", self.unix_of(since))
     }
 
-    fn unix_of(&self, at: Instant) -> u64 {
+    pub(super) fn unix_of(&self, at: Instant) -> u64 {
         let millis = |span: Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         if at >= self.since {
             self.unix.saturating_add(millis(at.since(self.since)))
@@ -185,7 +185,7 @@ impl Clock {
 }
 
 /// The time of day, milliseconds since 1970.
-pub(super) fn unix_now() -> u64 {
+fn unix_now() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
