@@ -46,8 +46,8 @@ struct Seen {
     /// Circuits that stand, by who opened them and to whom: how many, and since when the last of them.
     circuits: BTreeMap<(PeerId, PeerId), (usize, Instant)>,
     ended: VecDeque<Ended>,
-    /// When circuits that stood were forgotten.
-    forgot_at: Option<Instant>,
+    /// Whether circuits that stood were forgotten.
+    has_forgotten: bool,
 }
 
 /// A dial request.
@@ -93,7 +93,7 @@ impl Board {
         if missed > 0 {
             // The ends of some may be among what was lost. What is not listed any more is still counted.
             seen.circuits.clear();
-            seen.forgot_at = Some(at);
+            seen.has_forgotten = true;
         }
         seen.agents.noticed(notice);
         if let Some(reason) = refusal(notice) {
@@ -272,7 +272,7 @@ impl Seen {
         if unlisted > 0 {
             notes.push(format!("{} more stand.", crate::thousands(unlisted as u128)));
         }
-        if self.forgot_at.is_some() {
+        if self.has_forgotten {
             notes.push("News came too fast once: some that stand may be missing here.".to_owned());
         }
         section.note = Some(notes.join(" ")).filter(|note| !note.is_empty());

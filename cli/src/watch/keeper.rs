@@ -161,8 +161,11 @@ impl<'a, R: Runtime> Keeper<'a, R> {
                 }
                 Happened::Listed(None) => {
                     self.starting = None;
-                    self.start_strikes = if self.has_led { 0 } else { self.start_strikes + 1 };
-                    let span = if self.has_led { REST_MAX } else { rest(self.start_strikes - 1) };
+                    // Those who are connected already are not dialled again.
+                    let stands = |one: &Kept| matches!(one.state, State::Connected { .. });
+                    let has_led = self.has_led || self.kept.iter().any(stands);
+                    let span = if has_led { REST_MAX } else { rest(self.start_strikes) };
+                    self.start_strikes = if has_led { 0 } else { self.start_strikes + 1 };
                     self.start_at = self.node.now() + span;
                 }
                 Happened::Nothing => {}

@@ -102,3 +102,19 @@ fn what_a_peer_calls_its_software_is_told_as_far_as_it_fits() {
         assert_eq!((conn, learnt.agent), (CONN, told));
     }
 }
+
+#[test]
+fn to_whom_a_connection_stands_is_contacted_until_it_ends() {
+    let mut peers = asking();
+    let ip = peers.connections[&CONN].remote.ip;
+    let other = Ipv4Addr::new(44, 9, 9, 9).into();
+    peers.contacted(Instant::from_millis(1), ip);
+    peers.contacted(Instant::from_millis(1), other);
+    let later = Instant::from_millis(3_600_000);
+    let last =
+        |peers: &Peers, of| peers.all_contacted(later).find(|(ip, _)| *ip == of).map(|(_, at)| at);
+    assert_eq!(last(&peers, ip), Some(later));
+    assert_eq!(last(&peers, other), Some(Instant::from_millis(1)));
+    step(|cx| peers.disconnected(cx, CONN)).expect("it stood");
+    assert_eq!(last(&peers, ip), Some(Instant::from_millis(5)));
+}
