@@ -26,6 +26,11 @@ const UNACKNOWLEDGED_MAX: portolan_core::Duration = portolan_core::Duration::fro
 /// Strangers hear of us if it grows.
 const MULTICAST_HOPS: u32 = 2;
 
+/// Received packets that wait in the kernel to be read, bytes of its own reckoning, ours: what a hundred
+/// peers send at once, while the processor is elsewhere. Linux counts it twice over, and grants no more than
+/// `net.core.rmem_max`. When full, it drops packets, whose senders then slow down and send them again.
+const RECEIVE_BUFFER: usize = 4 * 1_024 * 1_024;
+
 /// A connection attempt that has begun.
 #[derive(Debug)]
 pub(crate) struct Dialling {
@@ -139,6 +144,15 @@ fn share_port(_: &Socket) -> io::Result<()> {
 /// A UDP socket bound to `addr`; a port of 0 leaves the choice to the kernel.
 pub(crate) fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
     let socket = udp_socket(addr)?;
+    socket.bind(&SockAddr::from(addr))?;
+    Ok(socket.into())
+}
+
+/// A UDP socket for many connections, with room for what arrives while nobody reads.
+pub(crate) fn bind_busy_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = udp_socket(addr)?;
+    // Where the system allows less, less has to do.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.bind(&SockAddr::from(addr))?;
     Ok(socket.into())
 }
@@ -305,6 +319,15 @@ mod tests {
             Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse),
         }
         drop(bind_udp(addr("[::]:0")).expect("UDP over IPv6"));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_arrives_at_a_busy_socket_has_more_room() {
+        let plain = Socket::from(bind_udp(addr("127.0.0.1:0")).expect("a free port"));
+        let busy = Socket::from(bind_busy_udp(addr("127.0.0.1:0")).expect("a free port"));
+        let room = |socket: &Socket| socket.recv_buffer_size().expect("it can be read");
+        assert!(room(&busy) > room(&plain), "{} and {}", room(&busy), room(&plain));
     }
 
     #[test]

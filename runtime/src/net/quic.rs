@@ -80,7 +80,7 @@ fn bind<R: Runtime>(
     local: SocketAddr,
     server: Option<quinn::ServerConfig>,
 ) -> io::Result<Socket> {
-    let socket = sockets::bind_udp(local)?;
+    let socket = sockets::bind_busy_udp(local)?;
     let (open, closed) = async_channel::bounded(1);
     let runtime = Arc::new(Held { runtime: shared.runtime.quic(), _open: open });
     let config = shared.keys.endpoint(socket.local_addr()?);

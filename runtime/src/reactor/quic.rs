@@ -21,13 +21,11 @@ pub(super) struct Quic<R>(pub(super) R);
 
 impl<R: Reactor + Timers + Spawn> quinn::Runtime for Quic<R> {
     fn new_timer(&self, at: Instant) -> Pin<Box<dyn AsyncTimer>> {
-        let mut alarm = Box::pin(Alarm { timers: self.0.clone(), sleep: None });
-        alarm.as_mut().reset(at);
-        alarm
+        Box::pin(Alarm { timers: self.0.clone(), due: Some(at), armed: None })
     }
 
     fn spawn(&self, task: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        self.0.spawn(task);
+        self.0.spawn(Unhurried { task, is_due: false }.boxed());
     }
 
     fn wrap_udp_socket(&self, socket: UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
@@ -41,11 +39,37 @@ impl<R> fmt::Debug for Quic<R> {
     }
 }
 
-/// A timer that can be set again.
+/// A task that lets others have a turn between being woken and being polled. QUIC wakes its connections at the
+/// first packet that has come, and a circuit wakes them at the first bytes that it passed. On another thread they would begin at
+/// once, acknowledge that packet and fill half a packet with those bytes, and then do so again for the next.
+struct Unhurried {
+    task: BoxFuture<'static, ()>,
+    /// Whether the others had it.
+    is_due: bool,
+}
+
+impl Future for Unhurried {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.is_due = !self.is_due;
+        if self.is_due {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.task.poll_unpin(cx)
+    }
+}
+
+/// A timer that can be set again. QUIC sets it later with almost every packet, which costs nothing here: what
+/// is armed goes off first, and is armed anew. Where timers wake their reactor that is a system call less
+/// for each packet.
 struct Alarm<T> {
     timers: T,
-    /// None once it has gone off.
-    sleep: Option<BoxFuture<'static, ()>>,
+    /// When it is to go off; none once it has.
+    due: Option<Instant>,
+    /// A sleep that ends when it is due, or before that.
+    armed: Option<(Instant, BoxFuture<'static, ()>)>,
 }
 
 /// The sleep is pinned in a box of its own.
@@ -53,14 +77,24 @@ impl<T> Unpin for Alarm<T> {}
 
 impl<T: Timers> AsyncTimer for Alarm<T> {
     fn reset(mut self: Pin<&mut Self>, at: Instant) {
-        let span = at.saturating_duration_since(Instant::now());
-        self.sleep = Some(self.timers.sleep(span).boxed());
+        self.due = Some(at);
+        if self.armed.as_ref().is_some_and(|(end, _)| *end > at) {
+            self.armed = None;
+        }
     }
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(sleep) = &mut self.sleep {
+        let Alarm { timers, due, armed } = &mut *self;
+        while let Some(at) = *due {
+            let (end, sleep) = armed.get_or_insert_with(|| {
+                let span = at.saturating_duration_since(Instant::now());
+                (at, timers.sleep(span).boxed())
+            });
             ready!(sleep.poll_unpin(cx));
-            self.sleep = None;
+            if *end >= at {
+                *due = None;
+            }
+            *armed = None;
         }
         Poll::Ready(())
     }
@@ -188,6 +222,9 @@ mod tests {
     use super::*;
     use futures::task::noop_waker;
     use portolan_core::Duration;
+    use std::future::poll_fn;
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
 
     fn udp() -> (Fake, Arc<Udp<Fake>>) {
         let fake = Fake::default();
@@ -272,15 +309,96 @@ mod tests {
     }
 
     #[test]
+    fn a_task_that_was_woken_lets_others_have_a_turn_first() {
+        let (polls, wakes) = (Arc::new(AtomicUsize::new(0)), Arc::<Wakes>::default());
+        let waker = Waker::from(wakes.clone());
+        let mut cx = Context::from_waker(&waker);
+        let counted = polls.clone();
+        let task = poll_fn(move |_| match counted.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => Poll::Pending,
+            _ => Poll::Ready(()),
+        });
+        let mut task = Unhurried { task: task.boxed(), is_due: false };
+        let mut poll = || (task.poll_unpin(&mut cx), polls.load(Ordering::Relaxed));
+        for count in 0..2 {
+            assert_eq!(poll(), (Poll::Pending, count), "woken");
+            assert_eq!(poll(), (Poll::Pending, count + 1), "its turn");
+        }
+        assert_eq!(poll(), (Poll::Pending, 2));
+        assert_eq!(poll(), (Poll::Ready(()), 3));
+        assert_eq!(wakes.0.load(Ordering::Relaxed), 3, "once for each turn that was let pass");
+    }
+
+    /// How often somebody was woken.
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
     fn an_alarm_that_went_off_can_be_set_again() {
         let (now, waker) = (Instant::now(), noop_waker());
         let later = now + Duration::from_secs(3_600);
         let mut cx = Context::from_waker(&waker);
-        let mut alarm = Box::pin(Alarm { timers: Fake::default(), sleep: None });
+        let mut alarm = Box::pin(Alarm { timers: Fake::default(), due: None, armed: None });
         for (at, is_due) in [(now, true), (later, false), (now, true), (later, false)] {
             alarm.as_mut().reset(at);
             assert_eq!(alarm.as_mut().poll(&mut cx).is_ready(), is_due);
             assert_eq!(alarm.as_mut().poll(&mut cx).is_ready(), is_due);
         }
+    }
+
+    /// Sleeps that end when they are told to.
+    #[derive(Clone, Default)]
+    struct Sleeps(Arc<Mutex<Vec<futures::channel::oneshot::Sender<()>>>>);
+
+    impl Sleeps {
+        fn count(&self) -> usize {
+            self.0.lock().expect("no test panics with it").len()
+        }
+
+        fn end_last(&self) {
+            let last = self.0.lock().expect("no test panics with it").pop();
+            last.expect("somebody sleeps").send(()).expect("and is waited for");
+        }
+    }
+
+    impl Timers for Sleeps {
+        fn sleep(&self, _: Duration) -> impl Future<Output = ()> + Send + 'static {
+            let (sender, receiver) = futures::channel::oneshot::channel();
+            self.0.lock().expect("no test panics with it").push(sender);
+            receiver.map(|_| ())
+        }
+    }
+
+    #[test]
+    fn an_alarm_that_is_set_later_sleeps_no_second_time_and_is_never_early_or_lost() {
+        let (sleeps, now, waker) = (Sleeps::default(), Instant::now(), noop_waker());
+        let at = |seconds| now + Duration::from_secs(seconds);
+        let mut cx = Context::from_waker(&waker);
+        let mut alarm = Box::pin(Alarm { timers: sleeps.clone(), due: Some(at(10)), armed: None });
+        for later in 10..100 {
+            alarm.as_mut().reset(at(later));
+            assert!(alarm.as_mut().poll(&mut cx).is_pending());
+        }
+        assert_eq!(sleeps.count(), 1);
+        // The first sleep ends, but the alarm is later now.
+        sleeps.end_last();
+        assert!(alarm.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(sleeps.count(), 1);
+        sleeps.end_last();
+        assert!(alarm.as_mut().poll(&mut cx).is_ready());
+        // To set it earlier is another sleep.
+        alarm.as_mut().reset(at(50));
+        assert!(alarm.as_mut().poll(&mut cx).is_pending());
+        alarm.as_mut().reset(at(20));
+        assert!(alarm.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(sleeps.count(), 2);
+        sleeps.end_last();
+        assert!(alarm.as_mut().poll(&mut cx).is_ready());
     }
 }
