@@ -2,7 +2,7 @@
 
 mod support;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -161,20 +161,22 @@ fn free(ip: &str) -> String {
     listener.local_addr().expect("a socket").to_string()
 }
 
-/// An HTTP server that answers everything with junk, for as long as the test runs.
-fn junk(addr: &str) {
-    let listener = TcpListener::bind(addr).expect("the port is free again");
+/// An HTTP server that answers the requests with these documents, and with the last one for as long as the test
+/// runs.
+fn offer(listener: TcpListener, documents: Vec<String>) {
     thread::spawn(move || {
+        let last = documents.last().cloned().unwrap_or_default();
+        let mut documents = documents.into_iter();
         for tcp in listener.incoming().map_while(Result::ok) {
-            let _ = answer_junk(tcp);
+            let _ = answer(tcp, &documents.next().unwrap_or_else(|| last.clone()));
         }
     });
 }
 
-fn answer_junk(mut tcp: TcpStream) -> std::io::Result<()> {
+fn answer(mut tcp: TcpStream, document: &str) -> std::io::Result<()> {
     let mut request = BufReader::new(tcp.try_clone()?).lines();
     while request.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
-    tcp.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\n\r\n<html>\n</html>")
+    write!(tcp, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{document}", document.len())
 }
 
 fn check(runtime: &str, more: &[&str]) -> Output {
@@ -277,7 +279,8 @@ fn a_cluster_is_a_place_to_start_from() {
     let junked = servers.remove(0);
     let addr = junked.http.to_string();
     drop(junked);
-    junk(&addr);
+    let listener = TcpListener::bind(&addr).expect("the port is free again");
+    offer(listener, vec!["<html>\n</html>".to_owned()]);
     let all: Vec<&str> = urls.iter().flat_map(|url| ["--bootstrap", url.as_str()]).collect();
     let report = assert_proved(&check("tokio", &[&all, keep.as_slice()].concat()));
     let of = |report: &Value, url: &String| {
@@ -329,6 +332,33 @@ fn sessions_and_watches_start_from_lists_as_well() {
     }
     assert!(lines.iter().any(|line| line.ends_with(&named)), "{lines:#?}");
     until("that is a figure", || delivered() > before);
+}
+
+#[test]
+fn a_watch_reads_its_list_again_where_it_led_to_nobody_and_keeps_whom_it_found() {
+    let mut server = Server::start("127.0.0.78", "127.0.0.78:0", &["--dial-from", "127.1.0.78"]);
+    let good = server.addresses[0].clone();
+    let (_, peer) = good.split_once("/p2p/").expect("it ends with a peer id");
+    let nobody = format!("/ip4/127.0.0.79/tcp/{}/p2p/{peer}", server.http.port());
+    let naming = |addr: &String| {
+        json!({ "format": "portolan-bootstrap/1", "peers": [{ "addrs": [addr] }] }).to_string()
+    };
+    let listener = TcpListener::bind("127.0.0.78:0").expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
+    offer(listener, vec![naming(&nobody), naming(&good)]);
+    let args = ["watch", "--allow-private", "--no-bootstrap-cache", "--bootstrap", &url];
+    let child = portolan(&[&args[..], &["--listen", "/ip4/127.0.0.80/tcp/0"]].concat())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let watch = Running::new(child.expect("the program starts"));
+    let until_said = |words: &str| while !watch.line().contains(words) {};
+    until_said(&format!("cannot reach {nobody}: "));
+    until_said(&format!("connected to {good} "));
+    until_said("the node is public");
+    // Whom a list named is dialled again where the connection is lost.
+    server.child.kill().expect("it runs");
+    until_said(&format!("cannot reach {good}: "));
 }
 
 #[test]

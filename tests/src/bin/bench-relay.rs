@@ -50,6 +50,7 @@ const RATIO_TARGET: f64 = 1.2;
 const MEMORY_TARGET: f64 = 0.5;
 /// How long the honest are watched in peace, before each abuse: a short run needs less.
 const PEACE_MAX: Duration = Duration::from_secs(3);
+const TRANSPORTS: [Transport; 2] = [Transport::Tcp, Transport::Quic];
 const USAGE: &str = "usage: bench-relay [load|memory|abuse|profile]... [--rounds N] \
     [--megabytes N] [--peers N]... [--times N] [--ours PROGRAM]";
 
@@ -141,7 +142,7 @@ async fn bench(plan: &Plan) -> Result<(Value, bool), Fault> {
 async fn load(plan: &Plan) -> Result<(Value, bool), Fault> {
     let amount = Amount { rounds: plan.rounds, bytes: plan.megabytes * 1_000_000 };
     let (mut document, mut met) = (serde_json::Map::new(), true);
-    for transport in [Transport::Tcp, Transport::Quic] {
+    for transport in TRANSPORTS {
         let figures = load::measure(transport, amount).await?;
         for circuits in ["one_circuit", "hundred_circuits"] {
             let ratio = |kind| load::ratio(&figures, circuits, kind);
@@ -154,7 +155,7 @@ async fn load(plan: &Plan) -> Result<(Value, bool), Fault> {
 
 async fn memory(plan: &Plan) -> Result<(Value, bool), Fault> {
     let (mut document, mut met) = (serde_json::Map::new(), true);
-    for transport in [Transport::Tcp, Transport::Quic] {
+    for transport in TRANSPORTS {
         let figures = memory::measure(transport, &plan.peers).await?;
         for peers in &plan.peers {
             let ratio = |kind| memory::ratio(&figures, *peers, kind);
@@ -166,9 +167,10 @@ async fn memory(plan: &Plan) -> Result<(Value, bool), Fault> {
 }
 
 async fn abuse(plan: &Plan) -> Result<Value, Fault> {
-    let mut document = serde_json::Map::new();
+    let mut document = json!({});
     let peace = PEACE_MAX.min(Duration::from_millis(plan.times.try_into().unwrap_or(u64::MAX)));
-    for abuse in Abuse::ALL {
+    let all = |transport| Abuse::ALL.map(|abuse| (transport, abuse));
+    for (transport, abuse) in TRANSPORTS.into_iter().flat_map(all) {
         // What is slow is done less often.
         let times = match abuse {
             Abuse::OneNetwork | Abuse::ManyNetworks | Abuse::Storm => plan.times,
@@ -176,20 +178,21 @@ async fn abuse(plan: &Plan) -> Result<Value, Fault> {
             Abuse::SlowReaders => plan.times / 100,
             Abuse::BeyondLimit => plan.times / 20,
         };
-        let figures = abuse::measure(abuse, Kind::Tokio, Transport::Tcp, times, peace).await?;
-        document.insert(abuse.name().to_owned(), figures);
+        let figures = abuse::measure(abuse, Kind::Tokio, transport, times, peace).await?;
+        document[transport.name()][abuse.name()] = figures;
     }
-    Ok(document.into())
+    Ok(document)
 }
 
 async fn profile(plan: &Plan) -> Result<Value, Fault> {
-    let mut document = serde_json::Map::new();
+    let mut document = json!({});
     let bytes = plan.megabytes * 1_000_000;
-    for kind in [Kind::Tokio, Kind::Rust] {
-        let figures = profile::measure(kind, Transport::Tcp, bytes).await?;
-        document.insert(kind.name().to_owned(), figures);
+    let all = |transport| Kind::ALL.map(|kind| (transport, kind));
+    for (transport, kind) in TRANSPORTS.into_iter().flat_map(all) {
+        let figures = profile::measure(kind, transport, bytes).await?;
+        document[transport.name()][kind.name()] = figures;
     }
-    Ok(document.into())
+    Ok(document)
 }
 
 /// What the arguments ask for.
