@@ -302,8 +302,8 @@ impl Asker {
         gateway: &Gateway,
         grants: &'a Grants,
     ) -> impl Iterator<Item = (&'a u64, &'a Grant)> {
-        let (router, protocol) = (gateway.router, self.protocol);
-        grants.iter().filter(move |(_, one)| one.router == router && one.protocol == protocol)
+        let (gateway, protocol) = (*gateway, self.protocol);
+        grants.iter().filter(move |(_, one)| one.is_of(&gateway) && one.protocol == protocol)
     }
 
     /// Whether the gateway has granted us something by this protocol.
