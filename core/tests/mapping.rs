@@ -4,7 +4,7 @@ use portolan_core::wire::{MapTransport, nat_pmp, pcp};
 use portolan_core::{
     Action, Actions, Addr, Agent, Channel, Config, Cx, Draw, Duration, Event, Gateway, Instant,
     ListenerId, Mapping, MappingAction, MappingConfig, MappingEvent, MappingProtocol,
-    MappingReason, MappingState, Signer, UnixTime,
+    MappingReason, MappingState, Signer, Transport, UnixTime,
 };
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -41,6 +41,8 @@ struct Router {
     booted: Instant,
     /// Whether it has another external address by now.
     has_moved: bool,
+    /// Whether requests to map are heard and not answered.
+    hesitates: bool,
     /// Internal port, transport, external port, nonce; in the order of granting.
     table: Vec<(u16, MapTransport, u16, [u8; 12])>,
     requests: Vec<String>,
@@ -76,7 +78,8 @@ impl Router {
             0 if self.speaks.contains(&MappingProtocol::NatPmp) => {
                 let request = nat_pmp::Request::decode(body).expect("a request");
                 self.requests.push(format!("{request:?}"));
-                Some(self.nat_pmp(epoch, request).encode().to_vec())
+                let waits = self.hesitates && matches!(request, nat_pmp::Request::Map { .. });
+                (!waits).then(|| self.nat_pmp(epoch, request).encode().to_vec())
             }
             2 if self.speaks.contains(&MappingProtocol::Pcp) => {
                 let request = pcp::Request::decode(body).expect("a request");
@@ -360,4 +363,57 @@ fn without_a_gateway_or_an_answer_the_reason_is_named() {
     assert_eq!(reason(&world), MappingReason::Asking);
     world.run(180);
     assert_eq!(reason(&world), MappingReason::Silent);
+}
+
+impl World {
+    /// The gateway says no, in so many of the bytes that it has for it.
+    fn refuse(&mut self, opcode: u8, internal_port: u16, len: usize) {
+        let refusal = nat_pmp::Response::Failed {
+            opcode,
+            code: nat_pmp::ResultCode::NotAuthorized,
+            epoch: Some(u32::try_from(self.now.as_nanos() / 1_000_000_000).expect("a short test")),
+            internal_port: Some(internal_port),
+        };
+        let mut body = refusal.encode();
+        body.truncate(len);
+        let channel = Channel::Client { source: HOST, interface: 2 };
+        let from = SocketAddr::new(ROUTER, pcp::PORT);
+        self.feed(Event::Mapping(MappingEvent::DatagramReceived { channel, from, body }));
+    }
+
+    /// The transports of the mappings that were refused.
+    fn refused(&self) -> Vec<Transport> {
+        let protocol = MappingProtocol::NatPmp;
+        let reason = MappingReason::Refused { protocol, code: 2 };
+        let mappings = self.agent.mappings().filter(|one| one.reason == reason);
+        mappings.map(|one| one.internal.transport).collect()
+    }
+}
+
+#[test]
+fn an_error_of_nat_pmp_fails_the_request_that_it_names() {
+    // RFC 6886 §3.3: what asks to map UDP has opcode 1, and TCP 2; §3.5: an error has its port.
+    for len in [16, 8] {
+        let mut world = World::new(&[MappingProtocol::NatPmp]);
+        world.agent = agent(&[MappingProtocol::NatPmp]);
+        world.router.hesitates = true;
+        world.start();
+        let asked = world.router.requests.last().expect("a request").clone();
+        assert!(asked.contains("transport: Tcp, internal_port: 4001"), "{asked}");
+        for opcode in [0, 1, 3] {
+            world.refuse(opcode, 4001, len);
+            assert_eq!(world.refused(), [], "opcode {opcode}");
+        }
+        world.refuse(2, 4002, 16);
+        assert_eq!(world.refused(), [], "another port");
+
+        world.refuse(2, 4001, len);
+        assert_eq!(world.refused(), [Transport::Tcp]);
+        let asked = world.router.requests.last().expect("a request").clone();
+        assert!(asked.contains("transport: Udp, internal_port: 4001"), "{asked}");
+        world.refuse(2, 4001, len);
+        assert_eq!(world.refused(), [Transport::Tcp], "it came twice");
+        world.refuse(1, 4001, len);
+        assert_eq!(world.refused().len(), 2);
+    }
 }

@@ -10,6 +10,8 @@ mod attacks;
 mod chaos;
 #[path = "mapping/profiles.rs"]
 mod profiles;
+#[path = "mapping/twice.rs"]
+mod twice;
 
 use portolan_core::config::GATEWAY_REQUESTS_MIN;
 use portolan_core::{Duration, Mapping, MappingProtocol, MappingState};

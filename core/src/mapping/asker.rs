@@ -7,13 +7,13 @@
 //! ```
 
 use super::epoch::Epoch;
-use super::faults::pcp_fault;
-use super::grant::{Fault, Given, Grant, Grants, Remedy, Stage};
+use super::faults::{nat_pmp_fault, pcp_fault};
+use super::grant::{Fault, Given, Grant, Grants, Stage};
 use super::pacing::{Backoff, Pace};
 use crate::wire::{self, MapTransport, nat_pmp, pcp};
 use crate::words::checkpoint::saved;
 use crate::words::sleep::Sleep;
-use crate::{Cx, Duration, Gateway, Instant, MappingProtocol, MappingReason, Oddity, Transport};
+use crate::{Cx, Duration, Gateway, Instant, MappingProtocol, Oddity, Transport};
 use bytes::Bytes;
 use core::net::IpAddr;
 
@@ -302,8 +302,8 @@ impl Asker {
         gateway: &Gateway,
         grants: &'a Grants,
     ) -> impl Iterator<Item = (&'a u64, &'a Grant)> {
-        let (router, protocol) = (gateway.router, self.protocol);
-        grants.iter().filter(move |(_, one)| one.router == router && one.protocol == protocol)
+        let (gateway, protocol) = (*gateway, self.protocol);
+        grants.iter().filter(move |(_, one)| one.is_of(&gateway) && one.protocol == protocol)
     }
 
     /// Whether the gateway has granted us something by this protocol.
@@ -438,41 +438,50 @@ impl Asker {
                 };
                 (Some(epoch), answer)
             }
-            nat_pmp::Response::Failed { code, epoch, .. } => (epoch, self.nat_pmp_failed(code)),
+            nat_pmp::Response::Failed { opcode, code, epoch, internal_port } => {
+                (epoch, self.nat_pmp_failed(grants, code, (opcode, internal_port))?)
+            }
             nat_pmp::Response::Bare { .. } => (None, Answer::Unsupported),
         };
         let has_forgotten = epoch.is_some_and(|epoch| self.clock(now, epoch));
         Ok(Heard { answer, has_forgotten })
     }
 
-    /// An error names no request; it belongs to the one under way.
-    fn nat_pmp_failed(&mut self, code: nat_pmp::ResultCode) -> Answer {
-        use nat_pmp::ResultCode as Code;
-        let protocol = MappingProtocol::NatPmp;
-        let number = code.code();
-        let (reason, hold_off) = match code {
-            Code::UnsupportedVersion | Code::UnsupportedOpcode => return Answer::Unsupported,
-            Code::NotAuthorized => {
-                (MappingReason::Refused { protocol, code: number }, HOLD_OFF_MAX)
+    /// An error is one of the request under way, unless it names another one: it came twice, or late.
+    fn nat_pmp_failed(
+        &mut self,
+        grants: &Grants,
+        code: nat_pmp::ResultCode,
+        (opcode, internal_port): (u8, Option<u16>),
+    ) -> Result<Answer, Oddity> {
+        if code == nat_pmp::ResultCode::UnsupportedVersion {
+            // RFC 6886 §3.5: with opcode 0, whatever was asked.
+            return Ok(Answer::Unsupported);
+        }
+        let job = self.asking.map(|asking| asking.job);
+        let internal = match job {
+            Some(Job::Map(serial) | Job::Delete(serial)) => {
+                Some(grants.get(&serial).ok_or(Oddity::StrayDatagram)?.internal)
             }
-            Code::NetworkFailure => (MappingReason::GatewayOffline { protocol }, HOLD_OFF_MIN),
-            Code::OutOfResources => {
-                (MappingReason::Exhausted { protocol, code: number }, HOLD_OFF_MIN)
-            }
-            Code::Other(_) => (MappingReason::Faulty { protocol, code: number }, HOLD_OFF_MAX),
+            Some(Job::Probe) | None => None,
         };
-        match self.asking.map(|asking| asking.job) {
+        // RFC 6886 §3.5: it MUST have the internal port of the request. Some end before they say it.
+        let asked = internal.map(|internal| map_transport(internal.transport));
+        let is_of_asked = opcode == nat_pmp::opcode(asked)
+            && internal_port.is_none_or(|port| internal.is_some_and(|one| one.port == port));
+        if !is_of_asked {
+            return Err(Oddity::StrayDatagram);
+        }
+        let Some(fault) = nat_pmp_fault(code) else { return Ok(Answer::Unsupported) };
+        Ok(match job {
             // That it has no address now is no reason not to ask it for ports.
             Some(Job::Probe) | None => {
                 self.external = None;
                 Answer::Here
             }
-            Some(Job::Map(grant)) => {
-                let fault = Fault { reason, remedy: Remedy::HoldOff(hold_off) };
-                Answer::Failed { grant, fault }
-            }
+            Some(Job::Map(grant)) => Answer::Failed { grant, fault },
             Some(Job::Delete(grant)) => Answer::Released { grant },
-        }
+        })
     }
 
     fn pcp(
@@ -554,10 +563,11 @@ pub(super) struct Ask {
 }
 
 /// Whether the answer to a question does not matter any more: at the end there is no time to wait for
-/// it, and what was given back may be wanted again.
+/// it, what was asked for may be over, and what was given back may be wanted again.
 fn is_moot(job: Job, grants: &Grants, closing: bool) -> bool {
     match job {
-        Job::Probe | Job::Map(_) => closing,
+        Job::Probe => closing,
+        Job::Map(serial) => closing || !grants.contains_key(&serial),
         Job::Delete(serial) => !grants.get(&serial).is_some_and(Grant::is_leaving),
     }
 }

@@ -102,11 +102,8 @@ impl Mappings {
         self.grants.retain(|_, grant| !grant.is_leaving() || grant.is_known());
         let now = cx.now;
         let due = |entry: &Entry| {
-            let gate = self.gates.iter().find(|gate| gate.gateway.router == entry.router);
-            gate.is_some_and(|gate| {
-                let waited = self.closing || gate.since + UNWANTED_PATIENCE <= now;
-                waited && serves(&gate.gateway, entry.internal.ip)
-            })
+            let gate = self.gates.iter().find(|gate| entry.is_of(&gate.gateway));
+            gate.is_some_and(|gate| self.closing || gate.since + UNWANTED_PATIENCE <= now)
         };
         let (given, kept) = core::mem::take(&mut self.remembered).into_iter().partition(due);
         self.remembered = kept;
@@ -133,7 +130,11 @@ impl Mappings {
                     && entry.internal.port == internal.port
                     && entry.internal.class() == internal.class()
             };
-            let at = self.remembered.iter().position(earlier);
+            // What this very address had comes before what another one had with the same port.
+            let own = |entry: &Entry| earlier(entry) && entry.internal == *internal;
+            let remembered = &self.remembered;
+            let at =
+                remembered.iter().position(own).or_else(|| remembered.iter().position(earlier));
             let entry = at.map(|at| &self.remembered[at]);
             let Some(protocol) = want.choose(cx.now, gate, entry) else { continue };
             let left = self.grants.iter_mut().find(|(_, grant)| {
@@ -193,11 +194,11 @@ impl Mappings {
 
     /// A gateway has no address itself: what is asked of it would lead nowhere.
     fn offline(&mut self, cx: &mut Cx<'_>, at: usize, protocol: MappingProtocol) {
-        let Some(router) = self.gates.get(at).map(|gate| gate.gateway.router) else { return };
+        let Some(gateway) = self.gates.get(at).map(|gate| gate.gateway) else { return };
         let reason = MappingReason::GatewayOffline { protocol };
         let fault = Fault { reason, remedy: Remedy::HoldOff(HOLD_OFF_MIN) };
         let asked = self.grants.iter().filter(|(_, grant)| {
-            (grant.router, grant.protocol, grant.stage) == (router, protocol, Stage::Asking)
+            grant.is_of(&gateway) && (grant.protocol, grant.stage) == (protocol, Stage::Asking)
         });
         let asked: Vec<u64> = asked.map(|(serial, _)| *serial).collect();
         for grant in asked {
@@ -282,10 +283,10 @@ impl Mappings {
     fn take_external(&mut self, cx: &mut Cx<'_>, at: usize, protocol: MappingProtocol) {
         let Some(gate) = self.gates.get(at) else { return };
         let Some(external) = gate.external_by(protocol) else { return };
-        let router = gate.gateway.router;
+        let gateway = gate.gateway;
         let mut left = BTreeSet::new();
         for grant in self.grants.values_mut() {
-            let same = (grant.router, grant.protocol) == (router, protocol);
+            let same = grant.is_of(&gateway) && grant.protocol == protocol;
             if same && grant.term().is_some() && grant.internal.ip.is_ipv4() {
                 left.extend(grant.external_ip.replace(external).filter(|old| *old != external));
             }

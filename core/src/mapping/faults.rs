@@ -2,7 +2,7 @@
 
 use super::asker::{HOLD_OFF_MAX, HOLD_OFF_MIN};
 use super::grant::{Fault, Remedy};
-use crate::wire::pcp;
+use crate::wire::{nat_pmp, pcp};
 use crate::{Duration, MappingProtocol, MappingReason};
 
 /// What an error means, and for how long (RFC 6887 §7.4).
@@ -31,6 +31,21 @@ pub(super) fn pcp_fault(code: pcp::ResultCode, lifetime_s: u32) -> Fault {
         | Code::Other(_) => (MappingReason::Faulty { protocol, code: number }, hold_off),
     };
     Fault { reason, remedy }
+}
+
+/// The same of NAT-PMP, whose errors name no time; `None` where it does not do what was asked at all.
+pub(super) fn nat_pmp_fault(code: nat_pmp::ResultCode) -> Option<Fault> {
+    use nat_pmp::ResultCode as Code;
+    let protocol = MappingProtocol::NatPmp;
+    let number = code.code();
+    let (reason, hold_off) = match code {
+        Code::UnsupportedVersion | Code::UnsupportedOpcode => return None,
+        Code::NotAuthorized => (MappingReason::Refused { protocol, code: number }, HOLD_OFF_MAX),
+        Code::NetworkFailure => (MappingReason::GatewayOffline { protocol }, HOLD_OFF_MIN),
+        Code::OutOfResources => (MappingReason::Exhausted { protocol, code: number }, HOLD_OFF_MIN),
+        Code::Other(_) => (MappingReason::Faulty { protocol, code: number }, HOLD_OFF_MAX),
+    };
+    Some(Fault { reason, remedy: Remedy::HoldOff(hold_off) })
 }
 
 #[cfg(test)]

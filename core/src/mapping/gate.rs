@@ -282,8 +282,8 @@ impl Gate {
             Some(_) | None => MappingProtocol::Pcp,
         };
         let (seconds, external) = announcement(protocol, body)?;
-        let router = self.gateway.router;
-        let mut held = grants.values().filter(|one| one.router == router && one.term().is_some());
+        let gateway = self.gateway;
+        let mut held = grants.values().filter(|one| one.is_of(&gateway) && one.term().is_some());
         let asker = self.askers.iter_mut().find(|asker| asker.protocol() == protocol);
         let is_news = match asker {
             Some(asker) => asker.clock(cx.now, seconds),
@@ -404,7 +404,7 @@ impl Gate {
         }
         self.recover_at = None;
         self.recovered_at = Some(cx.now);
-        for grant in grants.values_mut().filter(|grant| grant.router == self.gateway.router) {
+        for grant in grants.values_mut().filter(|grant| grant.is_of(&self.gateway)) {
             grant.ask_again_at(cx.now);
         }
         self.stir(cx.now);

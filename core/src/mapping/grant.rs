@@ -1,7 +1,10 @@
 //! One mapping at one router: wanted, held, or to be given back.
 
+use super::serves;
 use crate::words::checkpoint::saved;
-use crate::{Addr, Cx, Draw, Duration, Instant, Lease, MappingProtocol, MappingReason, UnixTime};
+use crate::{
+    Addr, Cx, Draw, Duration, Gateway, Instant, Lease, MappingProtocol, MappingReason, UnixTime,
+};
 use alloc::collections::BTreeMap;
 use core::net::IpAddr;
 
@@ -128,6 +131,12 @@ impl Grant {
                 && other.internal == self.internal
         };
         self.stage == Stage::Asking && grants.values().any(|other| same(&other))
+    }
+
+    /// Whether this gateway is to be asked for it. Two of our addresses may have the same router and
+    /// the same port; then each has its own gateway, and whoever asks is whose port is mapped.
+    pub(super) fn is_of(&self, gateway: &Gateway) -> bool {
+        self.router == gateway.router && serves(gateway, self.internal.ip)
     }
 
     /// Whether the router can be told which mapping is meant: a pinhole by UPnP goes by its number.

@@ -1,9 +1,10 @@
 //! What outlives the process: who has granted what, and the secrets that take it back.
 
 use super::grant::{Grant, Stage};
+use super::serves;
 use crate::words::checkpoint::saved;
 use crate::words::config::MAPPINGS_MAX;
-use crate::{Addr, Instant, MappingProtocol, Transport, UnixTime};
+use crate::{Addr, Gateway, Instant, MappingProtocol, Transport, UnixTime};
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -101,6 +102,11 @@ impl Entry {
             until,
             forgotten: self.until,
         }
+    }
+
+    /// Whether this gateway leads from its address of ours to its router.
+    pub(super) fn is_of(&self, gateway: &Gateway) -> bool {
+        self.router == gateway.router && serves(gateway, self.internal.ip)
     }
 
     /// Whether its router has forgotten it.

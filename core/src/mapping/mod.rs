@@ -324,11 +324,7 @@ impl Mappings {
                 fresh.push(gateway);
             }
         }
-        let is_here = |grant: &Grant| {
-            self.gates.iter().any(|gate| {
-                gate.gateway.router == grant.router && serves(&gate.gateway, grant.internal.ip)
-            })
-        };
+        let is_here = |grant: &Grant| self.gates.iter().any(|gate| grant.is_of(&gate.gateway));
         let gone: Vec<u64> =
             self.grants.iter().filter(|(_, grant)| !is_here(grant)).map(|(at, _)| *at).collect();
         for serial in gone {

@@ -332,6 +332,11 @@ pub fn unsupported_opcode(request: &[u8]) -> Option<Bytes> {
     Some(out.into())
 }
 
+/// The opcode of a request to map by this transport, or without one for the external address.
+pub(crate) fn opcode(maps: Option<MapTransport>) -> u8 {
+    maps.map_or(OP_EXTERNAL_ADDRESS, map_op)
+}
+
 fn map_op(transport: MapTransport) -> u8 {
     match transport {
         MapTransport::Udp => OP_MAP_UDP,

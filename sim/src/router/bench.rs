@@ -24,6 +24,8 @@ pub const ROUTER: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(192, 168, 1, 1), Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1));
 /// The host's IPv4 address.
 pub const HOST_4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 7));
+/// The address of its second interface, where it has one.
+pub const SECOND_4: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 168, 1, 8));
 /// The host's IPv6 address.
 pub const HOST_6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2600, 7, 0, 0, 0, 0, 0, 7));
 /// What the host listens on.
@@ -44,6 +46,8 @@ pub struct Setting {
     pub protocols: Vec<MappingProtocol>,
     /// Whether the host has IPv6.
     pub ip6: bool,
+    /// Whether it is on the LAN by two interfaces.
+    pub twice: bool,
     /// Datagrams that are lost, in a hundred.
     pub loss_percent: u32,
     /// Where all chance comes from.
@@ -56,7 +60,15 @@ impl Setting {
     /// A router, asked by every protocol over IPv4, without loss.
     pub fn new(profile: Profile, seed: u64) -> Setting {
         let protocols = MappingProtocol::ALL.to_vec();
-        Setting { profile, protocols, ip6: false, loss_percent: 0, seed, transcribes: false }
+        Setting {
+            profile,
+            protocols,
+            ip6: false,
+            twice: false,
+            loss_percent: 0,
+            seed,
+            transcribes: false,
+        }
     }
 }
 
@@ -245,6 +257,7 @@ impl Bench {
             self.tell(Event::Mapping(MappingEvent::LedgerRead { ledger }));
         }
         let mut ips = vec![HOST_4];
+        ips.extend(self.setting.twice.then_some(SECOND_4));
         ips.extend(self.setting.ip6.then_some(HOST_6));
         self.tell(Event::InterfacesChanged { ips: ips.clone() });
         let mut listener = 0;
@@ -264,6 +277,8 @@ impl Bench {
         if joined {
             let router = IpAddr::V4(ROUTER.0);
             gateways.push(Gateway { router, interface: INTERFACE, source: HOST_4 });
+            let second = Gateway { router, interface: INTERFACE + 1, source: SECOND_4 };
+            gateways.extend(self.setting.twice.then_some(second));
             let router = IpAddr::V6(ROUTER.1);
             let six = Gateway { router, interface: INTERFACE, source: HOST_6 };
             gateways.extend(self.setting.ip6.then_some(six));
@@ -295,7 +310,7 @@ impl Bench {
     pub fn held(&self) -> usize {
         let table = self.router.table();
         let all = table.ports.values().chain(table.holes.values());
-        all.filter(|held| [HOST_4, HOST_6].contains(&held.internal.ip()))
+        all.filter(|held| [HOST_4, SECOND_4, HOST_6].contains(&held.internal.ip()))
             .filter(|held| held.is_alive(self.now))
             .count()
     }

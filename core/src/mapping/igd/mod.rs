@@ -325,9 +325,8 @@ impl Igd {
             return self.describable(now).map(|at| (at, What::Describe));
         };
         if self.poll_at <= now && !ask.closing {
-            let held = grants.iter().filter(|(_, grant)| {
-                grant.protocol == MappingProtocol::Upnp && grant.term().is_some()
-            });
+            let held =
+                grants.iter().filter(|(_, grant)| is_of(gateway, grant) && grant.term().is_some());
             self.wants_look = held.map(|(serial, _)| *serial).collect();
             self.wants_external = true;
             self.poll_at = now + if self.wants_look.is_empty() { POLL_IDLE } else { POLL };
@@ -342,9 +341,7 @@ impl Igd {
         if self.wants_external && !ask.closing {
             return Some((at, What::External));
         }
-        let ours = grants.iter().filter(|(_, grant)| {
-            grant.protocol == MappingProtocol::Upnp && grant.router == gateway.router
-        });
+        let ours = grants.iter().filter(|(_, grant)| is_of(gateway, grant));
         let mut due: Vec<_> = ours.filter(|(_, grant)| grant.is_due(now)).collect();
         due.retain(|(_, grant)| {
             !(matches!(grant.stage, Stage::Asking) && grant.is_blocked(grants))
@@ -474,9 +471,7 @@ impl Igd {
         if self.serving(now).is_none() {
             return self.describable(now).filter(|_| !closing).map(|_| Instant::ZERO);
         }
-        let ours = grants.values().filter(|grant| {
-            grant.protocol == MappingProtocol::Upnp && grant.router == gateway.router
-        });
+        let ours = grants.values().filter(|grant| is_of(gateway, grant));
         let ours = ours.filter_map(|grant| match grant.stage {
             Stage::Asking if grant.is_blocked(grants) => None,
             Stage::Asking | Stage::Leaving => Some(Instant::ZERO),
@@ -488,6 +483,11 @@ impl Igd {
         let asks = (asks && !closing).then_some(Instant::ZERO);
         ours.chain(asks).chain(Some(self.poll_at).filter(|_| !closing)).min()
     }
+}
+
+/// Whether this gateway is asked for it by UPnP.
+fn is_of(gateway: &Gateway, grant: &Grant) -> bool {
+    grant.protocol == MappingProtocol::Upnp && grant.is_of(gateway)
 }
 
 saved!(struct Igd {
