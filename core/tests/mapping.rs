@@ -393,7 +393,7 @@ impl World {
 #[test]
 fn an_error_of_nat_pmp_fails_the_request_that_it_names() {
     // RFC 6886 §3.3: what asks to map UDP has opcode 1, and TCP 2; §3.5: an error has its port.
-    for len in [16, 8] {
+    for (len, port) in [(16, 4001), (16, 0), (8, 0)] {
         let mut world = World::new(&[MappingProtocol::NatPmp]);
         world.agent = agent(&[MappingProtocol::NatPmp]);
         world.router.hesitates = true;
@@ -401,19 +401,19 @@ fn an_error_of_nat_pmp_fails_the_request_that_it_names() {
         let asked = world.router.requests.last().expect("a request").clone();
         assert!(asked.contains("transport: Tcp, internal_port: 4001"), "{asked}");
         for opcode in [0, 1, 3] {
-            world.refuse(opcode, 4001, len);
+            world.refuse(opcode, port, len);
             assert_eq!(world.refused(), [], "opcode {opcode}");
         }
         world.refuse(2, 4002, 16);
         assert_eq!(world.refused(), [], "another port");
 
-        world.refuse(2, 4001, len);
+        world.refuse(2, port, len);
         assert_eq!(world.refused(), [Transport::Tcp]);
         let asked = world.router.requests.last().expect("a request").clone();
         assert!(asked.contains("transport: Udp, internal_port: 4001"), "{asked}");
-        world.refuse(2, 4001, len);
+        world.refuse(2, port, len);
         assert_eq!(world.refused(), [Transport::Tcp], "it came twice");
-        world.refuse(1, 4001, len);
+        world.refuse(1, port, len);
         assert_eq!(world.refused().len(), 2);
     }
 }

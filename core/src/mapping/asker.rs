@@ -465,7 +465,9 @@ impl Asker {
             }
             Some(Job::Probe) | None => None,
         };
-        // RFC 6886 §3.5: it MUST have the internal port of the request. Some end before they say it.
+        // RFC 6886 §3.5: it MUST have the internal port of the request. Some end before they say it, or have
+        // nothing there.
+        let internal_port = internal_port.filter(|port| *port != 0);
         let asked = internal.map(|internal| map_transport(internal.transport));
         let is_of_asked = opcode == nat_pmp::opcode(asked)
             && internal_port.is_none_or(|port| internal.is_some_and(|one| one.port == port));
