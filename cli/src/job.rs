@@ -3,7 +3,7 @@
 use crate::lists;
 use crate::report::{PeerFate, PeerReport, Report, SourceReport};
 use crate::timeline::Timeline;
-use futures::future::{Fuse, FusedFuture, FutureExt};
+use futures::future::{self, Fuse, FusedFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{pin_mut, select_biased};
 use multiaddr::Multiaddr;
@@ -78,11 +78,12 @@ pub(crate) async fn run<R: Runtime>(
     let relayed = Fuse::terminated();
     pin_mut!(expired, mapped, relayed);
     let mut waits_for_router = true;
-    let mut is_expired = false;
+    let (mut is_expired, mut is_stale) = (false, false);
     let explanation = loop {
         let starting = bootstrap.as_mut().filter(|_| job.bootstraps);
         let listed = lists::next_of(starting).fuse();
-        pin_mut!(listed);
+        let again = at_once(is_stale).fuse();
+        pin_mut!(listed, again);
         // The order matters only where much comes at once: the time-out is never drowned in news.
         select_biased! {
             () = expired => {
@@ -103,18 +104,21 @@ pub(crate) async fn run<R: Runtime>(
                 None => job.bootstraps = false,
             },
             noticed = notices.select_next_some() => job.noticed(&noticed),
+            () = again => {}
         }
         let mut explanation = node.explain().await?;
-        // Whatever led to this was told before.
+        // Whatever led to this was told before; and what was told since it may know nothing of.
+        is_stale = false;
         while let Some(noticed) = notices.get_mut().try_next() {
             job.noticed(&noticed);
+            is_stale = true;
         }
         // Core knows only the moment of its last event.
         explanation.at = explanation.at.max(node.now());
         progress(&job.progress(&explanation));
         let asks = |one: &Mapping| one.state == MappingState::Asking;
         let waits = waits_for_router && explanation.mappings.iter().any(asks);
-        let is_over = job.is_over(&explanation) && !waits;
+        let is_over = job.is_over(&explanation) && !waits && !is_stale;
         if is_expired || is_over && !job.waits_for_relays(&explanation) {
             break explanation;
         }
@@ -299,6 +303,13 @@ impl Job {
             addresses: explanation.addresses.len(),
             decided: explanation.addresses.iter().filter(|a| a.state != State::Unknown).count(),
         }
+    }
+}
+
+/// Resolves at once where this holds, and never otherwise.
+async fn at_once(holds: bool) {
+    if !holds {
+        future::pending().await
     }
 }
 
