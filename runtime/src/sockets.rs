@@ -150,10 +150,9 @@ pub(crate) fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
 
 /// A UDP socket for many connections, with room for what arrives while nobody reads.
 pub(crate) fn bind_busy_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = udp_socket(addr)?;
+    let socket = Socket::from(bind_udp(addr)?);
     // Where the system allows less, less has to do.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
-    socket.bind(&SockAddr::from(addr))?;
     Ok(socket.into())
 }
 
